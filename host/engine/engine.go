@@ -1,0 +1,127 @@
+// Package engine runs WebAssembly: it compiles a module once, and gives every
+// call of it a fresh instance inside limits. It knows nothing of peers,
+// policies or storage; what a guest may reach is what the Call binds.
+//
+//	e, err := engine.New(ctx, engine.Config{CacheDir: dir}, hostModules...)
+//	p, err := e.Compile(ctx, wasm)
+//	out, err := e.Run(ctx, p, engine.Call{Entry: "sign", Params: params, Files: fs})
+//
+// Run's error, when the guest is at fault, is a *Failure, whose Kind tells a
+// trap, an exit, a deadline, a lack of memory and a returned error apart.
+package engine
+
+import (
+	"io"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental/sys"
+)
+
+// Config configures an Engine. The zero value works: no disk cache, defaults
+// for the limits.
+type Config struct {
+	// CacheDir keeps compiled code between runs. It must belong to the host
+	// alone (0700): what lies in it is executed. Empty means in memory only.
+	CacheDir string
+	// MaxModuleBytes bounds what Compile accepts. 0 means 32 MiB.
+	MaxModuleBytes int
+	// MaxCompileTime bounds one Compile. 0 means 60 s.
+	MaxCompileTime time.Duration
+}
+
+// A HostModule adds one module of host functions to an Engine. Its functions
+// find the state of the call that they serve through CallState.
+type HostModule struct {
+	Name    string // as guests import it, e.g. "circles:host/contexts"; a version is matched by semver
+	Version string // e.g. "0.1.0"; empty for an unversioned name
+	Export  func(wazero.HostModuleBuilder)
+}
+
+// Shape is how a module is run.
+type Shape string
+
+const (
+	Command Shape = "command" // _start; params on stdin, result on stdout
+	Reactor Shape = "reactor" // exported entries: list<u8> -> result<list<u8>, string>
+)
+
+// Import is one function that a module asks for.
+type Import struct{ Module, Name string }
+
+// Call is one run of a program.
+type Call struct {
+	Entry  string // a reactor's entry; "" means "run". Ignored by a command.
+	Params []byte
+	Args   []string          // a command's arguments after its own name
+	Env    map[string]string // a command's environment
+	Name   string            // args[0]; "" means "script"
+	Files  sys.FS            // mounted at "/"; nil mounts nothing
+	State  any               // what host modules get from CallState
+	Limits Limits
+	// Stdin, Stdout and Stderr, when set, replace Params, Result and Log.
+	Stdio *Stdio
+}
+
+// Stdio binds a command's standard streams to the host's own. Stdout is still
+// counted against Limits.Output, Stderr against Limits.Log.
+type Stdio struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Limits bound one run. A zero field means the default, never "no limit".
+type Limits struct {
+	Wall      time.Duration // including host calls; default 5 s
+	Memory    uint64        // bytes of linear memory; default 64 MiB
+	Output    uint64        // bytes of result or stdout; default 8 MiB
+	HostCalls uint64        // default 1,000,000
+	Log       uint64        // bytes of log and stderr, the rest is cut; default 64 KiB
+	Fuel      uint64        // default 0: counted, not limited
+}
+
+// Output is what a run that went well returned.
+type Output struct {
+	Result []byte
+	Log    []byte
+	Usage  Usage
+}
+
+// Usage is what a run used; it is filled in for failed runs too.
+type Usage struct {
+	Wall      time.Duration
+	Fuel      uint64
+	Memory    uint64 // peak bytes
+	HostCalls uint64
+	Output    uint64
+	Log       uint64
+}
+
+// Failure is a run that the guest brought to a bad end. It carries what the
+// run logged and used.
+type Failure struct {
+	Kind     Kind
+	Detail   string // for a person
+	ExitCode uint32 // Exited only
+	Log      []byte
+	Usage    Usage
+	Cause    error // Host: what a host function failed with, for errors.As
+}
+
+// Kind tells failures apart.
+type Kind uint8
+
+const (
+	Returned    Kind = iota + 1 // the entry returned err(string); Detail is the string
+	Exited                      // exit code other than 0
+	Trapped                     // unreachable, out-of-bounds access, stack exhaustion, ABI violation …
+	DeadlineHit                 // Limits.Wall, or the context's deadline
+	Cancelled                   // the context was cancelled
+	MemoryHit                   // failed after Limits.Memory was reached
+	OutputHit
+	HostCallsHit
+	FuelHit
+	NoEntry // the module has no such entry
+)
+
+func (f *Failure) Error() string { return f.Detail }

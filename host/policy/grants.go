@@ -1,0 +1,4 @@
+package policy
+
+// Grants answers what one accepted script may do in one context.
+type Grants struct{}

@@ -1,0 +1,149 @@
+// Package script defines what one peer says to another, and what it is told
+// back: Script and Receipt, their codes, and their encoding.
+//
+// Both travel as protobuf messages (circles.v1, script.proto beside this file);
+// what is signed is their exact bytes, so Encode is called once, by the sender,
+// and nobody encodes again what somebody else has signed.
+package script
+
+import (
+	"time"
+
+	"github.com/circles-host/circles/host/peer"
+)
+
+// Digest is a SHA-256.
+type Digest [32]byte
+
+// ID names a script: the SHA-256 of its encoded bytes. Two deliveries of one
+// script have one ID and one receipt.
+type ID = Digest
+
+// Nonce distinguishes the scripts of one caller. A caller never uses one twice
+// towards the same target.
+type Nonce [16]byte
+
+// Limits of a script's parts, checked by Decode.
+const (
+	MaxSealed = 32 << 20 // bytes of one sealed script or receipt, checked before anything is parsed
+	MaxParams = 16 << 20 // bytes
+	MaxEntry  = 128      // bytes
+	MaxLent   = 64       // grants
+	MaxPath   = 4096     // bytes
+	// MaxLifetime is the longest time from now to a script's deadline; it bounds
+	// how long a captured script can be held back before it is delivered.
+	MaxLifetime = 24 * time.Hour
+)
+
+// Script is a request: run Entry of Logic with Params in the context of Target.
+type Script struct {
+	Caller, Target peer.ID
+	Nonce          Nonce
+	NotBefore      time.Time // millisecond precision on the wire
+	Deadline       time.Time // neither started nor left running after it
+	Logic          Logic
+	Entry          string // name of a reactor's entry; "" is "run"; a command has none
+	Params         []byte // passed as list<u8> to a reactor, as stdin to a command
+	Lent           []Grant
+}
+
+// Logic names the code: exactly one of Name, Digest and Wasm is set.
+type Logic struct {
+	Name   string // resolved in the target's layers: the peer's own, then the host's
+	Digest Digest // a module that the target already has, by content
+	Wasm   []byte // carried inline
+}
+
+// Action is what a grant allows on a path.
+type Action string
+
+// The actions on files. They are the Cedar action ids too.
+const (
+	Read   Action = "read"   // contents, size, times, link targets
+	List   Action = "list"   // names in a directory
+	Write  Action = "write"  // create, change, make directories and links, set times
+	Remove Action = "remove" // unlink, remove a directory, rename away
+)
+
+// Grant lends the running script one action on a path of the caller's own
+// context, and on everything below it. Path is absolute and clean: "/shared".
+type Grant struct {
+	Action Action
+	Path   string
+}
+
+// Code says how a script ended. Codes are on the wire: append only.
+type Code uint8
+
+const (
+	Unknown     Code = 0
+	Done        Code = 1  // ran, returned a result, committed
+	Refused     Code = 2  // the target's policy did not permit it; nothing ran
+	NotFound    Code = 3  // no such module or entry
+	Invalid     Code = 4  // not a module this host can run, or params it does not take
+	Failed      Code = 5  // the script itself returned an error, or exited with a code other than 0
+	Trapped     Code = 6  // WebAssembly trap
+	Deadline    Code = 7  // ran into its wall-time limit or its deadline
+	OutOfMemory Code = 8  // ran into its memory limit and then failed
+	OverLimit   Code = 9  // ran into another limit: output, host calls, log bytes, fuel
+	Conflict    Code = 10 // the nonce was used before, for another script
+	Unavailable Code = 11 // overload, shutdown, or the caller's side was out of reach: try again
+	Internal    Code = 12 // the host's fault; its own log says more
+)
+
+// Receipt is the outcome of one script, as its host signs it.
+type Receipt struct {
+	Script         ID
+	Caller, Target peer.ID
+	Host           peer.ID // who ran it and signs this
+	Code           Code
+	Message        string   // for a person: what happened and what to do next; "" when Done
+	Policies       []string // ids of the policies that decided; empty when none permits
+	Module         Digest   // the code that ran; zero when none did
+	ModuleName     string   // as the script named it, "" for carried code
+	Entry          string
+	Result         []byte // a reactor's ok value, a command's stdout
+	ExitCode       uint32 // of a command that failed
+	Log            []byte // what the script logged or wrote to stderr, cut at the log limit
+	Effects        []Effect
+	Usage          Usage
+	Started        time.Time
+	Finished       time.Time
+}
+
+// Effect is one change that a committed script made to its target's files.
+type Effect struct {
+	Kind   EffectKind
+	Path   string // absolute within the context
+	To     string // a rename's or link's other end
+	Before Blob   // zero when there was no file
+	After  Blob   // zero when there is none now
+}
+
+// EffectKind is on the wire: append only.
+type EffectKind uint8
+
+const (
+	Created  EffectKind = 1
+	Modified EffectKind = 2
+	Removed  EffectKind = 3
+	MadeDir  EffectKind = 4
+	Linked   EffectKind = 5 // a symbolic link was made; To is its target
+	Touched  EffectKind = 6 // times only
+)
+
+// Blob identifies file contents.
+type Blob struct {
+	Size   int64
+	Digest Digest
+}
+
+// Usage is what a script used.
+type Usage struct {
+	Wall        time.Duration
+	Fuel        uint64 // instructions, by the engine's cost table; 0 when not metered
+	MemoryBytes uint64 // peak linear memory
+	HostCalls   uint64
+	OutputBytes uint64
+	LogBytes    uint64
+}

@@ -1,0 +1,220 @@
+// Package store keeps the files and the log of a peer's context, in
+// transactions, and gives a guest the sandboxed file system that it sees.
+//
+// A Store is one context. A script runs inside one transaction of it: what it
+// writes it sees at once, others see after commit, and what does not commit was
+// never there. The namespace that a transaction shows is our own tree
+// (host/store/overlay): symbolic links are followed by us, component by
+// component, so a path that a guest forms is never handed to a kernel to
+// resolve, and the backend below is asked only for single entries of real
+// directories. That is what confines a guest, on every backend alike.
+//
+// Backends are sibling packages: fs (the owner's ordinary directory) and mem.
+// storetest is the suite that each of them passes in one line.
+//
+// This package imports nothing of ours.
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"time"
+)
+
+// Store holds one context. It is safe for concurrent use.
+type Store interface {
+	// View runs f on the last committed state. Views run side by side.
+	// Every mutating call on its Tx fails with ErrReadOnly, except Append.
+	View(ctx context.Context, f func(Tx) error) error
+
+	// Update runs f alone: writers of one context wait for each other, at most
+	// until ctx ends. If f returns nil its changes and the entries it appended
+	// are committed as one unit and durable when Update returns nil; if it
+	// returns an error or panics, nothing of it remains. A Store may run f only
+	// once per call.
+	Update(ctx context.Context, f func(Tx) error) error
+
+	// Entry returns the committed log entry with that key.
+	Entry(ctx context.Context, key Key) (Entry, bool, error)
+
+	// Log yields committed entries in order, oldest first, from sequence number
+	// from (the first is 1).
+	Log(ctx context.Context, from uint64) iter.Seq2[Entry, error]
+
+	// Close waits for running transactions and releases the store.
+	Close() error
+}
+
+// Key is what an entry is found by; unique within a log. The host uses a digest
+// of (caller, nonce).
+type Key [32]byte
+
+// Entry is one record of the hash-chained log.
+type Entry struct {
+	Seq  uint64    // 1, 2, 3 …
+	Prev [32]byte  // Hash of the entry before; zero for the first
+	Time time.Time // when it was committed, by the host's clock, UTC
+	Key  Key
+	Data []byte // opaque here: a sealed receipt
+}
+
+// Tx is one transaction. It is used by one goroutine at a time, and not after
+// the function that it was passed to has returned.
+type Tx interface {
+	// Files returns the context's file system, every operation asking guard
+	// first. A nil guard allows everything: for the owner's own tools.
+	Files(guard Guard) FS
+
+	// Changes compares the transaction with the state it started from, in path
+	// order. A file that was written and ends up as it was is not a change.
+	Changes() ([]Change, error)
+
+	// Append adds an entry to the log, with the transaction's other effects;
+	// Seq, Prev and Time are filled in at commit. A key that is already in the
+	// log, or appended twice, is ErrExists.
+	Append(key Key, data []byte) error
+}
+
+// Op is what a guard is asked about.
+type Op uint8
+
+const (
+	OpRead   Op = iota + 1 // contents and link targets
+	OpList                 // names in a directory
+	OpWrite                // create, change, mkdir, symlink, times, a rename's new name
+	OpRemove               // unlink, rmdir, a rename's old name
+	OpStat                 // size, kind, times; a sensible guard allows it where it allows any other
+)
+
+// Guard decides whether a transaction's user may do op on path. Path is
+// absolute and *resolved*: no symbolic link is left in it, so a link cannot
+// lead around a guard. An error that is not ErrHidden reaches the caller as
+// ErrDenied with that error as its cause; ErrHidden reads as ErrNotExist.
+type Guard interface {
+	Allow(op Op, path string) error
+}
+
+// FS is a file system confined to one context. Paths are slash-separated and
+// relative to its root; a leading "/" is allowed and means the same. ".." never
+// climbs above the root: a path or link that would is ErrEscapes. Operations
+// follow symbolic links in all but the last component, and in that too unless
+// they say otherwise.
+type FS interface {
+	Open(path string, flag Flag) (File, error)
+	Stat(path string, follow bool) (Info, error)
+	Readlink(path string) (string, error)
+	Mkdir(path string) error
+	Rmdir(path string) error
+	Unlink(path string) error
+	// Rename replaces an existing target as rename(2) does.
+	Rename(from, to string) error
+	// Symlink refuses a target that is absolute or climbs out lexically.
+	Symlink(target, path string) error
+	// SetTimes sets access and modification times; a zero time is left as it is.
+	SetTimes(path string, follow bool, atime, mtime time.Time) error
+}
+
+// Flag says how Open opens.
+type Flag uint16
+
+const (
+	FlagRead Flag = 1 << iota
+	FlagWrite
+	FlagAppend    // every write goes to the end
+	FlagCreate    // make a regular file if there is none
+	FlagExclusive // with FlagCreate: fail if there is one
+	FlagTruncate
+	FlagDirectory // fail unless it is a directory
+	FlagNoFollow  // fail with ErrLoop if the last component is a link
+)
+
+// File is an open file or directory, at no position: offsets are explicit.
+// It stays readable after its name is gone, until Close or the end of the Tx.
+type File interface {
+	io.ReaderAt
+	io.WriterAt // ignores the offset of a file opened with FlagAppend
+	Stat() (Info, error)
+	Truncate(size int64) error
+	SetTimes(atime, mtime time.Time) error
+	// ReadDir returns up to n entries after the first skip, in name order;
+	// fewer than n means the end. "." and ".." are not among them.
+	ReadDir(skip, n int) ([]DirEntry, error)
+	Close() error
+}
+
+// Info describes a file.
+type Info struct {
+	Kind  Kind
+	Size  int64  // 0 for a directory
+	Inode uint64 // stable within a transaction, not the host's own number
+	Atime time.Time
+	Mtime time.Time
+	Ctime time.Time
+}
+
+// Kind is what an entry is. Nothing else is ever shown to a guest: FIFOs,
+// sockets and devices left in a directory are ErrSpecial to open and are listed
+// as KindOther.
+type Kind uint8
+
+const (
+	KindFile Kind = iota + 1
+	KindDir
+	KindLink
+	KindOther
+)
+
+// DirEntry is one name in a directory.
+type DirEntry struct {
+	Name  string
+	Kind  Kind
+	Inode uint64
+}
+
+// Change is one difference a transaction makes.
+type Change struct {
+	Path   string // absolute
+	Kind   ChangeKind
+	Link   string                        // a new link's target
+	Before func() (io.ReadCloser, error) // nil unless there was a regular file
+	After  func() (io.ReadCloser, error) // nil unless there is one now
+	Sizes  struct{ Before, After int64 }
+}
+
+// ChangeKind says what happened to a path.
+type ChangeKind uint8
+
+const (
+	ChangeCreate ChangeKind = iota + 1
+	ChangeModify
+	ChangeRemove
+	ChangeMkdir
+	ChangeSymlink
+	ChangeTimes
+)
+
+// The errors of FS and File. Those that have a counterpart in io/fs are it, so
+// that errors.Is works with either.
+var (
+	ErrNotExist     = fs.ErrNotExist
+	ErrExists       = fs.ErrExist
+	ErrClosed       = fs.ErrClosed
+	ErrDenied       = fs.ErrPermission                            // the guard said no
+	ErrInvalid      = fs.ErrInvalid                               // NUL in a path, negative offset, bad flags
+	ErrReadOnly     = errors.New("read-only transaction")         //
+	ErrHidden       = errors.New("hidden")                        // from a guard: show it as absent
+	ErrEscapes      = errors.New("path leads out of the context") //
+	ErrNotDir       = errors.New("not a directory")
+	ErrIsDir        = errors.New("is a directory")
+	ErrNotEmpty     = errors.New("directory not empty")
+	ErrLoop         = errors.New("too many levels of symbolic links")
+	ErrSpecial      = errors.New("not a regular file or directory")
+	ErrNameTooLong  = errors.New("name too long")
+	ErrTooBig       = errors.New("file too big")
+	ErrQuota        = errors.New("quota exceeded")
+	ErrBadFile      = errors.New("file not open for that") // a read of a write-only file, and the like
+	ErrNotSupported = errors.New("operation not supported")
+)
