@@ -102,8 +102,9 @@ type Instance struct {
 	mod       api.Module // the first that was seen; mem and realloc are its
 	mem       api.Memory
 	realloc   api.Function
-	inRealloc bool // realloc is running: it must not be entered again, see alloc
-	depth     int  // nested calls of cabi_realloc
+	inRealloc bool               // realloc is running: it must not be entered again, see alloc
+	depth     int                // nested calls of cabi_realloc
+	calls     [maxDepth + 1]Call // one for each depth, so that a host call allocates none
 }
 
 type instanceKey struct{}

@@ -16,13 +16,20 @@ import (
 	. "github.com/circles-host/circles/host/engine/abi/abitest"
 )
 
-// instantiate runs wasm.
-func instantiate(t testing.TB, wasm []byte) api.Module {
+// instantiate runs wasm with the host module "h" of those functions.
+func instantiate(t testing.TB, wasm []byte, funcs ...abi.Func) api.Module {
 	t.Helper()
 	ctx := t.Context()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithMemoryLimitPages(64))
 	t.Cleanup(func() { rt.Close(context.Background()) })
 	wasi_snapshot_preview1.MustInstantiate(ctx, rt)
+	if len(funcs) > 0 {
+		b := rt.NewHostModuleBuilder("h")
+		abi.Export(b, "h", funcs...)
+		if _, err := b.Instantiate(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	mod, err := rt.InstantiateWithConfig(ctx, wasm, wazero.NewModuleConfig().WithName("guest").WithStartFunctions())
 	if err != nil {
 		t.Fatal(err)
