@@ -1,6 +1,14 @@
 // Package envelope turns bytes into a script that somebody is known to have
 // signed for somebody, now, and not before; and signs what we say.
 //
+// Open is the only maker of a Verified, and takes a host's part; SealScript and
+// OpenReceiptOf are the sender's:
+//
+//	sealed, id, err := envelope.SealScript(s, aliceKey)
+//	verified, err := envelope.Open(ctx, sealed, time.Now(), known)
+//	answer, err := envelope.SealReceipt(receipt, hostKey)
+//	receipt, host, err := envelope.OpenReceiptOf(id, answer, hostID)
+//
 // An envelope is a protobuf message (circles.v1.Envelope): payload, payload
 // type, signer and signature. The signature is Ed25519 over DSSE's
 // pre-authentication encoding of type and payload
@@ -12,9 +20,21 @@ package envelope
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
 
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
+)
+
+const (
+	// ClockSkew is how far the clocks of a sender and a host may differ: a script
+	// counts as fresh that much before it may start and after its deadline.
+	ClockSkew = 30 * time.Second
+
+	// DefaultLifetime is the time that SealScript gives a script without a deadline.
+	DefaultLifetime = time.Minute
 )
 
 // Known is what Open asks of the host that it runs on.
@@ -41,5 +61,148 @@ func (v *Verified) Script() *script.Script { return &v.script }
 func (v *Verified) ID() script.ID { return v.id }
 
 // Prior is the sealed receipt of this very script if it was delivered before,
-// else nil. It must then be the answer.
+// else nil. It must then be the answer. Its times have not been looked at: who
+// asks again after the deadline finds out what became of the script.
 func (v *Verified) Prior() []byte { return v.prior }
+
+// Open checks a sealed script as of now: that it is in form, that its caller
+// signed it, that its target is held here, that it is the time for it, and that
+// its nonce is new, or that it is the same script again (see Verified.Prior).
+// An error is an *Error, but for one that known.Prior returned.
+//
+// Two deliveries of a script at the same moment may both find no prior receipt:
+// the store's unique log key decides between them when they commit.
+func Open(ctx context.Context, sealed []byte, now time.Time, known Known) (*Verified, error) {
+	payload, signer, err := open(sealed, script.MaxSealed, scriptType)
+	if err != nil {
+		return nil, fmt.Errorf("open script: %w", err)
+	}
+	s, err := script.DecodeScript(payload)
+	if err != nil {
+		return nil, fail(Malformed, "open script: %w", err)
+	}
+	// A delegation would be checked here: one in the envelope by which s.Caller
+	// lets signer act for it. Without one they are the same.
+	if s.Caller != signer {
+		return nil, fail(Unauthenticated, "open script: it says it is from %s, but %s signed it: only a caller signs for itself", s.Caller, signer)
+	}
+	if !known.Holds(s.Target) {
+		return nil, fail(NotHere, "open script: the context of %s is not on this host: send it to the host that holds it", s.Target)
+	}
+	v := &Verified{script: s, id: script.IDOf(payload)}
+	id, receipt, ok, err := known.Prior(ctx, s.Caller, s.Target, s.Nonce)
+	if err != nil {
+		return nil, fmt.Errorf("open script: look for an earlier delivery: %w", err)
+	}
+	if ok {
+		if id != v.id {
+			return nil, fail(Conflict, "open script: its nonce was used before, for the other script %s: draw a new one for each script", id)
+		}
+		v.prior = receipt
+		return v, nil
+	}
+	if err := checkFresh(&s, now); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func checkFresh(s *script.Script, now time.Time) error {
+	const hint = "check both clocks, or seal it again"
+	if early := s.NotBefore.Sub(now); early > ClockSkew {
+		return fail(NotYet, "open script: it may not start before %s and here it is %s: %s", stamp(s.NotBefore), stamp(now), hint)
+	}
+	left := s.Deadline.Sub(now)
+	if left < -ClockSkew {
+		return fail(Expired, "open script: its deadline was %s and here it is %s: %s", stamp(s.Deadline), stamp(now), hint)
+	}
+	if left > script.MaxLifetime+ClockSkew {
+		return fail(Expired, "open script: its deadline %s is more than %s from now, %s: give it a nearer one", stamp(s.Deadline), script.MaxLifetime, stamp(now))
+	}
+	return nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// SealScript signs s with its caller's key and returns the sealed bytes and the
+// script's id. What s leaves empty it fills in: the caller from the key, a random
+// nonce, now as not-before, and DefaultLifetime after that as deadline. To send
+// a script again, send the same bytes: sealing again makes another script.
+func SealScript(s script.Script, key *peer.Key) (sealed []byte, id script.ID, err error) {
+	if s.Caller == "" {
+		s.Caller = key.ID()
+	}
+	if s.Caller != key.ID() {
+		return nil, script.ID{}, fmt.Errorf("seal script: it is from %s, but the key is that of %s: sign with the caller's key", s.Caller, key.ID())
+	}
+	if s.Nonce == (script.Nonce{}) {
+		if _, err := rand.Read(s.Nonce[:]); err != nil {
+			return nil, script.ID{}, fmt.Errorf("seal script: draw a nonce: %w", err)
+		}
+	}
+	if s.NotBefore.IsZero() {
+		s.NotBefore = time.Now()
+		if !s.Deadline.IsZero() && s.Deadline.Before(s.NotBefore) {
+			return nil, script.ID{}, fmt.Errorf("seal script: its deadline %s has passed", stamp(s.Deadline))
+		}
+	}
+	if s.Deadline.IsZero() {
+		s.Deadline = s.NotBefore.Add(DefaultLifetime)
+	}
+	payload, err := s.Encode()
+	if err != nil {
+		return nil, script.ID{}, fmt.Errorf("seal script: %w", err)
+	}
+	sealed = seal(scriptType, payload, key)
+	if len(sealed) > script.MaxSealed {
+		return nil, script.ID{}, fail(TooLarge, "seal script: it is %d bytes long, at most %d are taken: name a module instead of carrying it, or send less", len(sealed), script.MaxSealed)
+	}
+	return sealed, script.IDOf(payload), nil
+}
+
+// SealReceipt signs r with the key of the host that it names. See
+// script.Receipt.Encode for what is cut to fit.
+func SealReceipt(r script.Receipt, key *peer.Key) ([]byte, error) {
+	if r.Host != key.ID() {
+		return nil, fmt.Errorf("seal receipt: it is by %s, but the key is that of %s: sign with the host's key", r.Host, key.ID())
+	}
+	payload, err := r.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("seal receipt: %w", err)
+	}
+	return seal(receiptType, payload, key), nil
+}
+
+// OpenReceipt checks a sealed receipt: that it is in form and that the host that
+// it names signed it. That is *a* host; whoever knows which one holds the target
+// passes its id, and a receipt of any other is refused. The error is an *Error.
+func OpenReceipt(sealed []byte, host peer.ID) (r script.Receipt, signer peer.ID, err error) {
+	payload, signer, err := open(sealed, script.MaxSealed, receiptType)
+	if err != nil {
+		return script.Receipt{}, "", fmt.Errorf("open receipt: %w", err)
+	}
+	if host != "" && signer != host {
+		return script.Receipt{}, "", fail(Unauthenticated, "open receipt: %s signed it, but the target's host is %s: ask the target which host is right", signer, host)
+	}
+	r, err = script.DecodeReceipt(payload)
+	if err != nil {
+		return script.Receipt{}, "", fail(Malformed, "open receipt: %w", err)
+	}
+	if r.Host != signer {
+		return script.Receipt{}, "", fail(Unauthenticated, "open receipt: it says it is by %s, but %s signed it", r.Host, signer)
+	}
+	return r, signer, nil
+}
+
+// OpenReceiptOf is OpenReceipt for who sent a script and must know that the
+// answer is to that one: a receipt of any other script is refused.
+func OpenReceiptOf(id script.ID, sealed []byte, host peer.ID) (r script.Receipt, signer peer.ID, err error) {
+	r, signer, err = OpenReceipt(sealed, host)
+	if err != nil {
+		return script.Receipt{}, "", err
+	}
+	if r.Script != id {
+		return script.Receipt{}, "", fail(Unauthenticated, "open receipt: it is of script %s, not of %s, which was sent", r.Script, id)
+	}
+	return r, signer, nil
+}

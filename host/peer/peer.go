@@ -6,17 +6,42 @@
 // petname, chosen locally and meaning nothing elsewhere, and it may belong to
 // circles, which the owner of a context names for use in policies.
 //
+//	id, err := peer.ParseID("did:key:z6Mk…")            // strict: one spelling per key
+//	key, err := peer.ReadKeyFile("peers/bob/peer.key")  // refused when others can read it
+//	dir, err := peer.OpenDirectory(root)                // who is held here, who is known elsewhere
+//
 // This package imports nothing of ours; it is the vocabulary of the others.
 package peer
 
-// ID is a peer's identity, "did:key:z6Mk…". The zero value is no peer. Only
-// ParseID, Key.ID and IDOf make valid ones; every other package may assume that
-// an ID that it was handed by this one is well formed.
-type ID string
+import "fmt"
 
 // Name is a petname: 1 to 63 characters of a-z, 0-9 and "-", neither first nor
 // last a "-". It is also a directory name, so nothing else is allowed in it.
 type Name string
+
+// MaxName is the length of the longest petname, in bytes.
+const MaxName = 63
+
+// ParseName returns s as a Name, or an error that says what a petname is.
+func ParseName(s string) (Name, error) {
+	if s == "" {
+		return "", fmt.Errorf("petname is empty: use 1 to %d characters of a-z, 0-9 and -", MaxName)
+	}
+	if len(s) > MaxName {
+		return "", fmt.Errorf("petname %.20q… is %d characters long: use at most %d", s, len(s), MaxName)
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' {
+			continue
+		}
+		if c == '-' && i > 0 && i < len(s)-1 {
+			continue
+		}
+		return "", fmt.Errorf("petname %q: use only a-z, 0-9 and -, and no - at either end", s)
+	}
+	return Name(s), nil
+}
 
 // Peer is what a host knows of one peer. Name and Circles are those that the
 // owner of the *target* context gave it; both are empty for a stranger.
@@ -24,6 +49,14 @@ type Peer struct {
 	ID      ID
 	Name    Name
 	Circles []string
+}
+
+// String is the petname if there is one, else the ID's short form: for people.
+func (p Peer) String() string {
+	if p.Name != "" {
+		return string(p.Name)
+	}
+	return p.ID.Short()
 }
 
 // Parties are the two peers that a script concerns.

@@ -1,9 +1,22 @@
 // Package script defines what one peer says to another, and what it is told
 // back: Script and Receipt, their codes, and their encoding.
 //
-// Both travel as protobuf messages (circles.v1, script.proto beside this file);
-// what is signed is their exact bytes, so Encode is called once, by the sender,
-// and nobody encodes again what somebody else has signed.
+// While a script runs, its host may put a Question to the caller, about what the
+// caller lent, and gets an Answer.
+//
+// All travel as protobuf messages (proto/circles/v1/script.proto); what is signed
+// is their exact bytes, so Encode is called once, by the sender, and nobody
+// encodes again what somebody else has signed.
+//
+// A message has one encoding. Decoding refuses any other, and anything outside
+// the limits, so that what a Decode function returns can be encoded to the same
+// bytes and holds what the types below promise. In a script it also refuses what
+// it does not know: a field that a newer version added may be a restriction
+// ("only if", "at most"), and a host that skipped it would do what the caller
+// forbade. A receipt's unknown fields are skipped: they say more about what
+// happened, and change nothing of it.
+//
+//go:generate go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate
 package script
 
 import (
@@ -23,16 +36,24 @@ type ID = Digest
 // towards the same target.
 type Nonce [16]byte
 
-// Limits of a script's parts, checked by Decode.
+// Limits of the parts of a message. Decoding refuses what is beyond them.
 const (
 	MaxSealed = 32 << 20 // bytes of one sealed script or receipt, checked before anything is parsed
 	MaxParams = 16 << 20 // bytes
+	MaxModule = 128      // bytes of a module's name
 	MaxEntry  = 128      // bytes
 	MaxLent   = 64       // grants
 	MaxPath   = 4096     // bytes
 	// MaxLifetime is the longest time from now to a script's deadline; it bounds
 	// how long a captured script can be held back before it is delivered.
 	MaxLifetime = 24 * time.Hour
+
+	MaxResult   = 16 << 20 // bytes
+	MaxMessage  = 16 << 10 // bytes
+	MaxPolicies = 256
+	MaxPolicyID = 256     // bytes
+	MaxLog      = 1 << 20 // bytes
+	MaxEffects  = 10_000
 )
 
 // Script is a request: run Entry of Logic with Params in the context of Target.
@@ -91,7 +112,8 @@ const (
 	Internal    Code = 12 // the host's fault; its own log says more
 )
 
-// Receipt is the outcome of one script, as its host signs it.
+// Receipt is the outcome of one script, as its host signs it. Times have
+// millisecond precision on the wire; a zero time is none.
 type Receipt struct {
 	Script         ID
 	Caller, Target peer.ID
@@ -106,6 +128,7 @@ type Receipt struct {
 	ExitCode       uint32 // of a command that failed
 	Log            []byte // what the script logged or wrote to stderr, cut at the log limit
 	Effects        []Effect
+	MoreEffects    uint64 // how many there were beyond those in Effects
 	Usage          Usage
 	Started        time.Time
 	Finished       time.Time
