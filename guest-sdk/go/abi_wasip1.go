@@ -1,0 +1,409 @@
+//go:build wasip1
+
+package circles
+
+import (
+	"strings"
+	"sync"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// This file is the guest's side of the Canonical ABI for wit/deps/circles-host
+// and wit/script.wit
+// (https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI.md).
+//
+// Three rules keep it sound under Go's runtime:
+//
+//   - No //go:noescape, so that every return area is on the heap. A host function
+//     calls cabi_realloc before it fills the return area in; that may grow or shrink
+//     the stack of the goroutine that waits, which moves what is on it, and the
+//     host would write where it was.
+//   - What cabi_realloc hands out stays in pinned until it is lifted: meanwhile
+//     only the host has its address, and the collector cannot see that.
+//   - Addresses in linear memory are uint32, never unsafe.Pointer: the runtime
+//     throws when it finds 1 or 4, which stand for empty lists, in a pointer.
+
+//go:wasmimport circles:host/contexts@0.1.0 caller
+func importCaller() uint32
+
+//go:wasmimport circles:host/contexts@0.1.0 target
+func importTarget() uint32
+
+//go:wasmimport circles:host/contexts@0.1.0 [resource-drop]context
+func importDrop(self uint32)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.id
+func importID(self uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.name
+func importName(self uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.read
+func importRead(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.read-at
+func importReadAt(self uint32, path unsafe.Pointer, pathLen uint32, offset uint64, length uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.write
+func importWrite(self uint32, path unsafe.Pointer, pathLen uint32, data unsafe.Pointer, dataLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.append
+func importAppend(self uint32, path unsafe.Pointer, pathLen uint32, data unsafe.Pointer, dataLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.list
+func importList(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.stat
+func importStat(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.make-directory
+func importMkdir(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.0 [method]context.remove
+func importRemove(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/log@0.1.0 write
+func importLog(level uint32, message unsafe.Pointer, messageLen uint32)
+
+// ---- Memory that the host fills in ----
+
+// pinned has the blocks that the host got from cabi_realloc and that were not
+// lifted yet, by address. Words rather than bytes make them 8-aligned, which is
+// the most that the ABI asks for.
+var pinned = map[uint32][]uint64{}
+
+// early serves cabi_realloc until ready is set. When a module is made into a
+// component, the adapter from wasip1 to wasip2 allocates its own stack and state,
+// 64 KiB each, inside the first WASI call, which the Go runtime makes before it
+// can allocate. An array costs nothing in the file: it is zeroed memory.
+var (
+	early     [160 << 10]byte
+	earlyUsed uint32
+	ready     bool
+)
+
+func init() { ready = true }
+
+func address(p unsafe.Pointer) uint32 { return uint32(uintptr(p)) }
+
+// cabiRealloc is exported for the host. It never returns nil: out of memory ends
+// the instance, as the ABI wants it.
+//
+//go:wasmexport cabi_realloc
+func cabiRealloc(old, oldSize, align, size uint32) uint32 {
+	if size == 0 && oldSize == 0 {
+		return align // stands for an empty list, and is never read
+	}
+	if !ready {
+		return earlyRealloc(old, oldSize, size)
+	}
+	block := make([]uint64, max(1, (uint64(size)+7)/8))
+	if oldSize > 0 {
+		copy(block, blockAt(old, oldSize))
+		delete(pinned, old)
+	}
+	ptr := address(unsafe.Pointer(&block[0]))
+	pinned[ptr] = block
+	return ptr
+}
+
+// earlyRealloc runs on the runtime's own stack before the runtime is up, so it
+// must not allocate. Running out of early panics, which there ends the instance.
+//
+//go:nosplit
+func earlyRealloc(old, oldSize, size uint32) uint32 {
+	at := (earlyUsed + 7) &^ 7
+	block := early[at:][:size]
+	if oldSize > 0 {
+		copy(block, early[old-address(unsafe.Pointer(&early)):][:oldSize])
+	}
+	earlyUsed = at + size
+	return address(unsafe.Pointer(&early)) + at
+}
+
+// lift takes what the host put into a block from cabi_realloc.
+func lift(ptr, n uint32) []byte {
+	if n == 0 {
+		return []byte{}
+	}
+	block := blockAt(ptr, n)
+	delete(pinned, ptr)
+	return unsafe.Slice((*byte)(unsafe.Pointer(&block[0])), n)
+}
+
+// blockAt finds a pinned block. That the host returns an address that it did not
+// get from cabi_realloc would be its fault; to go on would corrupt memory.
+func blockAt(ptr, n uint32) []uint64 {
+	block := pinned[ptr]
+	if uint64(len(block))*8 < uint64(n) {
+		panic("circles: the host returned memory that cabi_realloc did not make")
+	}
+	return block
+}
+
+// ---- Host functions ----
+
+// entering lets one goroutine at a time into the host. While the host is in
+// cabi_realloc the collector may run other goroutines, and one of those entering
+// the host would use pinned in the middle of a change.
+var entering sync.Mutex
+
+// handles are got when first needed and dropped after each entry. Getting them at
+// init would bake them into a copied instance.
+var handles [parties]struct {
+	held bool
+	self uint32
+}
+
+// handle is called with entering locked.
+func handle(p party) uint32 {
+	h := &handles[p]
+	if !h.held {
+		if p == caller {
+			h.self = importCaller()
+		} else {
+			h.self = importTarget()
+		}
+		h.held = true
+	}
+	return h.self
+}
+
+func dropHandles() {
+	entering.Lock()
+	defer entering.Unlock()
+	for i := range handles {
+		if h := &handles[i]; h.held {
+			h.held = false
+			importDrop(h.self)
+		}
+	}
+}
+
+// The return areas below are laid out as the ABI says. A tag, a code and a kind
+// are one byte; the host leaves the bytes after it as they were.
+
+// listArea is a list<u8> or string.
+type listArea struct{ ptr, n uint32 }
+
+// resultArea is a result<list<u8>, error> or result<_, error>. Its three words are
+// a list's address and length, or an error's code and message.
+type resultArea struct {
+	failed bool
+	words  [3]uint32
+}
+
+// statArea is a result<stat, error>. The error's message lies where the stat has
+// padding and the low half of its size.
+type statArea struct {
+	failed   bool
+	_        [7]byte
+	kind     uint8 // or the error's code
+	ptr      uint32
+	size     uint64 // or, in its low half, the message's length
+	modified uint64
+}
+
+type entryArea struct {
+	ptr, n uint32
+	kind   uint8
+}
+
+// The layouts that the ABI gives them; a difference does not compile.
+var (
+	_ [0]struct{} = [unsafe.Sizeof(resultArea{}) - 16]struct{}{}
+	_ [0]struct{} = [unsafe.Sizeof(statArea{}) - 32]struct{}{}
+	_ [0]struct{} = [unsafe.Sizeof(entryArea{}) - 12]struct{}{}
+	_ [0]struct{} = [unsafe.Sizeof(returned.area) - 12]struct{}{}
+)
+
+// text is a path or other string as the host wants it: valid UTF-8, since the
+// host must trap on anything else.
+func text(s string) (unsafe.Pointer, uint32, *Error) {
+	if !utf8.ValidString(s) {
+		return nil, 0, &Error{Code: Invalid, Message: "the path is not valid UTF-8"}
+	}
+	return unsafe.Pointer(unsafe.StringData(s)), uint32(len(s)), nil
+}
+
+func (r *resultArea) err() *Error {
+	if !r.failed {
+		return nil
+	}
+	return &Error{Code: Code(uint8(r.words[0])), Message: string(lift(r.words[1], r.words[2]))}
+}
+
+func (r *resultArea) list() ([]byte, *Error) {
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return lift(r.words[0], r.words[1]), nil
+}
+
+func hostID(p party) string {
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(listArea)
+	importID(handle(p), unsafe.Pointer(ret))
+	return string(lift(ret.ptr, ret.n))
+}
+
+func hostName(p party) string {
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(listArea)
+	importName(handle(p), unsafe.Pointer(ret))
+	return string(lift(ret.ptr, ret.n))
+}
+
+func hostRead(p party, path string) ([]byte, *Error) {
+	ptr, n, err := text(path)
+	if err != nil {
+		return nil, err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importRead(handle(p), ptr, n, unsafe.Pointer(ret))
+	return ret.list()
+}
+
+func hostReadAt(p party, path string, offset uint64, length uint32) ([]byte, *Error) {
+	ptr, n, err := text(path)
+	if err != nil {
+		return nil, err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importReadAt(handle(p), ptr, n, offset, length, unsafe.Pointer(ret))
+	return ret.list()
+}
+
+func hostWrite(p party, path string, data []byte) *Error {
+	ptr, n, err := text(path)
+	if err != nil {
+		return err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importWrite(handle(p), ptr, n, unsafe.Pointer(unsafe.SliceData(data)), uint32(len(data)), unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostAppend(p party, path string, data []byte) *Error {
+	ptr, n, err := text(path)
+	if err != nil {
+		return err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importAppend(handle(p), ptr, n, unsafe.Pointer(unsafe.SliceData(data)), uint32(len(data)), unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostMkdir(p party, path string) *Error {
+	ptr, n, err := text(path)
+	if err != nil {
+		return err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importMkdir(handle(p), ptr, n, unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostRemove(p party, path string) *Error {
+	ptr, n, err := text(path)
+	if err != nil {
+		return err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importRemove(handle(p), ptr, n, unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostList(p party, path string) ([]entry, *Error) {
+	ptr, n, err := text(path)
+	if err != nil {
+		return nil, err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importList(handle(p), ptr, n, unsafe.Pointer(ret))
+	if err := ret.err(); err != nil {
+		return nil, err
+	}
+	at, count := ret.words[0], ret.words[1]
+	if count == 0 {
+		return nil, nil
+	}
+	const size = uint32(unsafe.Sizeof(entryArea{}))
+	block := blockAt(at, count*size)
+	delete(pinned, at)
+	list := make([]entry, count)
+	for i, e := range unsafe.Slice((*entryArea)(unsafe.Pointer(&block[0])), count) {
+		list[i] = entry{string(lift(e.ptr, e.n)), kind(e.kind)}
+	}
+	return list, nil
+}
+
+func hostStat(p party, path string) (stat, *Error) {
+	ptr, n, err := text(path)
+	if err != nil {
+		return stat{}, err
+	}
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(statArea)
+	importStat(handle(p), ptr, n, unsafe.Pointer(ret))
+	if ret.failed {
+		return stat{}, &Error{Code: Code(ret.kind), Message: string(lift(ret.ptr, uint32(ret.size)))}
+	}
+	return stat{kind(ret.kind), ret.size, ret.modified}, nil
+}
+
+func hostLog(level uint32, message string) {
+	entering.Lock()
+	defer entering.Unlock()
+	importLog(level, unsafe.Pointer(unsafe.StringData(message)), uint32(len(message)))
+}
+
+// ---- Entries ----
+
+// returned is result<list<u8>, string>, and keeps what it points at reachable. One
+// is enough, and there is no cabi_post_ to free it: an instance runs one entry at
+// a time, and the host has read the result before it calls the next.
+var returned struct {
+	area struct {
+		failed bool
+		ptr, n uint32
+	}
+	bytes []byte
+}
+
+func liftParams(ptr, n uint32) []byte {
+	returned.bytes = nil
+	return lift(ptr, n)
+}
+
+func lowerResult(b []byte) uint32 {
+	returned.bytes = b
+	returned.area.failed = false
+	returned.area.ptr = address(unsafe.Pointer(unsafe.SliceData(b)))
+	returned.area.n = uint32(len(b))
+	return address(unsafe.Pointer(&returned.area))
+}
+
+func lowerError(message string) uint32 {
+	ret := lowerResult([]byte(strings.ToValidUTF8(message, "\uFFFD")))
+	returned.area.failed = true
+	return ret
+}

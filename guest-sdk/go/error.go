@@ -1,0 +1,79 @@
+package circles
+
+import (
+	"fmt"
+	"io/fs"
+)
+
+// Error is why a context did not do what it was asked. errors.Is finds
+// fs.ErrNotExist, fs.ErrPermission, fs.ErrExist and fs.ErrInvalid in it.
+type Error struct {
+	Op, Path string // "read", "/card.txt"; empty inside a *fs.PathError, which has them
+	Code     Code
+	Message  string // a sentence by the host, for the person who reads the receipt
+}
+
+func (e *Error) Error() string {
+	message := e.Message
+	if message == "" {
+		message = e.Code.String()
+	}
+	if e.Op == "" {
+		return message
+	}
+	return e.Op + " " + e.Path + ": " + message
+}
+
+// Is maps codes to the errors of package io/fs.
+func (e *Error) Is(err error) bool {
+	switch err {
+	case fs.ErrNotExist:
+		return e.Code == NotFound
+	case fs.ErrPermission:
+		return e.Code == Denied || e.Code == ReadOnly
+	case fs.ErrExist:
+		return e.Code == Exists || e.Code == NotEmpty
+	case fs.ErrInvalid:
+		return e.Code == Invalid
+	}
+	return false
+}
+
+// failed completes a host function's error. It exists so that a nil *Error does
+// not become a non-nil error.
+func failed(op, path string, err *Error) error {
+	if err == nil {
+		return nil
+	}
+	err.Op, err.Path = op, path
+	return err
+}
+
+// Code tells errors apart; contexts.error-code in host.wit.
+type Code uint8
+
+const (
+	NotFound     Code = iota // no such file or directory, or one that the policy hides
+	Denied                   // the policy of the context's owner does not allow it
+	Exists                   // there is something with that name
+	NotDirectory             // a path component is not a directory, or a file was expected
+	IsDirectory              // a directory, where a file was expected
+	NotEmpty                 // a directory that has entries
+	Invalid                  // a path or argument that can never be right
+	TooLarge                 // more than a limit or quota allows
+	ReadOnly                 // the context cannot be changed by this script
+	Unavailable              // the context's host cannot be reached now, or there is no host
+	IO                       // the host failed
+)
+
+var codeNames = [...]string{
+	"not found", "denied", "exists", "not a directory", "is a directory", "not empty",
+	"invalid", "too large", "read-only", "unavailable", "input/output error",
+}
+
+func (c Code) String() string {
+	if int(c) < len(codeNames) {
+		return codeNames[c]
+	}
+	return fmt.Sprintf("code %d", uint8(c))
+}
