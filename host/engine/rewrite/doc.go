@@ -1,0 +1,64 @@
+// Package rewrite takes WebAssembly modules apart and puts them together again,
+// to insert what a host needs in them: first of all fuel metering.
+//
+//	metered, err := rewrite.Meter(wasm, rewrite.Options{})
+//
+// It is pure: what comes out depends on the bytes that went in alone, so that a
+// compilation cache keyed by the output works. It imports no engine.
+//
+// # Fuel
+//
+// A metered module counts down an i64, the fuel that remains of what its host
+// granted, for every instruction that runs; see cost.go for what each costs.
+// When the counter is below zero at the start of a function that calls others,
+// at the start of a loop's turn, or at a bulk instruction, the module calls an
+// imported function
+//
+//	(import "circles:engine/meter" "refill" (func (result i64)))
+//
+// whose result is added to the counter, again and again until it is not negative.
+// There the host decides, on the guest's own goroutine: it grants another slice
+// by returning a number above zero, or it ends the guest by panicking, because
+// the limit is reached, the deadline has passed or the caller has gone. Every
+// way to run without end goes through these places, recursion and tail calls
+// included, so a guest outlives its limits by no more than one slice and the
+// longest stretch without such a place.
+//
+// The counter starts at zero, so the first thing that a metered module does, its
+// start function included, is to ask for a slice. The host can read and set it
+// as the exported global [FuelGlobal]:
+//
+//	burned = granted − remaining
+//
+// and may lower it to charge for host calls. That number is exact at every host
+// call and when a call is over, after a trap too: it is the cost of all blocks
+// of instructions entered, where a block's cost is charged on entering it. It
+// depends on the module and its input alone: on no clock or machine, and not on
+// how fuel is sliced. A run that is ended for want of fuel ends at the same
+// instruction, and the same count, however its limit was sliced, provided that
+// the slices granted add up to the limit before refill panics. The count can
+// exceed what was granted: by what ran, or was about to run, since the last
+// place that asks.
+//
+// The guest cannot reach the counter: it is a global after all of the guest's
+// own, and Decode refuses code that names what does not exist in the module as
+// it came. A module that imports from or exports under [ReservedPrefix] is
+// refused.
+//
+// # What is done to the module
+//
+// Meter appends two types, an import, a global, a function and an export. Sections
+// that this does not touch keep their bytes, custom ones included, except that
+// those which name code by its offset (DWARF, relocations, source maps, branch
+// hints) are dropped, since their offsets would lie. Function indices change by
+// one throughout, the name section included.
+//
+// # Errors
+//
+// Decode and Meter return a [*MalformedError] for what breaks the format or a
+// limit that every browser shares: nothing should run such a module, and wazero
+// should not even decode it, for it allocates what a module's counts say. They
+// return an [*UnsupportedError] for what they do not understand. That is nothing
+// that wazero accepts with api.CoreFeaturesV2, tail calls and extended constant
+// expressions. Meter returns a [*ReservedError] for names that are the engine's.
+package rewrite

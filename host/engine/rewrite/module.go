@@ -1,0 +1,152 @@
+package rewrite
+
+// Limits of what Decode accepts. All but maxNesting are those that the
+// WebAssembly JavaScript interface sets for every browser, so no toolchain
+// emits more. They bound what decoders and compilers after this one allocate: a
+// local costs a module one byte per 2^32 and a compiler eight bytes each.
+//
+// https://webassembly.github.io/spec/js-api/#limits
+const (
+	maxTypes        = 1_000_000
+	maxFunctions    = 1_000_000
+	maxImports      = 1_000_000
+	maxExports      = 1_000_000
+	maxGlobals      = 1_000_000
+	maxSegments     = 100_000
+	maxTables       = 100_000
+	maxTableEntries = 10_000_000
+	maxPages        = 65_536
+	maxBody         = 7_654_321
+	maxParams       = 1_000
+	maxResults      = 1_000
+	maxLocals       = 50_000
+	maxLabels       = 65_520
+	// maxNesting is how deep blocks may lie in each other. Standard Go nests a
+	// block for each point at which a function resumes, some thousands in its
+	// largest; compilers after this one recurse over it.
+	maxNesting = 50_000
+)
+
+const header = "\x00asm\x01\x00\x00\x00"
+
+// Section numbers of the binary format.
+const (
+	secCustom    = 0
+	secType      = 1
+	secImport    = 2
+	secFunction  = 3
+	secTable     = 4
+	secMemory    = 5
+	secGlobal    = 6
+	secExport    = 7
+	secStart     = 8
+	secElement   = 9
+	secCode      = 10
+	secData      = 11
+	secDataCount = 12
+	secTag       = 13
+)
+
+var sectionNames = [...]string{"custom", "type", "import", "function", "table", "memory", "global", "export", "start",
+	"element", "code", "data", "data count", "tag"}
+
+// sectionRank orders the sections of a module, which their numbers do not quite.
+func sectionRank(id byte) int {
+	if id == secDataCount {
+		return secElement*2 + 1
+	}
+	return int(id) * 2
+}
+
+// Kinds of imports and exports.
+const (
+	kindFunc   = 0
+	kindTable  = 1
+	kindMemory = 2
+	kindGlobal = 3
+)
+
+// A Module is a decoded module. Its bytes alias what Decode was given, which
+// must not change while the module is in use. A Module is not safe for
+// concurrent use.
+type Module struct {
+	wasm     []byte
+	sections []section
+
+	types     []funcType
+	imports   []extern // in order
+	exports   []extern
+	funcTypes []uint32 // type indices: imported functions first, then the module's own
+	bodies    []span   // of the module's own functions, local declarations included
+	globals   []global // the module's own
+	elements  []element
+	start     int64 // a function index, or -1
+
+	importedFuncs, importedGlobals uint32
+	tables, memories               uint32 // imported ones included
+	dataCount                      int64  // as the data count section says, or -1
+}
+
+// A section is one section, with its place in the module.
+type section struct {
+	id      byte
+	name    string // of a custom section
+	raw     []byte // with its number and size
+	payload []byte // for a custom section, what follows the name
+	offset  int    // of payload in the module
+}
+
+// A span is a stretch of the module's bytes.
+type span struct{ from, to uint32 }
+
+type funcType struct{ params, results []byte }
+
+// An extern is one import or export.
+type extern struct {
+	module, name string // module: imports only
+	kind         byte
+	index        uint32 // exports: what it names; imported functions: their type
+	raw          []byte
+}
+
+type global struct {
+	typ     byte
+	mutable bool
+	init    []byte
+	raw     []byte
+	refs    bool // init names functions
+}
+
+// An element is one element segment.
+type element struct {
+	flags uint32
+	head  []byte // what comes before the items' count
+	count int
+	items []byte // function indices; with bit 2 of flags, constant expressions
+}
+
+func (m *Module) funcType(fn uint32) funcType { return m.types[m.funcTypes[fn]] }
+
+func (m *Module) allFuncs() uint32   { return uint32(len(m.funcTypes)) }
+func (m *Module) allGlobals() uint32 { return m.importedGlobals + uint32(len(m.globals)) }
+
+// Encode returns the module's bytes. Of a module as Decode returned it, they
+// are those it was decoded from, byte for byte.
+func (m *Module) Encode() []byte {
+	out := make([]byte, 0, len(m.wasm))
+	out = append(out, header...)
+	for i := range m.sections {
+		out = append(out, m.sections[i].raw...)
+	}
+	return out
+}
+
+// Imports calls visit with the names of each import in order, until it returns
+// false.
+func (m *Module) Imports(visit func(module, name string) bool) {
+	for i := range m.imports {
+		if !visit(m.imports[i].module, m.imports[i].name) {
+			return
+		}
+	}
+}
