@@ -102,9 +102,11 @@ type Instance struct {
 	mod       api.Module // the first that was seen; mem and realloc are its
 	mem       api.Memory
 	realloc   api.Function
-	inRealloc bool               // realloc is running: it must not be entered again, see alloc
-	depth     int                // nested calls of cabi_realloc
-	calls     [maxDepth + 1]Call // one for each depth, so that a host call allocates none
+	inRealloc bool // realloc is running: it must not be entered again, see alloc
+	depth     int  // nested calls of cabi_realloc
+	// One for each depth, so that a host call allocates neither.
+	calls [maxDepth + 1]Call
+	stack [maxDepth][4]uint64
 }
 
 type instanceKey struct{}
@@ -209,10 +211,11 @@ func (g *guest) alloc(align, size uint32) (uint32, error) {
 		}
 	}
 	outer := inst.inRealloc
+	stack := inst.stack[inst.depth][:]
+	stack[0], stack[1], stack[2], stack[3] = 0, 0, uint64(align), uint64(size)
 	inst.inRealloc = true
 	inst.depth++
-	stack := [4]uint64{0, 0, uint64(align), uint64(size)}
-	err := f.CallWithStack(g.ctx, stack[:])
+	err := f.CallWithStack(g.ctx, stack)
 	inst.depth--
 	inst.inRealloc = outer
 	if err != nil {

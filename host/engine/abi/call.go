@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/tetratelabs/wazero"
@@ -326,9 +327,12 @@ func (s Slot) U32(v uint32) { s.want(formU32); s.put(4, uint64(v)) }
 // U64 lowers a u64.
 func (s Slot) U64(v uint64) { s.want(formU64); s.put(8, v) }
 
-// String lowers a string, through the guest's cabi_realloc.
+// String lowers a string, through the guest's cabi_realloc. What is not UTF-8
+// in it, such as a file's name may hold, becomes U+FFFD: guests take a string's
+// validity for granted.
 func (s Slot) String(v string) {
 	s.want(formString)
+	v = strings.ToValidUTF8(v, "\ufffd")
 	n, err := size32(len(v), 1)
 	if err != nil {
 		s.c.fail(err)

@@ -107,6 +107,17 @@ func (m *Module) Func(name, params, results string, code ...Code) uint32 {
 	return index
 }
 
+// Rename changes the name of an export.
+func (m *Module) Rename(from, to string) {
+	for i := range m.exports {
+		if m.exports[i].name == from {
+			m.exports[i].name = to
+			return
+		}
+	}
+	panic("abitest: no export " + from)
+}
+
 // Bump adds a cabi_realloc that hands out memory from at upwards and grows the
 // memory when it is used up, and returns its index.
 func (m *Module) Bump(at int32) uint32 {
