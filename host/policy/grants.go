@@ -1,4 +1,157 @@
 package policy
 
-// Grants answers what one accepted script may do in one context.
-type Grants struct{}
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/script"
+)
+
+// Grants answers what one accepted script may do to the files of one context:
+// the target's (Accepted.Target), or the caller's (Set.Lend). It decides by the
+// policies that were in force when the script was accepted, whatever is saved
+// while the script runs. The zero Grants, and nil, allow nothing. Its methods
+// may be called from any goroutine.
+//
+// Each question is a full authorization, remembered for as long as the script
+// runs. Partial evaluation at acceptance can take its place behind Allow.
+type Grants struct {
+	owner   peer.Peer      // whose files
+	lending bool           // only what is in lent, too
+	lent    []script.Grant // by the owner, in the script that the owner signed
+
+	mu       sync.Mutex
+	question *question
+	answers  map[script.Grant]*DeniedError // nil: allowed
+}
+
+// maxAnswers bounds what Grants remember: a script chooses the paths.
+const maxAnswers = 1024
+
+// DeniedError is the answer to a script that tried what it may not do.
+type DeniedError struct {
+	Action  script.Action
+	Path    string
+	Owner   peer.Peer // whose file it is
+	Verdict Verdict
+	// Reason, when it is not "", says why no policy was asked.
+	Reason string
+	// Hint tells the owner what to do to allow it. The host may set it; this
+	// package knows no commands. It is left out of Error, which a script can
+	// read.
+	Hint string
+}
+
+func (e *DeniedError) Error() string {
+	reason := e.Reason
+	if reason == "" {
+		reason = e.Verdict.of(label(e.Owner))
+	}
+	return fmt.Sprintf("may not %s %q in the context of %s: %s", e.Action, shortened(e.Path), label(e.Owner), reason)
+}
+
+// Allow reports, with a *DeniedError, whether the script may not do action on
+// path, which is absolute and clean: another is denied, never cleaned, since
+// what was checked must be what is opened.
+func (g *Grants) Allow(action script.Action, path string) error {
+	if g == nil || g.question == nil {
+		return &DeniedError{Action: action, Path: path, Reason: "nothing is granted"}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	asked := script.Grant{Action: action, Path: path}
+	denied, ok := g.answers[asked]
+	if !ok {
+		denied = g.decide(action, path)
+		if len(g.answers) >= maxAnswers {
+			clear(g.answers)
+		}
+		g.answers[asked] = denied
+	}
+	if denied == nil {
+		return nil
+	}
+	e := *denied // the host may add a hint
+	return &e
+}
+
+func (g *Grants) decide(action script.Action, path string) *DeniedError {
+	e := &DeniedError{Action: action, Path: path, Owner: g.owner}
+	switch action {
+	case script.Read, script.List, script.Write, script.Remove:
+	default:
+		e.Reason = "there is no such action on files"
+		return e
+	}
+	if e.Reason = cleanPath(path); e.Reason != "" {
+		return e
+	}
+	if g.lending && !g.isLent(action, path) {
+		e.Reason = "the script does not lend it"
+		return e
+	}
+	if e.Verdict = g.question.ask(action, pathUID(path)); e.Verdict.Permitted {
+		return nil
+	}
+	return e
+}
+
+func (g *Grants) isLent(action script.Action, path string) bool {
+	for _, l := range g.lent {
+		if l.Action == action && cleanPath(l.Path) == "" && covers(l.Path, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// Lend returns what a script may do, while it runs at its target, to the files
+// of its caller, whose policies s are: what the signed script lends, as far as
+// the policies permit the target to do it with context.lent true.
+//
+// The parties carry the names and circles that the caller's owner uses, as those
+// for Accept carry the target's. code is what the caller's host knows of the
+// code; when the target runs elsewhere that is no more than the script says.
+func (s *Set) Lend(sent *script.Script, parties peer.Parties, code Code, now time.Time) *Grants {
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now}
+	return &Grants{
+		owner:    parties.Caller,
+		lending:  true,
+		lent:     sent.Lent,
+		question: s.asked(r, parties.Target, true),
+		answers:  make(map[script.Grant]*DeniedError),
+	}
+}
+
+// Grants returns what the code of r may do in the target's context once it runs.
+// Whether it may run is for Accept, which returns the same.
+func (s *Set) Grants(r Request) *Grants {
+	return &Grants{
+		owner:    r.Parties.Target,
+		question: s.question(r),
+		answers:  make(map[script.Grant]*DeniedError),
+	}
+}
+
+// label is how a message calls a peer.
+func label(p peer.Peer) string {
+	if p.Name != "" {
+		return string(p.Name)
+	}
+	if p.ID == "" {
+		return "nobody"
+	}
+	return p.ID.Short()
+}
+
+// shortened keeps a path that a script made up from filling a receipt.
+func shortened(path string) string {
+	const most = 256
+	if len(path) > most {
+		path = path[:most] + "…"
+	}
+	return strings.ToValidUTF8(path, "�")
+}

@@ -5,14 +5,27 @@
 // submission; the *Accepted that it returns is the only way to run a script,
 // and carries the grants that its file accesses are checked against:
 //
-//	accepted, err := bob.Policies.Accept(verified, parties, code)  // *RefusedError
-//	err = accepted.Target().Allow(script.Read, "/guestbook/a.txt") // *DeniedError
+//	live := policy.Open("peers/bob/policy", watcher, report)                    // hot-reloads
+//	accepted, err := live.Current().Accept(verified, parties, code, time.Now()) // *RefusedError
+//	err = accepted.Target().Allow(script.Read, "/guestbook/a.txt")              // *DeniedError
+//
+// What policies can speak of is in Schema; Starter is a new peer's first file,
+// and Permit writes the next ones.
 //
 // Default deny. Cedar skips a policy that errors, so that a broken forbid would
 // let a permit through; here a decision with any evaluation error is a refusal.
+// Files that do not parse, or do not type check, are never in force, not even in
+// part; see Live for what is in force instead.
+//
+// An owner's policies are trusted to say what happens to the owner's data, and
+// not trusted to be harmless to the host: what cannot be bounded in time and
+// memory is not loaded.
 package policy
 
 import (
+	"fmt"
+	"time"
+
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
@@ -48,3 +61,69 @@ func (a *Accepted) Policies() []string { return a.by }
 
 // Target are the grants in the target's context.
 func (a *Accepted) Target() *Grants { return a.grants }
+
+// Accept decides whether a script may run. Parties must be those of the script;
+// their names and circles are the target owner's, whose policies s are. The
+// error is a *RefusedError.
+func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
+	sent := v.Script()
+	if parties.Caller.ID != sent.Caller || parties.Target.ID != sent.Target {
+		// Deciding for one caller and running for another is the one mistake
+		// here that no test of the host would show.
+		return nil, fmt.Errorf("accept script: it is from %s to %s, and was to be decided as from %s to %s",
+			sent.Caller.Short(), sent.Target.Short(), parties.Caller.ID.Short(), parties.Target.ID.Short())
+	}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now}
+	grants := s.Grants(r)
+	verdict := grants.question.ask(submit, contextUID(parties.Target.ID))
+	if !verdict.Permitted {
+		return nil, &RefusedError{Request: r, Verdict: verdict}
+	}
+	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, grants: grants}, nil
+}
+
+// RefusedError is the answer to a script that no policy permits to run, or that
+// one forbids.
+type RefusedError struct {
+	Request Request
+	Verdict Verdict
+	// Hint is the command that would allow it, for the message. The host sets
+	// it; this package knows no commands.
+	Hint string
+}
+
+// Error is meant for the caller, who may be a stranger: it names the policies
+// that decided, and quotes none. What is wrong with a policy is in Verdict, for
+// the owner.
+func (e *RefusedError) Error() string {
+	owner := label(e.Request.Parties.Target)
+	message := fmt.Sprintf("%s may not run %s in the context of %s: %s",
+		label(e.Request.Parties.Caller), e.Request.what(), owner, e.Verdict.of(owner))
+	if e.Hint != "" {
+		message += "; to allow it: " + e.Hint
+	}
+	return message
+}
+
+// Permit is the permit that would allow it, were nothing forbidding it.
+func (e *RefusedError) Permit() Permit {
+	r := e.Request
+	p := Permit{Peer: r.Parties.Caller.ID, Name: r.Parties.Caller.Name, Entries: []string{r.Entry}, Module: r.Code.Name}
+	if p.Module == "" && r.Code.Found {
+		p.Digest = r.Code.Digest
+	}
+	return p
+}
+
+// what names the code as a person knows it.
+func (r Request) what() string {
+	switch {
+	case !r.Code.Found:
+		return "what it asks for"
+	case r.Code.Name == "":
+		return "code that it carries"
+	case r.Entry == "":
+		return r.Code.Name
+	}
+	return r.Code.Name + ":" + r.Entry
+}

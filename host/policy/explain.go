@@ -1,0 +1,36 @@
+package policy
+
+import "github.com/circles-host/circles/host/script"
+
+// Need is something that a script would do to a file of its target.
+type Need struct {
+	Action script.Action
+	Path   string
+}
+
+// Explanation is what would happen to a script, and why.
+type Explanation struct {
+	Submit Verdict
+	Needs  []Explained // in the order that was asked for; also when Submit is refused
+}
+
+// Explained is the answer to one need: nil when it is allowed.
+type Explained struct {
+	Need
+	By     []string // the policies that allow it
+	Denied *DeniedError
+}
+
+// Explain decides a request and what it would need, and runs nothing.
+func (s *Set) Explain(r Request, needs ...Need) Explanation {
+	g := s.Grants(r)
+	e := Explanation{Submit: g.question.ask(submit, contextUID(r.Parties.Target.ID))}
+	for _, n := range needs {
+		x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}
+		if x.Denied == nil {
+			x.By = g.question.ask(n.Action, pathUID(n.Path)).Policies
+		}
+		e.Needs = append(e.Needs, x)
+	}
+	return e
+}

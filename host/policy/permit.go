@@ -1,0 +1,296 @@
+package policy
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/script"
+)
+
+// Permit is permission for one peer, or one circle, to run one module, and for
+// that module to touch files while it runs for them. It is written as policies
+// that a person can read and go on editing.
+type Permit struct {
+	ID     string    // of the policies, and the file's name; "" for one made of the names
+	Peer   peer.ID   // who, or
+	Circle string    // which circle
+	Name   peer.Name // the peer's petname, for the comment and the ID; "" when it has none
+
+	Module string        // the module by its name in its layer, or
+	Digest script.Digest // by its content; either must be given, both may be
+	// Entries are the only entries that may be run; nil for all. "" is the
+	// default entry, and what a command has.
+	Entries []string
+
+	// Files and directories with all below them, as absolute clean paths.
+	Read, List, Write, Remove []string
+}
+
+// Format writes the permit as Cedar, in the order in which people ask: who may
+// run what, then what that may touch. What it returns has been parsed and type
+// checked. The error says which part of p cannot be written as a policy.
+//
+// Names and paths may be a stranger's: whatever is in them stays in a string.
+func (p Permit) Format() (string, error) { return p.format(p.slug()) }
+
+func (p Permit) format(id string) (string, error) {
+	var principal, who string
+	switch {
+	case p.Peer != "" && p.Circle != "":
+		return "", errors.New("write permit: give a peer or a circle, not both")
+	case p.Peer != "":
+		principal = "principal == " + cedarText(peerUID(p.Peer))
+		who = label(peer.Peer{ID: p.Peer, Name: p.Name})
+	case p.Circle != "":
+		principal = "principal in " + cedarText(types.NewEntityUID(typeCircle, types.String(p.Circle)))
+		who = "the circle " + p.Circle
+	default:
+		return "", errors.New("write permit: say which peer or circle may run it")
+	}
+
+	var conditions []string
+	what := p.Module
+	if p.Module != "" {
+		conditions = append(conditions, "context.module.name == "+cedarString(p.Module))
+	}
+	if p.Digest != (script.Digest{}) {
+		conditions = append(conditions, "context.module.digest == "+cedarString(digestText(p.Digest)))
+		if what == "" {
+			what = "the module with this digest"
+		}
+	}
+	if conditions == nil {
+		return "", errors.New("write permit: say which module may be run, by its name or its digest")
+	}
+	switch len(p.Entries) {
+	case 0:
+	case 1:
+		conditions = append(conditions, "context.entry == "+cedarString(p.Entries[0]))
+	default:
+		entries := make([]string, len(p.Entries))
+		for i, e := range p.Entries {
+			entries[i] = cedarString(e)
+		}
+		conditions = append(conditions, "["+strings.Join(entries, ", ")+"].contains(context.entry)")
+	}
+	when := "when {\n  " + strings.Join(conditions, " &&\n  ") + "\n};\n"
+
+	var b strings.Builder
+	fmt.Fprintf(&b, "// %s may run %s here.\n", comment(who), comment(what))
+	fmt.Fprintf(&b, "@id(%s)\npermit (\n  %s,\n  action == Action::\"submit\",\n  resource\n) %s", cedarString(id), principal, when)
+
+	for i, f := range p.files() {
+		if wrong := cleanPath(f.path); wrong != "" {
+			return "", fmt.Errorf("write permit: path %q: %s", f.path, wrong)
+		}
+		filesID := id + "-files"
+		if i == 0 {
+			b.WriteString("\n// What that may touch while it runs for them, and all that is below.\n")
+		} else {
+			filesID = fmt.Sprintf("%s-%d", filesID, i+1)
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "@id(%s)\npermit (\n  %s,\n  action in [%s],\n  resource in %s\n) %s",
+			cedarString(filesID), principal, strings.Join(f.actions, ", "), cedarText(pathUID(f.path)), when)
+	}
+
+	// A check of this function, and of what it was given: a string that is not
+	// UTF-8 does not come back as it was.
+	written, err := Parse([]File{{"permit.cedar", b.String()}})
+	if err != nil {
+		return "", fmt.Errorf("write permit: %w", err)
+	}
+	r := p.example()
+	if v := written.Submit(r); !v.Permitted {
+		return "", errors.New("write permit: a name has characters in it that a policy cannot hold")
+	}
+	for _, f := range p.files() {
+		if err := written.Grants(r).Allow(f.first, f.path); err != nil {
+			return "", fmt.Errorf("write permit: path %q has characters in it that a policy cannot hold", f.path)
+		}
+	}
+	return b.String(), nil
+}
+
+// example is a request that p means to permit.
+func (p Permit) example() Request {
+	r := Request{Code: Code{Found: true, Name: p.Module, Digest: p.Digest}}
+	r.Parties.Caller = peer.Peer{ID: p.Peer}
+	if p.Circle != "" {
+		r.Parties.Caller.Circles = []string{p.Circle}
+	}
+	if len(p.Entries) > 0 {
+		r.Entry = p.Entries[len(p.Entries)-1]
+	}
+	return r
+}
+
+// filePermit is what may be done to one path.
+type filePermit struct {
+	path    string
+	first   script.Action
+	actions []string // as Cedar
+}
+
+// files groups p's actions by path, in the order in which they are given.
+func (p Permit) files() []filePermit {
+	var all []filePermit
+	for _, of := range []struct {
+		action script.Action
+		paths  []string
+	}{{script.Read, p.Read}, {script.List, p.List}, {script.Write, p.Write}, {script.Remove, p.Remove}} {
+		for _, path := range of.paths {
+			i := slices.IndexFunc(all, func(f filePermit) bool { return f.path == path })
+			if i < 0 {
+				i = len(all)
+				all = append(all, filePermit{path: path, first: of.action})
+			}
+			text := cedarText(actionUID(of.action))
+			if !slices.Contains(all[i].actions, text) {
+				all[i].actions = append(all[i].actions, text)
+			}
+		}
+	}
+	return all
+}
+
+// Save writes the permit into a new file of the policy directory dir, which it
+// makes if need be, and returns the file's name: "allow-alice-guestbook.cedar",
+// or "…-2.cedar" when that is taken. The file appears whole or not at all, so
+// that a host that watches the directory never sees half of it. When the
+// policies there have mistakes nothing is written, since nothing would change.
+func (p Permit) Save(dir string) (name string, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("save permit: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", fmt.Errorf("save permit: %w", err)
+	}
+	defer root.Close()
+	temporary := ".permit-" + rand.Text()
+	defer root.Remove(temporary)
+
+	const most = 1000
+	for n := 1; n <= most; n++ {
+		existing, err := readDir(dir)
+		if err != nil {
+			return "", fmt.Errorf("save permit: mend the policies first: %w", err)
+		}
+		set, err := Parse(existing)
+		if err != nil {
+			return "", fmt.Errorf("save permit: mend the policies first: %w", err)
+		}
+		id := p.slug()
+		if n > 1 {
+			id = fmt.Sprintf("%s-%d", id, n)
+		}
+		name := id + ".cedar"
+		if set.has(id) || slices.ContainsFunc(existing, func(f File) bool { return f.Name == name }) {
+			continue
+		}
+		text, err := p.format(id)
+		if err != nil {
+			return "", err
+		}
+		if _, err := Parse(append(existing, File{name, text})); err != nil {
+			return "", fmt.Errorf("save permit: %w", err)
+		}
+		if err := writeNew(root, temporary, text); err != nil {
+			return "", fmt.Errorf("save permit: %w", err)
+		}
+		// A link, unlike a renaming, does not replace what somebody else has
+		// just saved under this name.
+		err = root.Link(temporary, name)
+		if errors.Is(err, fs.ErrExist) {
+			_ = root.Remove(temporary)
+			continue
+		}
+		if err != nil { // a file system without links
+			err = root.Rename(temporary, name)
+		}
+		if err != nil {
+			return "", fmt.Errorf("save permit: %w", err)
+		}
+		return name, nil
+	}
+	return "", fmt.Errorf("save permit: %s has %d files named %s already; give the permit another id",
+		filepath.Base(dir), most, p.slug())
+}
+
+func writeNew(root *os.Root, name, text string) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func (s *Set) has(id string) bool {
+	return slices.ContainsFunc(s.rules, func(r *rule) bool { return r.id == id })
+}
+
+// slug is p's ID, or one made of its names: letters, digits and "-", so that it
+// is a file's name everywhere.
+func (p Permit) slug() string {
+	text := p.ID
+	if text == "" {
+		who := string(p.Name)
+		switch {
+		case p.Circle != "":
+			who = p.Circle
+		case who == "":
+			who = p.Peer.Short()
+		}
+		what := p.Module
+		if what == "" {
+			what = fmt.Sprintf("%x", p.Digest[:4])
+		}
+		text = "allow-" + who + "-" + what
+	}
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9', 'A' <= r && r <= 'Z', r == '_':
+			b.WriteRune(r)
+		default:
+			if s := b.String(); s != "" && !strings.HasSuffix(s, "-") {
+				b.WriteByte('-')
+			}
+		}
+	}
+	const most = 80 // room for "-files-12" within maxID
+	slug := b.String()
+	slug = strings.TrimRight(slug[:min(len(slug), most)], "-")
+	if slug == "" {
+		return "permit"
+	}
+	return slug
+}
+
+func cedarString(s string) string { return string(types.String(s).MarshalCedar()) }
+
+func cedarText(uid types.EntityUID) string { return string(uid.MarshalCedar()) }
+
+// comment makes s harmless in a comment: a line break in it would end the
+// comment, and what follows would be policy.
+func comment(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	if !printable(s) {
+		return fmt.Sprintf("%q", s)
+	}
+	return s
+}

@@ -1,0 +1,381 @@
+package policy
+
+import (
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/script"
+)
+
+// Set is one version of an owner's policies. It is immutable and may be used by
+// any number of goroutines. The zero Set permits nothing.
+type Set struct {
+	rules   []*rule
+	index   index
+	version script.Digest
+	problem error
+}
+
+// Broken returns a Set that permits nothing because of err: the policies of an
+// owner that could not be loaded.
+func Broken(err error) *Set { return &Set{problem: err} }
+
+// Version is a digest of the policy files, which tells two Sets apart.
+func (s *Set) Version() script.Digest { return s.version }
+
+// Len is the number of policies.
+func (s *Set) Len() int { return len(s.rules) }
+
+// Policies are the ids of all policies, sorted.
+func (s *Set) Policies() []string {
+	ids := make([]string, len(s.rules))
+	for i, r := range s.rules {
+		ids[i] = r.id
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Request is what is decided about: who asks whom to run what.
+type Request struct {
+	Parties peer.Parties
+	Code    Code
+	Entry   string
+	Params  int // bytes
+	Now     time.Time
+}
+
+// Verdict is a decision and what made it.
+type Verdict struct {
+	Permitted bool
+	// Policies are the ids of those that decided, sorted: the permits of what is
+	// permitted; else the forbids, if any.
+	Policies []string
+	// Failed are policies whose evaluation failed. What they would have said is
+	// unknown, so nothing is permitted.
+	Failed []Failure
+	// Problem is why there are no policies to ask.
+	Problem error
+}
+
+// Failure is a policy that could not be evaluated.
+type Failure struct{ Policy, Message string }
+
+// String says why: "policies a and b forbid it", "no policy permits it".
+func (v Verdict) String() string { return v.of("") }
+
+// of says why, and whose policies they are.
+func (v Verdict) of(owner string) string {
+	if owner != "" {
+		owner = " of " + owner
+	}
+	switch {
+	case v.Problem != nil:
+		return "the policies" + owner + " have a mistake in them, and permit nothing until it is mended"
+	case len(v.Failed) > 0:
+		ids := make([]string, len(v.Failed))
+		for i, f := range v.Failed {
+			ids[i] = f.Policy
+		}
+		return named(ids) + owner + " could not be evaluated, and may forbid it"
+	case v.Permitted && len(v.Policies) == 1:
+		return named(v.Policies) + owner + " permits it"
+	case v.Permitted:
+		return named(v.Policies) + owner + " permit it"
+	case len(v.Policies) == 1:
+		return named(v.Policies) + owner + " forbids it"
+	case len(v.Policies) > 1:
+		return named(v.Policies) + owner + " forbid it"
+	}
+	return "no policy" + owner + " permits it"
+}
+
+func named(ids []string) string {
+	const shown = 5
+	switch {
+	case len(ids) == 1:
+		return "policy " + ids[0]
+	case len(ids) > shown:
+		return fmt.Sprintf("policies %s and %d more", strings.Join(ids[:shown], ", "), len(ids)-shown)
+	}
+	return fmt.Sprintf("policies %s and %s", strings.Join(ids[:len(ids)-1], ", "), ids[len(ids)-1])
+}
+
+// Submit decides whether the script may run. It is Accept without the envelope,
+// for explaining; nothing can be run on it.
+func (s *Set) Submit(r Request) Verdict {
+	return s.question(r).ask(submit, contextUID(r.Parties.Target.ID))
+}
+
+// question is a Request made ready for several decisions. Use by one goroutine
+// at a time.
+type question struct {
+	set       *Set
+	principal types.EntityUID
+	context   types.Record
+	relevant  []*rule // those whose scope may match the principal
+	entities  entityStore
+}
+
+func (s *Set) question(r Request) *question { return s.asked(r, r.Parties.Caller, false) }
+
+// asked is the question whether principal may do something on behalf of r.
+func (s *Set) asked(r Request, principal peer.Peer, lent bool) *question {
+	if s == nil {
+		s = &Set{}
+	}
+	q := &question{
+		set:       s,
+		principal: peerUID(principal.ID),
+		context:   r.context(lent),
+		entities:  entityStore{target: r.Parties.Target.ID, paths: make(map[types.String]types.Entity)},
+	}
+	for i, p := range []peer.Peer{r.Parties.Target, r.Parties.Caller} {
+		q.entities.peers[i] = peerEntity(p)
+	}
+	q.relevant = s.index.find(q.principal, q.entities.parents(q.principal))
+	return q
+}
+
+// ask decides whether the principal may do action on resource.
+func (q *question) ask(action script.Action, resource types.EntityUID) Verdict {
+	if q.set.problem != nil {
+		return Verdict{Problem: q.set.problem}
+	}
+	request := types.Request{Principal: q.principal, Action: actionUID(action), Resource: resource, Context: q.context}
+	candidates := slice{q.relevant, request.Action, resource}
+	decision, diagnostic := cedar.Authorize(candidates, &q.entities, request)
+
+	var v Verdict
+	for _, e := range diagnostic.Errors {
+		v.Failed = append(v.Failed, Failure{string(e.PolicyID), e.Message})
+	}
+	for _, r := range diagnostic.Reasons {
+		v.Policies = append(v.Policies, string(r.PolicyID))
+	}
+	slices.Sort(v.Policies)
+	slices.SortFunc(v.Failed, func(a, b Failure) int { return strings.Compare(a.Policy, b.Policy) })
+	// Cedar skips a policy that fails: a permit beside a failed forbid is
+	// "allow", with an error in the diagnostic.
+	v.Permitted = decision == cedar.Allow && len(v.Failed) == 0
+	if decision == cedar.Allow && !v.Permitted {
+		v.Policies = nil // these permits did not decide
+	}
+	return v
+}
+
+func (r Request) context(lent bool) types.Record {
+	imports := make([]types.Value, len(r.Code.Imports))
+	for i, name := range r.Code.Imports {
+		imports[i] = types.String(name)
+	}
+	digest := types.String("")
+	if r.Code.Found {
+		digest = types.String(digestText(r.Code.Digest))
+	}
+	return types.NewRecord(types.RecordMap{
+		"module": types.NewRecord(types.RecordMap{
+			"found":   types.Boolean(r.Code.Found),
+			"name":    types.String(r.Code.Name),
+			"digest":  digest,
+			"layer":   types.String(r.Code.Layer),
+			"size":    types.Long(r.Code.Size),
+			"imports": types.NewSet(imports...),
+		}),
+		"entry":  types.String(r.Entry),
+		"params": types.Long(r.Params),
+		"now":    types.NewDatetime(r.Now),
+		"lent":   types.Boolean(lent),
+	})
+}
+
+func digestText(d script.Digest) string { return "sha256:" + hex.EncodeToString(d[:]) }
+
+func peerUID(id peer.ID) types.EntityUID {
+	return types.NewEntityUID(typePeer, types.String(id))
+}
+
+func contextUID(id peer.ID) types.EntityUID {
+	return types.NewEntityUID(typeContext, types.String(id))
+}
+
+func pathUID(path string) types.EntityUID {
+	return types.NewEntityUID(typePath, types.String(path))
+}
+
+func peerEntity(p peer.Peer) types.Entity {
+	e := types.Entity{UID: peerUID(p.ID)}
+	if p.Name != "" {
+		e.Attributes = types.NewRecord(types.RecordMap{"name": types.String(p.Name)})
+	}
+	circles := make([]types.EntityUID, len(p.Circles))
+	for i, c := range p.Circles {
+		circles[i] = types.NewEntityUID(typeCircle, types.String(c))
+	}
+	e.Parents = types.NewEntityUIDSet(circles...)
+	return e
+}
+
+// entityStore answers what Cedar asks of entities. Paths are made when asked
+// for: the hierarchy is in their names.
+type entityStore struct {
+	peers  [2]types.Entity // the target and the caller
+	target peer.ID
+	paths  map[types.String]types.Entity
+}
+
+// maxPaths bounds what an entityStore remembers.
+const maxPaths = 4 * maxDepth
+
+func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
+	switch uid.Type {
+	case typePath:
+		return s.path(uid)
+	case typePeer:
+		for i := range s.peers {
+			if s.peers[i].UID == uid {
+				return s.peers[i], true
+			}
+		}
+	case typeAction:
+		e, ok := known().actions[uid]
+		return e, ok
+	case typeContext:
+		if peer.ID(uid.ID) == s.target {
+			return types.Entity{UID: uid, Attributes: types.NewRecord(types.RecordMap{"owner": peerUID(s.target)})}, true
+		}
+	}
+	return types.Entity{}, false
+}
+
+func (s *entityStore) path(uid types.EntityUID) (types.Entity, bool) {
+	if e, ok := s.paths[uid.ID]; ok {
+		return e, true
+	}
+	if cleanPath(string(uid.ID)) != "" {
+		return types.Entity{}, false
+	}
+	e := types.Entity{UID: uid}
+	if uid.ID != "/" {
+		up := string(uid.ID[:strings.LastIndexByte(string(uid.ID), '/')])
+		if up == "" {
+			up = "/"
+		}
+		e.Parents = types.NewEntityUIDSet(pathUID(up))
+	}
+	if len(s.paths) >= maxPaths {
+		clear(s.paths)
+	}
+	s.paths[uid.ID] = e
+	return e, true
+}
+
+func (s *entityStore) parents(uid types.EntityUID) types.EntityUIDSet {
+	e, _ := s.Get(uid)
+	return e.Parents
+}
+
+// index finds the policies whose scope may match a principal, so that a
+// decision costs by the policies about the caller, and not by all. It may find
+// too many, as Cedar decides again; it must not miss one.
+type index struct {
+	anyone []*rule
+	named  map[types.EntityUID][]*rule // by the peer or circle in the scope
+}
+
+func newIndex() index { return index{named: make(map[types.EntityUID][]*rule)} }
+
+func (x *index) add(r *rule) {
+	switch s := r.principal.(type) {
+	case ast.ScopeTypeEq:
+		x.named[s.Entity] = append(x.named[s.Entity], r)
+	case ast.ScopeTypeIn:
+		x.named[s.Entity] = append(x.named[s.Entity], r)
+	case ast.ScopeTypeIsIn:
+		x.named[s.Entity] = append(x.named[s.Entity], r)
+	default:
+		x.anyone = append(x.anyone, r)
+	}
+}
+
+// find returns the policies for a principal and the circles that it is in.
+// Circles are in no circles, so these are all its ancestors.
+func (x *index) find(principal types.EntityUID, circles types.EntityUIDSet) []*rule {
+	found := slices.Concat(x.anyone, x.named[principal])
+	for c := range circles.All() {
+		found = append(found, x.named[c]...)
+	}
+	return found
+}
+
+// slice is the policies whose scope may match an action and a resource. Like an
+// index it may hold too many.
+type slice struct {
+	rules    []*rule
+	action   types.EntityUID
+	resource types.EntityUID
+}
+
+func (s slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
+	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
+		for _, r := range s.rules {
+			if s.actionMayMatch(r.action) && s.resourceMayMatch(r.resource) && !yield(cedar.PolicyID(r.id), r.policy) {
+				return
+			}
+		}
+	}
+}
+
+func (s slice) actionMayMatch(scope ast.IsActionScopeNode) bool {
+	switch scope := scope.(type) {
+	case ast.ScopeTypeEq:
+		return scope.Entity == s.action
+	case ast.ScopeTypeIn:
+		return s.actionIn(scope.Entity)
+	case ast.ScopeTypeInSet:
+		return slices.ContainsFunc(scope.Entities, s.actionIn)
+	}
+	return true
+}
+
+func (s slice) actionIn(group types.EntityUID) bool {
+	return group == s.action || known().actions[s.action].Parents.Contains(group)
+}
+
+func (s slice) resourceMayMatch(scope ast.IsResourceScopeNode) bool {
+	switch scope := scope.(type) {
+	case ast.ScopeTypeEq:
+		return scope.Entity == s.resource
+	case ast.ScopeTypeIn:
+		return s.resourceIn(scope.Entity)
+	case ast.ScopeTypeIs:
+		return scope.Type == s.resource.Type
+	case ast.ScopeTypeIsIn:
+		return scope.Type == s.resource.Type && s.resourceIn(scope.Entity)
+	}
+	return true
+}
+
+func (s slice) resourceIn(group types.EntityUID) bool {
+	if group.Type == typePath && s.resource.Type == typePath {
+		return covers(string(group.ID), string(s.resource.ID))
+	}
+	return group == s.resource
+}
+
+// covers reports whether path is dir or below it; both are clean.
+func covers(dir, path string) bool {
+	if dir == "/" || dir == path {
+		return true
+	}
+	return len(path) > len(dir) && path[len(dir)] == '/' && path[:len(dir)] == dir
+}

@@ -1,0 +1,251 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds on the text of policies. Cedar-go's parser, its type checker and its
+// evaluator all recurse over what they are given and have no bounds of their
+// own: 1 MiB of "(" is a goroutine stack of more than a hundred MiB, and some
+// parts take time that is quadratic. These keep the deepest stack and the
+// longest load small, and leave room for policies far larger than people write.
+const (
+	maxFile        = 1 << 20  // bytes of one file
+	maxTotal       = 16 << 20 // bytes of all files
+	maxFiles       = 1000
+	maxPolicies    = 10_000 // in all files
+	maxNesting     = 64     // of brackets
+	maxOperators   = 1000   // in one policy; each may be one level of the syntax tree
+	maxCommas      = 10_000 // in one policy: elements of sets and records
+	maxAnnotations = 32     // of one policy
+	maxNamespaces  = 8      // "::" in a row
+	maxID          = 128    // bytes of a policy's id
+)
+
+// token is a piece of policy text. Only so much is told apart as bounds and
+// positions need; whether it is Cedar is for cedar-go to say.
+type token struct {
+	text         string // a string's with its quotes
+	offset       int    // bytes
+	line, column int    // from 1; columns count characters
+}
+
+// tokenize splits text as cedar-go does: a string or a comment starts and ends
+// at the same places, or else text is not Cedar.
+func tokenize(text string) []token {
+	var tokens []token
+	line, start := 1, 0 // start of the line, bytes
+	counted, column := 0, 1
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case c == '\n':
+			i++
+			line, start = line+1, i
+			counted, column = start, 1
+			continue
+		case c == ' ' || c == '\t' || c == '\r':
+			i++
+			continue
+		case strings.HasPrefix(text[i:], "//"):
+			i += length(text[i:], strings.IndexByte(text[i:], '\n'), 0)
+			continue
+		case strings.HasPrefix(text[i:], "/*"):
+			n := length(text[i:], strings.Index(text[i+2:], "*/"), 4)
+			if nl := strings.Count(text[i:i+n], "\n"); nl > 0 {
+				line += nl
+				start = i + strings.LastIndexByte(text[i:i+n], '\n') + 1
+				counted, column = start, 1
+			}
+			i += n
+			continue
+		}
+		n := tokenLen(text[i:])
+		// Counted onwards from the last token: a line may be a MiB long.
+		column += utf8.RuneCountInString(text[counted:i])
+		counted = i
+		tokens = append(tokens, token{text[i : i+n], i, line, column})
+		i += n
+	}
+	return tokens
+}
+
+// length is that of what ends extra bytes after index at, or with s.
+func length(s string, at, extra int) int {
+	if at < 0 {
+		return len(s)
+	}
+	return min(at+extra, len(s))
+}
+
+func tokenLen(s string) int {
+	word := func(c byte) bool {
+		return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+	}
+	switch {
+	case word(s[0]):
+		n := 1
+		for n < len(s) && word(s[n]) {
+			n++
+		}
+		return n
+	case s[0] == '"':
+		for n := 1; n < len(s); n++ {
+			switch s[n] {
+			case '"':
+				return n + 1
+			case '\n':
+				return n
+			case '\\':
+				n++
+			}
+		}
+		return len(s)
+	case len(s) > 1:
+		switch s[:2] {
+		case "::", "==", "!=", "<=", ">=", "&&", "||":
+			return 2
+		}
+	}
+	_, n := utf8.DecodeRuneInString(s)
+	return n
+}
+
+// span is the text of one policy.
+type span struct {
+	tokens []token
+}
+
+// split divides the tokens of a file into policies, at each ";" outside of
+// brackets, and checks each against the bounds. Only bounds that were kept are
+// handed to cedar-go.
+func split(tokens []token) ([]span, *Problem) {
+	var spans []span
+	first, nesting, operators, commas, annotations, colons := 0, 0, 0, 0, 0, 0
+	for i, t := range tokens {
+		over := ""
+		switch t.text {
+		case "(", "[", "{":
+			if nesting++; nesting > maxNesting {
+				over = fmt.Sprintf("brackets are nested more than %d deep", maxNesting)
+			}
+		case ")", "]", "}":
+			nesting-- // more closed than opened is cedar-go's to report
+		case ",", ":":
+			if commas++; commas > 2*maxCommas {
+				over = fmt.Sprintf("a policy has more than %d elements", maxCommas)
+			}
+		case "@":
+			if annotations++; annotations > maxAnnotations {
+				over = fmt.Sprintf("a policy has more than %d annotations", maxAnnotations)
+			}
+		case "::":
+			if colons++; colons > maxNamespaces {
+				over = fmt.Sprintf("a name has more than %d parts", maxNamespaces)
+			}
+		case "&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "!", ".",
+			"if", "then", "else", "in", "is", "has", "like", "when", "unless":
+			if operators++; operators > maxOperators {
+				over = fmt.Sprintf("a policy has more than %d operators; split it", maxOperators)
+			}
+		case ";":
+			if nesting > 0 {
+				break
+			}
+			spans = append(spans, span{tokens[first : i+1]})
+			if len(spans) > maxPolicies {
+				over = fmt.Sprintf("there are more than %d policies", maxPolicies)
+			}
+			first, nesting, operators, commas, annotations = i+1, 0, 0, 0, 0
+		}
+		if t.text == "[" {
+			operators++ // a["b"]["c"] nests as a.b.c does
+		}
+		if t.text != "::" && (i == 0 || tokens[i-1].text != "::") {
+			colons = 0
+		}
+		if over != "" {
+			return nil, &Problem{Line: t.line, Column: t.column, Message: over}
+		}
+	}
+	return spans, nil
+}
+
+// excerpt is what to show of a line, n from 1, around a column, from 1: all of
+// it, unless it is very long. Nothing in it can drive a terminal.
+func excerpt(text string, n, column int) string {
+	for ; n > 1; n-- {
+		_, after, ok := strings.Cut(text, "\n")
+		if !ok {
+			return ""
+		}
+		text = after
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	const before, most = 60, 160
+	from, to := 0, len(text)
+	if len(text) > most {
+		for range max(0, column-before) {
+			_, n := utf8.DecodeRuneInString(text[from:])
+			from += n
+		}
+		to = min(from+most, len(text))
+	}
+	shown := strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if !unicode.IsGraphic(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, strings.TrimRight(text[from:to], "\r"))
+	if from > 0 {
+		shown = "…" + shown
+	}
+	if to < len(text) {
+		shown += "…"
+	}
+	return shown
+}
+
+// nearest returns the name that a person who wrote s may have meant, or "".
+func nearest(s string, names []string) string {
+	best, least := "", max(1, len(s)/3)+1
+	for _, n := range names {
+		if d := distance(strings.ToLower(s), strings.ToLower(n), least); d < least && n != s {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance is the number of characters to change, add, leave out or swap with
+// their neighbour between a and b, or most when it is not less.
+func distance(a, b string, most int) int {
+	if len(a)-len(b) >= most || len(b)-len(a) >= most {
+		return most
+	}
+	before, above := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range above {
+		above[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := above[j]
+			if a[i] != b[j] {
+				cost = 1 + min(above[j], above[j+1], row[j])
+			}
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				cost = min(cost, before[j-1]+1)
+			}
+			row[j+1] = cost
+		}
+		before, above = above, row
+	}
+	return min(above[len(b)], most)
+}
