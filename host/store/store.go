@@ -215,6 +215,7 @@ var (
 	ErrNameTooLong  = errors.New("name too long")
 	ErrTooBig       = errors.New("file too big")
 	ErrQuota        = errors.New("quota exceeded")
+	ErrTooManyOpen  = errors.New("too many open files")
 	ErrBadFile      = errors.New("file not open for that") // a read of a write-only file, and the like
 	ErrNotSupported = errors.New("operation not supported")
 )

@@ -1,0 +1,152 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/circles-host/circles/host/store"
+)
+
+// Config is for New. The zero value works.
+type Config struct {
+	Limits Limits
+	Now    func() time.Time // default time.Now
+}
+
+// Store is a store.Store on a backend.
+//
+// Views run side by side, and beside one update, on the committed state; a
+// commit waits for the views that run and holds up new ones while it is applied.
+// So a View must not wait for an Update of the same store, nor for another View
+// of it, to end: only ctx would end that wait.
+type Store struct {
+	backend Backend
+	limits  Limits
+	now     func() time.Time
+	gate    *gate
+
+	mu     sync.Mutex
+	broken error
+}
+
+var _ store.Store = (*Store)(nil)
+
+// New makes a store of a backend, and owns it from then on.
+func New(b Backend, c Config) *Store {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Store{backend: b, limits: c.Limits.withDefaults(), now: c.Now, gate: newGate()}
+}
+
+// View implements store.Store.
+func (s *Store) View(ctx context.Context, f func(store.Tx) error) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.gate.beginView(ctx); err != nil {
+		return fmt.Errorf("begin view: %w", err)
+	}
+	defer s.gate.endView()
+	t := newTx(ctx, s, true)
+	defer t.end()
+	if err := f(t); err != nil {
+		return err
+	}
+	if len(t.records) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("commit log entries: %w", context.Cause(ctx))
+	}
+	return s.commit(nil, t.records)
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.gate.beginUpdate(ctx); err != nil {
+		return fmt.Errorf("begin update: %w", err)
+	}
+	defer s.gate.endUpdate()
+	if err := s.usable(); err != nil { // the update we waited for may have broken it
+		return err
+	}
+	t := newTx(ctx, s, false)
+	defer t.end() // rolls back, also when f panics
+	if err := f(t); err != nil {
+		return err
+	}
+	t.closeHandles()
+	plan, err := t.plan()
+	if err != nil {
+		return fmt.Errorf("plan commit: %w", err)
+	}
+	if len(plan.Steps) == 0 {
+		if len(t.records) == 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("commit log entries: %w", context.Cause(ctx))
+		}
+		return s.commit(nil, t.records)
+	}
+	if err := s.backend.Prepare(ctx, plan); err != nil {
+		return fmt.Errorf("prepare commit: %w", err)
+	}
+	if err := s.gate.beginApply(ctx); err != nil {
+		return fmt.Errorf("wait for views to end before commit: %w", err)
+	}
+	defer s.gate.endApply()
+	err = s.commit(plan, t.records)
+	if err == nil || errors.Is(err, ErrBroken) {
+		plan.release() // decided: the staged content is the backend's
+	}
+	return err
+}
+
+func (s *Store) commit(p *Plan, records []Record) error {
+	err := s.backend.Commit(p, records)
+	if errors.Is(err, ErrBroken) {
+		s.mu.Lock()
+		s.broken = err
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) usable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return fmt.Errorf("an earlier commit was not wholly applied: %w", s.broken)
+	}
+	return nil
+}
+
+// Entry implements store.Store.
+func (s *Store) Entry(ctx context.Context, key store.Key) (store.Entry, bool, error) {
+	return s.backend.Entry(ctx, key)
+}
+
+// Log implements store.Store.
+func (s *Store) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, error] {
+	return s.backend.Log(ctx, from)
+}
+
+// Close implements store.Store. A second Close does nothing.
+func (s *Store) Close() error {
+	if !s.gate.close() {
+		return nil
+	}
+	return s.backend.Close()
+}

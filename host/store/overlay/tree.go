@@ -1,0 +1,519 @@
+package overlay
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/circles-host/circles/host/store"
+)
+
+// Tx is one transaction; see the package's documentation.
+type Tx struct {
+	s        *Store
+	ctx      context.Context // bounds long copies and walks
+	readOnly bool
+	ended    bool
+	root     *node
+
+	made    uint64 // nodes made, for their inode numbers
+	kept    int    // nodes that are in some children map
+	entries int    // counted against Limits.Entries
+	staged  int64  // counted against Limits.StagedBytes
+	listed  int    // counted against Limits.Listed
+	handles map[*file]struct{}
+
+	records []Record
+	keys    map[store.Key]struct{}
+}
+
+// node is an entry of the tree. There are no hard links here: a file has one
+// node, and a node is one file.
+type node struct {
+	parent *node // nil for the root
+	name   string
+	kind   store.Kind
+	ino    uint64
+	kept   bool // in parent.children
+	gone   bool // removed or replaced; open handles may still use it
+
+	origin string // path in the lower state; "" if it has none
+	attr   Attr   // what the lower state said of origin
+
+	atime, mtime, ctime time.Time
+	timesSet            bool // by the script, so they are part of the change
+
+	charged int // what it adds to Tx.entries
+
+	// Directories.
+	children map[string]*node
+	// masked names are in the lower directory but no longer here; the value is
+	// the node that was: removed, or moved elsewhere.
+	masked map[string]*node
+
+	// Files.
+	opens  int
+	lower  LowerFile // while opens > 0 and nothing is staged
+	staged Staged
+	size   int64
+	gen    uint64 // counts changes of content
+	sameAt uint64 // gen at which content was last compared, +1
+	same   bool   // the result
+
+	target string // links that the transaction made
+}
+
+func newTx(ctx context.Context, s *Store, readOnly bool) *Tx {
+	t := &Tx{s: s, ctx: ctx, readOnly: readOnly, handles: map[*file]struct{}{}}
+	t.root = &node{kind: store.KindDir, origin: ".", kept: true, ino: inodeOf('l', ".")}
+	return t
+}
+
+// end releases what the transaction holds. Content that was committed belongs to
+// the backend by then: plan and Commit leave staged files to Discard only if
+// they were not taken.
+func (t *Tx) end() {
+	if t.ended {
+		return
+	}
+	t.closeHandles()
+	t.ended = true
+	t.discard(t.root)
+}
+
+func (t *Tx) closeHandles() {
+	for h := range t.handles {
+		h.Close()
+	}
+}
+
+func (t *Tx) discard(n *node) {
+	if n.staged != nil {
+		n.staged.Discard()
+		n.staged = nil
+	}
+	for _, c := range n.children {
+		t.discard(c)
+	}
+}
+
+// Append implements store.Tx.
+func (t *Tx) Append(key store.Key, data []byte) error {
+	if t.ended {
+		return store.ErrClosed
+	}
+	if len(data) > t.s.limits.RecordBytes {
+		return fmt.Errorf("append log entry of %d bytes: %w", len(data), store.ErrTooBig)
+	}
+	if len(t.records) >= t.s.limits.Records {
+		return fmt.Errorf("append more than %d log entries in one transaction: %w", len(t.records), store.ErrQuota)
+	}
+	if _, twice := t.keys[key]; twice || t.s.backend.HasKey(key) {
+		return fmt.Errorf("append log entry %x: %w", key[:8], store.ErrExists)
+	}
+	if t.keys == nil {
+		t.keys = map[store.Key]struct{}{}
+	}
+	t.keys[key] = struct{}{}
+	t.records = append(t.records, Record{key, append([]byte{}, data...)})
+	return nil
+}
+
+// join makes the lower path of a name in a lower directory.
+func join(dir, name string) string {
+	if dir == "." {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// path is the node's absolute path.
+func (n *node) path() string {
+	if n.parent == nil {
+		return "/"
+	}
+	size := 0
+	for p := n; p.parent != nil; p = p.parent {
+		size += 1 + len(p.name)
+	}
+	b := make([]byte, size)
+	for p := n; p.parent != nil; p = p.parent {
+		size -= len(p.name)
+		copy(b[size:], p.name)
+		size--
+		b[size] = '/'
+	}
+	return string(b)
+}
+
+func childPath(d *node, name string) string {
+	if d.parent == nil {
+		return "/" + name
+	}
+	return d.path() + "/" + name
+}
+
+func (n *node) depth() int {
+	d := 0
+	for p := n.parent; p != nil; p = p.parent {
+		d++
+	}
+	return d
+}
+
+// home reports whether n is where the lower state has it, relative to its
+// directory.
+func (n *node) home() bool {
+	return n.origin != "" && n.parent.origin != "" && n.origin == join(n.parent.origin, n.name)
+}
+
+// inodeOf makes an inode number: the same for the same place in every
+// transaction, unrelated to the host's, and without a table that would have to
+// remember it. Numbers do not depend on the machine, so that a script which
+// looks at them still runs alike everywhere.
+func inodeOf(domain byte, s string) uint64 {
+	var buf [128]byte
+	h := sha256.Sum256(append(append(buf[:0], domain), s...))
+	return binary.LittleEndian.Uint64(h[:]) | 1 // never 0
+}
+
+// lookup finds one name in a directory. The result is kept in the tree if it was
+// already, or is a directory and the cache has room.
+func (t *Tx) lookup(d *node, name string) (*node, error) {
+	if n := d.children[name]; n != nil {
+		return n, nil
+	}
+	if _, masked := d.masked[name]; masked || d.origin == "" {
+		return nil, store.ErrNotExist
+	}
+	origin := join(d.origin, name)
+	a, err := t.s.backend.Lstat(origin)
+	if err != nil {
+		// The directory itself may have gone away under us: nothing is there.
+		if errors.Is(err, store.ErrNotDir) {
+			err = store.ErrNotExist
+		}
+		return nil, err
+	}
+	n := &node{
+		parent: d, name: name, kind: a.Kind, ino: inodeOf('l', origin), origin: origin,
+		attr: a, size: a.Size, atime: a.Atime, mtime: a.Mtime, ctime: a.Ctime,
+	}
+	if a.Kind == store.KindDir && d.kept && t.kept < t.s.limits.cachedNodes {
+		t.attach(n)
+	}
+	return n, nil
+}
+
+func (t *Tx) attach(n *node) {
+	if n.parent.children == nil {
+		n.parent.children = map[string]*node{}
+	}
+	n.parent.children[n.name] = n
+	n.kept = true
+	t.kept++
+}
+
+// keep puts n, and the directories above it, into the tree, so that what is done
+// to it is found again.
+func (t *Tx) keep(n *node) error {
+	for ; !n.kept; n = n.parent {
+		if t.kept >= t.s.limits.nodes {
+			return fmt.Errorf("more than %d files and directories touched: %w", t.kept, store.ErrQuota)
+		}
+		t.attach(n)
+	}
+	return nil
+}
+
+// forget drops a file from the tree if it is as in the lower state and nobody
+// looks.
+func (t *Tx) forget(n *node) {
+	if n.kept && !n.gone && n.kind != store.KindDir && n.opens == 0 && n.staged == nil && !n.timesSet && n.home() {
+		delete(n.parent.children, n.name)
+		n.kept = false
+		t.kept--
+	}
+}
+
+// charge counts c entries for n, instead of what it counted before.
+func (t *Tx) charge(n *node, c int) error {
+	if c > n.charged && t.entries+c-n.charged > t.s.limits.Entries {
+		return fmt.Errorf("more than %d names changed in one transaction: %w", t.s.limits.Entries, store.ErrQuota)
+	}
+	t.entries += c - n.charged
+	n.charged = c
+	return nil
+}
+
+// grow counts bytes for n's staged content, before it becomes size.
+func (t *Tx) grow(n *node, size int64) error {
+	if size > t.s.limits.FileSize {
+		return fmt.Errorf("over %d bytes: %w", t.s.limits.FileSize, store.ErrTooBig)
+	}
+	var was int64
+	if n.staged != nil {
+		was = n.size
+	}
+	if size > was && t.staged+size-was > t.s.limits.StagedBytes {
+		return fmt.Errorf("more than %d bytes written in one transaction: %w", t.s.limits.StagedBytes, store.ErrQuota)
+	}
+	t.staged += size - was
+	return nil
+}
+
+// create adds a new node.
+func (t *Tx) create(d *node, name string, kind store.Kind) (*node, error) {
+	if len(childPath(d, name)) > maxPath {
+		return nil, store.ErrNameTooLong
+	}
+	if err := t.keep(d); err != nil {
+		return nil, err
+	}
+	if t.kept >= t.s.limits.nodes {
+		return nil, store.ErrQuota
+	}
+	now := t.s.now()
+	t.made++
+	n := &node{
+		parent: d, name: name, kind: kind, atime: now, mtime: now, ctime: now,
+		ino: inodeOf('n', fmt.Sprint(t.made)),
+	}
+	if err := t.charge(n, 1); err != nil {
+		return nil, err
+	}
+	t.attach(n)
+	d.mtime, d.ctime = now, now
+	return n, nil
+}
+
+// detach takes a kept node out of its directory.
+func (t *Tx) detach(n *node) {
+	d := n.parent
+	delete(d.children, n.name)
+	n.kept = false
+	t.kept--
+	if n.home() {
+		if d.masked == nil {
+			d.masked = map[string]*node{}
+		}
+		d.masked[n.name] = n
+	}
+	now := t.s.now()
+	d.mtime, d.ctime = now, now
+}
+
+// remove takes a node out for good. The caller has charged for it.
+func (t *Tx) remove(n *node) {
+	t.detach(n)
+	n.gone = true
+	t.release(n)
+}
+
+// release frees what a removed file holds once nobody has it open. A mask of a
+// lower name stays charged, a file that only the transaction knew does not.
+func (t *Tx) release(n *node) {
+	if !n.gone || n.opens > 0 {
+		return
+	}
+	if n.staged != nil {
+		t.staged -= n.size
+		n.staged.Discard()
+		n.staged = nil
+	}
+	if n.origin == "" {
+		t.entries -= n.charged
+		n.charged = 0
+	}
+}
+
+// place puts a detached node where it belongs from now on.
+func (t *Tx) place(n, d *node, name string) {
+	n.parent, n.name = d, name
+	t.attach(n)
+	if n.home() && d.masked[name] == n {
+		delete(d.masked, name)
+	}
+	now := t.s.now()
+	n.ctime, d.mtime, d.ctime = now, now, now
+}
+
+// list merges a directory's names, in no order. A node that is not loaded has a
+// nil node.
+func (t *Tx) list(d *node, limit int, visit func(name string, kind store.Kind, n *node) error) error {
+	if d.origin != "" && !d.gone {
+		if err := t.listLower(d.origin, limit, func(e Name) error {
+			if _, masked := d.masked[e.Name]; masked || d.children[e.Name] != nil {
+				return nil
+			}
+			return visit(e.Name, e.Kind, nil)
+		}); err != nil {
+			return err
+		}
+	}
+	for name, n := range d.children {
+		if err := visit(name, n.kind, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tx) listLower(origin string, limit int, visit func(Name) error) error {
+	names, err := t.s.backend.ReadDir(origin, limit+1)
+	if err != nil {
+		return err
+	}
+	if len(names) > limit {
+		return fmt.Errorf("directory of more than %d names: %w", limit, store.ErrQuota)
+	}
+	for _, e := range names {
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty reports whether a directory shows no names. Names that a guest cannot
+// spell, or may not see, count: removing them unseen would destroy them.
+func (t *Tx) empty(d *node) (bool, error) {
+	if len(d.children) > 0 {
+		return false, nil
+	}
+	if d.origin == "" {
+		return true, nil
+	}
+	names, err := t.s.backend.ReadDir(d.origin, len(d.masked)+1)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range names {
+		if _, masked := d.masked[e.Name]; !masked {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// below visits everything under a directory, loaded (n) or not (only origin),
+// a directory before what it holds. rel starts with "/".
+func (t *Tx) below(n *node, origin, rel string, visit func(rel string, kind store.Kind, n *node, origin string) error) error {
+	if err := t.ctx.Err(); err != nil {
+		return context.Cause(t.ctx)
+	}
+	each := func(name string, kind store.Kind, c *node) error {
+		var from string
+		switch {
+		case c != nil:
+			from = c.origin
+		case n != nil:
+			from = join(n.origin, name)
+		default:
+			from = join(origin, name)
+		}
+		to := rel + "/" + name
+		if err := visit(to, kind, c, from); err != nil {
+			return err
+		}
+		if kind == store.KindDir {
+			return t.below(c, from, to, visit)
+		}
+		return nil
+	}
+	if n != nil {
+		return t.list(n, t.s.limits.Listed, each)
+	}
+	return t.listLower(origin, t.s.limits.Listed, func(e Name) error { return each(e.Name, e.Kind, nil) })
+}
+
+func (t *Tx) readlink(n *node) (string, error) {
+	if n.origin == "" {
+		return n.target, nil
+	}
+	return t.s.backend.Readlink(n.origin)
+}
+
+// open takes a reference to a file's content.
+func (t *Tx) open(n *node) error {
+	if n.staged == nil && n.lower == nil {
+		f, err := t.s.backend.Open(n.origin)
+		if err != nil {
+			return err
+		}
+		n.lower = f
+		// Believe the open file rather than the name: it is what will be read
+		// and, if it is written, what must not have changed until commit.
+		a := f.Attr()
+		n.attr, n.size = a, a.Size
+		if !n.timesSet {
+			n.atime, n.mtime, n.ctime = a.Atime, a.Mtime, a.Ctime
+		}
+	}
+	n.opens++
+	return nil
+}
+
+func (t *Tx) close(n *node) {
+	n.opens--
+	if n.opens > 0 {
+		return
+	}
+	if n.lower != nil {
+		n.lower.Close()
+		n.lower = nil
+	}
+	if n.gone {
+		t.release(n)
+		return
+	}
+	if n.staged != nil {
+		n.staged.Idle()
+	}
+	t.forget(n)
+}
+
+// copyUp stages the first size bytes of an open file, so that it can be written.
+func (t *Tx) copyUp(n *node, size int64) error {
+	if n.staged != nil {
+		return nil
+	}
+	if !n.gone {
+		if err := t.keep(n); err != nil {
+			return err
+		}
+	}
+	if err := t.charge(n, max(n.charged, 1)); err != nil {
+		return err
+	}
+	if err := t.grow(n, size); err != nil {
+		return err
+	}
+	st, err := t.s.backend.Stage(t.ctx, n.lower, size)
+	if err != nil {
+		t.staged -= size
+		return err
+	}
+	n.staged, n.size = st, size
+	n.gen++
+	if n.lower != nil {
+		n.lower.Close()
+		n.lower = nil
+	}
+	return nil
+}
+
+func (t *Tx) touch(n *node) {
+	now := t.s.now()
+	n.mtime, n.ctime = now, now
+	n.gen++
+}
+
+// hasPrefixDir reports whether path lies in dir or is it.
+func hasPrefixDir(path, dir string) bool {
+	return path == dir || dir == "." || strings.HasPrefix(path, dir+"/")
+}
