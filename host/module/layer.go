@@ -1,0 +1,362 @@
+package module
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/watch"
+)
+
+// Bounds of one layer.
+const (
+	MaxModules = 1000
+	MaxBytes   = 64 << 20 // of one file that is read; the engine's own bound may be lower
+)
+
+// Layer is one directory of modules as it is now. Its methods may be called from
+// any goroutine; a look-up takes no lock.
+type Layer struct {
+	label, dir string
+	engine     *engine.Engine
+	report     func(Event)
+	stop       func()
+	cancel     context.CancelFunc
+	running    context.Context
+
+	current atomic.Pointer[map[string]*version] // never changed once stored
+
+	loading  sync.Mutex         // one Reload at a time; guards what follows
+	failed   map[string]failure // by name: why a file is not in force
+	problems atomic.Pointer[[]error]
+}
+
+// version is one version of a module. The layer holds one reference to its
+// program for as long as it is current.
+type version struct {
+	name    string
+	program *engine.Program
+	stamp   stamp
+}
+
+// settled is how old a time of modification must be for a later change to be
+// sure to get another one: file systems keep times as coarse as two seconds.
+const settled = 3 * time.Second
+
+var racy atomic.Uint64
+
+// failure is a file that was tried. It is tried again when it has changed.
+type failure struct {
+	stamp stamp
+	err   error
+}
+
+// stamp tells, without reading a file, that it has not changed.
+type stamp struct {
+	size  int64
+	mtime int64
+	inode uint64
+}
+
+// Event is something that happened to one module of a layer.
+type Event struct {
+	Layer, Name string
+	Kind        EventKind
+	Digest      [32]byte // of the version that is in force now; zero for none
+	Err         error    // Broken
+	Notes       []string // for its author: entries that are gone, parts that were ignored
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// A broken file leaves the version in force that was, if there was one.
+const (
+	Loaded   EventKind = "loaded"
+	Replaced EventKind = "replaced"
+	Removed  EventKind = "removed"
+	Broken   EventKind = "broken"
+)
+
+// Open loads the modules of dir, which need not exist yet, and keeps them up to
+// date until Close, while watcher lives; without one (nil) only Reload does. It
+// returns when every module is compiled or has failed. Label is what policies
+// know the layer by: "peer" or "host". Report gets an Event at a time, from one
+// goroutine, and must not call back into the Layer; nil drops them.
+func Open(ctx context.Context, label, dir string, e *engine.Engine, watcher *watch.Watcher, report func(Event)) *Layer {
+	l := &Layer{label: label, dir: dir, engine: e, report: report, stop: func() {}, failed: map[string]failure{}}
+	if l.report == nil {
+		l.report = func(Event) {}
+	}
+	l.running, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	l.current.Store(&map[string]*version{})
+	if watcher != nil {
+		l.stop = watcher.Dir(dir, func() { _ = l.Reload(l.running) })
+	}
+	_ = l.Reload(ctx)
+	return l
+}
+
+// Close stops following the directory and releases the modules. Those that run
+// finish.
+func (l *Layer) Close() {
+	l.cancel()
+	l.stop()
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	for _, v := range *l.current.Swap(&map[string]*version{}) {
+		v.program.Close()
+	}
+}
+
+// Module describes a module in force.
+type Module struct {
+	Name, Layer string
+	engine.Info
+}
+
+// List returns the modules in force, by name.
+func (l *Layer) List() []Module {
+	current := *l.current.Load()
+	var list []Module
+	for _, name := range slices.Sorted(maps.Keys(current)) {
+		list = append(list, Module{Name: name, Layer: l.label, Info: current[name].program.Info()})
+	}
+	return list
+}
+
+// Problem says which files are not in force as they are, and why; nil if none.
+func (l *Layer) Problem() error {
+	if p := l.problems.Load(); p != nil {
+		return errors.Join(*p...)
+	}
+	return nil
+}
+
+// find returns the first version, in no order, that match accepts.
+func (l *Layer) find(match func(*version) bool) *Found {
+again:
+	for _, v := range *l.current.Load() {
+		if !match(v) {
+			continue
+		}
+		if !v.program.Retain() {
+			// It was replaced between the load and here, and nobody runs it.
+			goto again
+		}
+		return &Found{Name: v.name, Layer: l.label, Info: v.program.Info(), program: v.program}
+	}
+	return nil
+}
+
+// Reload looks at the directory now, compiles what has changed and swaps it in,
+// a module at a time. It returns Problem.
+func (l *Layer) Reload(ctx context.Context) error {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	var problems []error
+	present := map[string]bool{}
+	entries, err := os.ReadDir(l.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// Not the owner's wish to have no modules: keep what there is.
+		problems = append(problems, fmt.Errorf("read modules: %w", err))
+		l.problems.Store(&problems)
+		return l.Problem()
+	}
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(entry.Name(), Suffix)
+		if !ok || strings.HasPrefix(name, ".") {
+			continue // a README, a source, a temporary file
+		}
+		if !ValidName(name) {
+			problems = append(problems, fmt.Errorf("%s: not a module's name; rename it to 1 to 63 of a-z, 0-9 and \"-\"", filepath.Join(l.dir, entry.Name())))
+			continue
+		}
+		if len(present) == MaxModules {
+			problems = append(problems, fmt.Errorf("%s: more than %d modules; the rest is ignored", l.dir, MaxModules))
+			break
+		}
+		present[name] = true
+		if err := l.load(ctx, name); err != nil {
+			problems = append(problems, fmt.Errorf("module %s: %w", name, err))
+		}
+	}
+	for name := range *l.current.Load() {
+		if !present[name] {
+			l.swap(name, nil)
+			l.report(Event{Layer: l.label, Name: name, Kind: Removed})
+		}
+	}
+	maps.DeleteFunc(l.failed, func(name string, _ failure) bool { return !present[name] })
+	l.problems.Store(&problems)
+	return l.Problem()
+}
+
+// load brings one file into force, unless it is or has failed already.
+func (l *Layer) load(ctx context.Context, name string) error {
+	old := (*l.current.Load())[name]
+	wasm, at, err := l.read(name, old)
+	if err == nil && wasm == nil {
+		delete(l.failed, name) // it is what it was before a change for the worse
+		return nil
+	}
+	if before, tried := l.failed[name]; tried && before.stamp == at {
+		return before.err
+	}
+	var next *version
+	if err == nil {
+		if old != nil && old.program.Digest() == sha256.Sum256(wasm) {
+			// The same bytes were saved again. Remember how they look now.
+			old.program.Retain()
+			next = &version{name, old.program, at}
+		} else {
+			var p *engine.Program
+			if p, err = l.engine.Compile(ctx, wasm); err == nil {
+				next = &version{name, p, at}
+			}
+		}
+	}
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed since: the watcher calls again
+		}
+		if old != nil {
+			err = fmt.Errorf("%w; the version before stays in force", err)
+		}
+		if ctx.Err() == nil { // else it is the host's shutdown, not the file's fault
+			l.failed[name] = failure{at, err}
+			l.report(Event{Layer: l.label, Name: name, Kind: Broken, Err: err, Digest: digestOf(old)})
+		}
+		return err
+	}
+	delete(l.failed, name)
+	l.swap(name, next)
+	if old == nil || old.program.Digest() != next.program.Digest() {
+		event := Event{Layer: l.label, Name: name, Kind: Loaded, Digest: next.program.Digest(), Notes: next.program.Info().Warnings}
+		if old != nil {
+			event.Kind = Replaced
+			if gone := missing(old.program, next.program); len(gone) > 0 {
+				event.Notes = append(event.Notes, "it no longer has: "+strings.Join(gone, ", "))
+			}
+		}
+		l.report(event)
+	}
+	return nil
+}
+
+// read returns the bytes of a file, or none when it looks as it did at old.
+func (l *Layer) read(name string, old *version) (wasm []byte, at stamp, err error) {
+	path := filepath.Join(l.dir, name+Suffix)
+	f, err := openNonblock(path) // a FIFO must not stop the reloading for good
+	if err != nil {
+		return nil, at, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, at, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, at, fmt.Errorf("%s is not a regular file", path)
+	}
+	at = stampOf(info)
+	if time.Since(info.ModTime()) < settled {
+		at.mtime = -1 // it may change again and look the same; a stamp of now never equals it
+		at.inode = racy.Add(1)
+	}
+	if old != nil && old.stamp == at {
+		return nil, at, nil
+	}
+	if info.Size() > MaxBytes {
+		return nil, at, fmt.Errorf("%s has %d bytes; a layer's module may have %d", path, info.Size(), MaxBytes)
+	}
+	wasm, err = io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err != nil {
+		return nil, at, err
+	}
+	if wasm == nil {
+		wasm = []byte{}
+	}
+	return wasm, at, nil
+}
+
+// swap puts next in force, nil for none, and lets go of what was.
+func (l *Layer) swap(name string, next *version) {
+	before := *l.current.Load()
+	after := maps.Clone(before)
+	if next == nil {
+		delete(after, name)
+	} else {
+		after[name] = next
+	}
+	l.current.Store(&after)
+	if old := before[name]; old != nil {
+		old.program.Close()
+	}
+}
+
+// missing lists the entries of old that next does not have.
+func missing(old, next *engine.Program) []string {
+	var gone []string
+	for _, entry := range old.Entries() {
+		if !slices.Contains(next.Entries(), entry) {
+			gone = append(gone, entry)
+		}
+	}
+	return gone
+}
+
+func digestOf(v *version) (d [32]byte) {
+	if v != nil {
+		d = v.program.Digest()
+	}
+	return d
+}
+
+// ValidName reports whether name can be a module's: 1 to 63 of a-z, 0-9 and "-",
+// neither first nor last a "-".
+func ValidName(name string) bool {
+	if len(name) < 1 || len(name) > 63 || name[0] == '-' || name[len(name)-1] == '-' {
+		return false
+	}
+	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// Add writes a module into the directory of a layer, whole or not at all. It
+// does not compile it: whoever has the layer open does.
+func Add(dir, name string, wasm []byte) (path string, err error) {
+	if !ValidName(name) {
+		return "", fmt.Errorf("module name %q: want 1 to 63 of a-z, 0-9 and \"-\"", name)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("add module: %w", err)
+	}
+	// The leading dot hides it from a Layer until it is complete.
+	f, err := os.CreateTemp(dir, ".adding-*")
+	if err != nil {
+		return "", fmt.Errorf("add module: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(wasm)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return "", fmt.Errorf("add module %s: %w", name, err)
+	}
+	path = filepath.Join(dir, name+Suffix)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return "", fmt.Errorf("add module: %w", err)
+	}
+	return path, nil
+}

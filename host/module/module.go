@@ -1,0 +1,106 @@
+// Package module finds the code that a script names, in layers, and replaces a
+// module that runs while its file changes.
+//
+// A Layer is one directory of NAME.wasm files: a peer's own, or the host's. Find
+// asks layers in order, so a peer's own module shadows the host's of the same
+// name. What it finds stays what it is until Release, whatever happens to the
+// file meanwhile: the code that a policy accepted is the code that runs.
+//
+// A change to a file is compiled beside the version in force. When it compiles,
+// and imports only what this host offers, one pointer is swapped: new scripts
+// run the new version, those that run finish on the old one, which is freed
+// after the last. When it does not, the old one stays in force and the Layer
+// reports why.
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/script"
+)
+
+// Suffix is what a module's file name ends with; the name of the module is what
+// stands before it.
+const Suffix = ".wasm"
+
+// Carried is the Layer of code that came with its script.
+const Carried = "carried"
+
+// ErrNotFound is wrapped by errors about a module that no layer has.
+var ErrNotFound = errors.New("module not found")
+
+// Found is the code that a script asked for. It must be released.
+type Found struct {
+	Name  string // within its layer; "" for carried code
+	Layer string // the layer's label, or Carried
+	engine.Info
+
+	program *engine.Program // nil until Program compiles carried code
+	wasm    []byte
+}
+
+// Find looks logic up in layers, the first one first. Nothing is compiled: of
+// carried code only the header is read, and whether it compiles is found out by
+// Program, after it was accepted. Errors wrap ErrNotFound or engine.ErrInvalid.
+func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
+	switch {
+	case logic.Wasm != nil:
+		info, err := engine.Inspect(logic.Wasm)
+		if err != nil {
+			return nil, err
+		}
+		return &Found{Layer: Carried, Info: info, wasm: logic.Wasm}, nil
+	case logic.Name != "":
+		for _, l := range layers {
+			if f := l.find(func(v *version) bool { return v.name == logic.Name }); f != nil {
+				return f, nil
+			}
+		}
+		return nil, fmt.Errorf("%w: no module named %q here", ErrNotFound, logic.Name)
+	default:
+		for _, l := range layers {
+			if f := l.find(func(v *version) bool { return v.program.Digest() == logic.Digest }); f != nil {
+				return f, nil
+			}
+		}
+		return nil, fmt.Errorf("%w: no module with digest sha256:%x here", ErrNotFound, logic.Digest)
+	}
+}
+
+// Program returns the compiled code. For carried code it compiles, which is why
+// it is called only for a script that was accepted; ctx bounds how long.
+func (f *Found) Program(ctx context.Context, e *engine.Engine) (*engine.Program, error) {
+	if f.program != nil {
+		return f.program, nil
+	}
+	p, err := e.Compile(ctx, f.wasm)
+	if err != nil {
+		return nil, err
+	}
+	f.program, f.wasm = p, nil
+	return p, nil
+}
+
+// HasEntry reports whether the code can be entered there. A command has no
+// entries, and only the empty name, or "run", enters it.
+func (f *Found) HasEntry(entry string) bool {
+	if entry == "" {
+		entry = "run"
+	}
+	if f.Shape == engine.Command {
+		return entry == "run"
+	}
+	return slices.Contains(f.Entries, entry)
+}
+
+// Release gives the code back. The Found is of no use afterwards.
+func (f *Found) Release() {
+	if f.program != nil {
+		f.program.Close()
+		f.program = nil
+	}
+}
