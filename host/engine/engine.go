@@ -8,6 +8,19 @@
 //
 // Run's error, when the guest is at fault, is a *Failure, whose Kind tells a
 // trap, an exit, a deadline, a lack of memory and a returned error apart.
+//
+// # Host functions
+//
+// A HostModule's functions run on the goroutine of the run that calls them. The
+// engine counts each call, stops the run in it once the run is over, and turns
+// a panic into an end of that run alone. To a host function,
+//
+//   - ctx ends with the run's deadline; one that waits must heed it, since
+//     nothing can stop it from outside;
+//   - CallState(ctx) is Call.State, and Log(ctx) takes what the guest logs;
+//   - panicking with an error ends the run. It reaches the caller of Run as
+//     Failure.Cause, for errors.As. Any other panic, and Go's own (a nil
+//     dereference, an index), is a bug of the host: a *PanicError, no Failure.
 package engine
 
 import (
@@ -93,8 +106,8 @@ type Usage struct {
 	Fuel      uint64
 	Memory    uint64 // peak bytes
 	HostCalls uint64
-	Output    uint64
-	Log       uint64
+	Output    uint64 // bytes of result or stdout
+	Log       uint64 // bytes of log and stderr, those that were cut included
 }
 
 // Failure is a run that the guest brought to a bad end. It carries what the
@@ -105,7 +118,7 @@ type Failure struct {
 	ExitCode uint32 // Exited only
 	Log      []byte
 	Usage    Usage
-	Cause    error // Host: what a host function failed with, for errors.As
+	Cause    error // Trapped: the runtime's error, which wraps what a host function panicked with
 }
 
 // Kind tells failures apart.
@@ -113,8 +126,8 @@ type Kind uint8
 
 const (
 	Returned    Kind = iota + 1 // the entry returned err(string); Detail is the string
-	Exited                      // exit code other than 0
-	Trapped                     // unreachable, out-of-bounds access, stack exhaustion, ABI violation …
+	Exited                      // exit code other than 0; of a reactor, any: it had no result yet
+	Trapped                     // unreachable, out-of-bounds access, stack exhaustion, ABI violation …; or a host function's error, in Cause
 	DeadlineHit                 // Limits.Wall, or the context's deadline
 	Cancelled                   // the context was cancelled
 	MemoryHit                   // failed after Limits.Memory was reached
@@ -125,3 +138,18 @@ const (
 )
 
 func (f *Failure) Error() string { return f.Detail }
+
+// Unwrap makes Cause reachable for errors.As.
+func (f *Failure) Unwrap() error { return f.Cause }
+
+var kindTexts = [...]string{
+	Returned: "returned an error", Exited: "exited", Trapped: "trapped", DeadlineHit: "deadline", Cancelled: "cancelled",
+	MemoryHit: "memory limit", OutputHit: "output limit", HostCallsHit: "host call limit", FuelHit: "fuel limit", NoEntry: "no entry",
+}
+
+func (k Kind) String() string {
+	if int(k) < len(kindTexts) && kindTexts[k] != "" {
+		return kindTexts[k]
+	}
+	return "unknown"
+}

@@ -1,0 +1,60 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// openCache makes the directory of compiled code, or checks the one that is
+// there. Whoever can write to it can have the host execute what they like.
+func openCache(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make compilation cache: %w", err)
+	}
+	// wazero keeps the code in a directory below, named after its version.
+	below, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("open compilation cache: %w", err)
+	}
+	if err := checkCache(dir); err != nil {
+		return err
+	}
+	for _, d := range below {
+		if d.IsDir() || d.Type()&fs.ModeSymlink != 0 {
+			if err := checkCache(filepath.Join(dir, d.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkCache(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("open compilation cache: %w", err)
+	}
+	switch why := foreign(info); {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("open compilation cache: %s is a symbolic link; what it holds is executed, so name the directory itself", dir)
+	case !info.IsDir():
+		return fmt.Errorf("open compilation cache: %s is not a directory", dir)
+	case why != "":
+		return fmt.Errorf("open compilation cache: %s %s, and what it holds is executed; remove it, or chown it to the host's user and chmod it to 0700", dir, why)
+	}
+	return nil
+}
+
+// clearCache removes the compiled code, which can always be made again.
+func clearCache(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	for _, f := range files {
+		if e := os.Remove(f); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = e
+		}
+	}
+	return err
+}

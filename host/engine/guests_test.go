@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/circles-host/circles/host/engine/abi/abitest"
+)
+
+// wasi is wazero's own WASI: the engine takes host modules from anywhere.
+func wasi() HostModule {
+	return HostModule{Name: wasi_snapshot_preview1.ModuleName, Export: func(b wazero.HostModuleBuilder) {
+		wasi_snapshot_preview1.NewFunctionExporter().ExportFunctions(b)
+	}}
+}
+
+// shared is what tests without host modules of their own run in: compiling the
+// Go guests is most of what this package's tests cost.
+var shared = sync.OnceValues(func() (*Engine, error) { return New(context.Background(), Config{}, wasi()) })
+
+func sharedEngine(t testing.TB) *Engine {
+	t.Helper()
+	e, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func newEngine(t testing.TB, c Config, hosts ...HostModule) *Engine {
+	t.Helper()
+	e, err := New(t.Context(), c, hosts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func compile(t testing.TB, e *Engine, wasm []byte) *Program {
+	t.Helper()
+	p, err := e.Compile(t.Context(), wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// failed runs a guest that comes to a bad end of that kind.
+func failed(t testing.TB, e *Engine, p *Program, c Call, want Kind) *Failure {
+	t.Helper()
+	out, err := e.Run(t.Context(), p, c)
+	var f *Failure
+	if !errors.As(err, &f) {
+		t.Fatalf("Run = %q, %v; want a failure: %v", out.Result, err, want)
+	}
+	if f.Kind != want {
+		t.Fatalf("failure is %v: %v; want %v\n%s", f.Kind, f.Detail, want, f.Log)
+	}
+	if out.Usage != f.Usage {
+		t.Errorf("Output says %+v, Failure %+v", out.Usage, f.Usage)
+	}
+	return f
+}
+
+func ran(t testing.TB, e *Engine, p *Program, c Call) Output {
+	t.Helper()
+	out, err := e.Run(t.Context(), p, c)
+	if err != nil {
+		var f *Failure
+		if errors.As(err, &f) {
+			t.Logf("log: %s", f.Log)
+		}
+		t.Fatal(err)
+	}
+	return out
+}
+
+// The Go guests are built at test time and cached by the go command.
+var (
+	commandWasm = sync.OnceValues(func() ([]byte, error) { return buildGo("command") })
+	reactorWasm = sync.OnceValues(func() ([]byte, error) { return buildGo("reactor", "-buildmode=c-shared") })
+)
+
+func buildGo(name string, flags ...string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "guest")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "guest.wasm")
+	cmd := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), "./testdata/"+name)...)
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build %s: %v\n%s", name, err, b)
+	}
+	return os.ReadFile(out)
+}
+
+var programs struct {
+	sync.Mutex
+	m map[string]*Program
+}
+
+func sharedProgram(t testing.TB, name string, wasm func() ([]byte, error)) (*Engine, *Program) {
+	t.Helper()
+	e := sharedEngine(t)
+	programs.Lock()
+	defer programs.Unlock()
+	if p := programs.m[name]; p != nil {
+		return e, p
+	}
+	b, err := wasm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.Compile(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if programs.m == nil {
+		programs.m = make(map[string]*Program)
+	}
+	programs.m[name] = p
+	return e, p
+}
+
+// guest makes a module whose "run" is code, with a memory and an allocator. Its
+// result, unless code ends otherwise, is ok of nothing.
+func guest(code ...abitest.Code) []byte {
+	var m abitest.Module
+	m.Memory(1)
+	m.Bump(1024)
+	m.Func("run", "ii", "i", append(code, abitest.I32(16))...)
+	return m.Bytes()
+}
+
+// command makes a module whose "_start" is code.
+func command(code ...abitest.Code) []byte {
+	var m abitest.Module
+	m.Memory(1)
+	m.Func("_start", "", "", code...)
+	return m.Bytes()
+}
+
+// section encodes a section, for what abitest does not make.
+func section(id byte, contents ...byte) []byte {
+	return append(binary.AppendUvarint([]byte{id}, uint64(len(contents))), contents...)
+}
+
+func custom(name, contents string) []byte {
+	b := append(binary.AppendUvarint(nil, uint64(len(name))), name...)
+	return section(sectionCustom, append(b, contents...)...)
+}
+
+// module puts sections together.
+func module(sections ...[]byte) []byte {
+	out := []byte("\x00asm\x01\x00\x00\x00")
+	for _, s := range sections {
+		out = append(out, s...)
+	}
+	return out
+}

@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Manifest is what a module says of itself to people, in its custom section
+// "circles-manifest". Nothing of it is to be relied on: needs are what the
+// author wishes for, and policy alone decides.
+//
+// All its text is printable: control characters, with which a module could
+// forge what a terminal shows, have been replaced.
+type Manifest struct {
+	Description string               `json:"description"`
+	Entries     map[string]EntryInfo `json:"entries"`
+	Needs       []Need               `json:"needs"`
+}
+
+// EntryInfo describes one entry.
+type EntryInfo struct {
+	Description string `json:"description"`
+	Params      string `json:"params"`
+	Result      string `json:"result"`
+}
+
+// Need is an action on a path of the target that the module does not work
+// without.
+type Need struct {
+	Action string `json:"action"` // read, list, write or remove
+	Path   string `json:"path"`   // absolute and clean
+}
+
+const (
+	maxManifestEntries = 256
+	maxManifestNeeds   = 256
+	maxManifestText    = 4096 // bytes of one text
+)
+
+func parseManifest(section []byte) (*Manifest, error) {
+	if len(section) > maxManifest {
+		return nil, fmt.Errorf("it has %d bytes; this host reads %d", len(section), maxManifest)
+	}
+	if !utf8.Valid(section) {
+		return nil, errors.New("it is not UTF-8")
+	}
+	var raw Manifest
+	if err := json.Unmarshal(section, &raw); err != nil {
+		return nil, fmt.Errorf("parse JSON: %s", clean(err.Error(), 200))
+	}
+	if len(raw.Entries) > maxManifestEntries || len(raw.Needs) > maxManifestNeeds {
+		return nil, fmt.Errorf("it has %d entries and %d needs; this host reads %d of each", len(raw.Entries), len(raw.Needs), maxManifestNeeds)
+	}
+	m := &Manifest{Description: clean(raw.Description, maxManifestText)}
+	for name, e := range raw.Entries {
+		if !isKebab(name) {
+			return nil, fmt.Errorf("entry %s is not a kebab-case name", quote(name))
+		}
+		if m.Entries == nil {
+			m.Entries = make(map[string]EntryInfo)
+		}
+		m.Entries[name] = EntryInfo{
+			Description: clean(e.Description, maxManifestText),
+			Params:      clean(e.Params, maxManifestText),
+			Result:      clean(e.Result, maxManifestText),
+		}
+	}
+	for _, n := range raw.Needs {
+		switch n.Action {
+		case "read", "list", "write", "remove":
+		default:
+			return nil, fmt.Errorf("need %s is none of read, list, write, remove", quote(n.Action))
+		}
+		if !strings.HasPrefix(n.Path, "/") || path.Clean(n.Path) != n.Path || n.Path != clean(n.Path, maxManifestText) {
+			return nil, fmt.Errorf("need %s of %s: a path is absolute and clean, like /shared/notes", n.Action, quote(n.Path))
+		}
+		m.Needs = append(m.Needs, n)
+	}
+	return m, nil
+}
+
+// clean returns s, cut to max bytes, with everything that is not printable
+// replaced. Line breaks and tabs stay.
+func clean(s string, max int) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
+	s = strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '\ufffd'
+	}, s)
+	if len(s) <= max {
+		return s
+	}
+	for max > 0 && !utf8.RuneStart(s[max]) {
+		max--
+	}
+	return s[:max] + "…"
+}
+
+// quote shows a name that somebody else chose, in a message.
+func quote(s string) string { return fmt.Sprintf("%q", clean(s, 100)) }

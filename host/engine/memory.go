@@ -1,0 +1,53 @@
+package engine
+
+import "github.com/tetratelabs/wazero/experimental"
+
+// memory is the linear memory of one run, bounded and accounted. It implements
+// wazero's MemoryAllocator and, since wazero has one memory to a module,
+// LinearMemory as well.
+//
+// It lies in Go's heap, fresh and zeroed for each run: nothing of one run is
+// ever visible in another, and a reference that outlives the run is harmless.
+type memory struct {
+	limit  uint64 // bytes
+	max    uint64 // bytes, by the module's own declaration
+	peak   uint64
+	denied uint64 // size of the first growth that the limit denied; 0: none
+	buf    []byte
+}
+
+// Allocate implements experimental.MemoryAllocator. wazero calls it while it
+// instantiates, for the one memory that a module defines; the engine has checked
+// by then that the initial size is within the limit, since wazero panics on nil.
+func (m *memory) Allocate(_, max uint64) experimental.LinearMemory {
+	m.max = max
+	return m
+}
+
+// Reallocate implements experimental.LinearMemory.
+func (m *memory) Reallocate(size uint64) []byte {
+	if size > m.limit {
+		if m.denied == 0 {
+			m.denied = size
+		}
+		return nil
+	}
+	m.peak = max(m.peak, size)
+	if size <= uint64(cap(m.buf)) {
+		m.buf = m.buf[:size]
+		return m.buf
+	}
+	room := size
+	if m.buf != nil {
+		// A guest's allocator grows in small steps, each of which would copy
+		// everything. The first allocation gets no room: most runs never grow.
+		room = min(size+size/4+1<<20, m.limit, max(m.max, size))
+	}
+	buf := make([]byte, size, room)
+	copy(buf, m.buf)
+	m.buf = buf
+	return buf
+}
+
+// Free implements experimental.LinearMemory.
+func (m *memory) Free() { m.buf = nil }

@@ -1,0 +1,398 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/experimental/sysfs"
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/circles-host/circles/host/engine/abi"
+)
+
+// Defaults of Limits.
+const (
+	defaultWall      = 5 * time.Second
+	defaultMemory    = 64 << 20
+	defaultOutput    = 8 << 20
+	defaultHostCalls = 1_000_000
+	defaultLog       = 64 << 10
+)
+
+// WithDefaults returns l with each zero field set to its default.
+func (l Limits) WithDefaults() Limits {
+	if l.Wall <= 0 {
+		l.Wall = defaultWall
+	}
+	for _, f := range []struct {
+		field *uint64
+		value uint64
+	}{{&l.Memory, defaultMemory}, {&l.Output, defaultOutput}, {&l.HostCalls, defaultHostCalls}, {&l.Log, defaultLog}} {
+		if *f.field == 0 {
+			*f.field = f.value
+		}
+	}
+	return l
+}
+
+// CallState returns Call.State of the run that ctx belongs to, or nil.
+func CallState(ctx context.Context) any {
+	if r, ok := ctx.Value(runKey{}).(*run); ok {
+		return r.state
+	}
+	return nil
+}
+
+// Log takes what the guest of the run that ctx belongs to logs: one Write for
+// each line, with its line break. It never fails; what is over Limits.Log is
+// cut. Outside of a run it discards.
+func Log(ctx context.Context) io.Writer {
+	if r, ok := ctx.Value(runKey{}).(*run); ok {
+		return &r.log
+	}
+	return io.Discard
+}
+
+type runKey struct{}
+
+// run is the state of one run. It is the context that guest and host functions
+// get, so that finding it costs no search. All of it but the embedded context
+// belongs to the goroutine of the run.
+type run struct {
+	context.Context
+	state  any
+	limits Limits
+	start  time.Time
+
+	hostCalls uint64
+	hostDepth int
+	memory    memory
+	out       output
+	log       logBuffer
+	stopped   *stop // why the engine ended the run; set once
+}
+
+// Value implements context.Context.
+func (r *run) Value(key any) any {
+	if key == (runKey{}) {
+		return r
+	}
+	return r.Context.Value(key)
+}
+
+// stop is the panic by which the engine ends a guest, on the guest's own
+// goroutine: an instance that is closed from another crashes the process when
+// its memory goes while code runs in it.
+type stop struct {
+	kind   Kind
+	detail string
+}
+
+func (s *stop) Error() string { return s.detail }
+
+// halt ends the run. The first reason counts.
+func (r *run) halt(kind Kind, format string, args ...any) {
+	if r.stopped == nil {
+		r.stopped = &stop{kind, fmt.Sprintf(format, args...)}
+	}
+	panic(r.stopped)
+}
+
+// check ends the run if its time is over.
+func (r *run) check() {
+	if r.stopped != nil {
+		panic(r.stopped) // a host function swallowed it; the guest must not go on
+	}
+	if err := r.Context.Err(); err != nil {
+		r.haltContext(err)
+	}
+}
+
+func (r *run) haltContext(err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		r.halt(DeadlineHit, "%s", r.deadlineText())
+	}
+	r.halt(Cancelled, "%s", cancelledText)
+}
+
+const cancelledText = "cancelled before it was finished"
+
+func (r *run) deadlineText() string {
+	if wall := time.Since(r.start); wall < r.limits.Wall {
+		return fmt.Sprintf("stopped at the deadline of its request, after %v", wall.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("stopped after its time limit of %v", r.limits.Wall)
+}
+
+// enterHost is called before each call of a host function.
+func (r *run) enterHost(name string) {
+	r.hostCalls++
+	if r.hostCalls > r.limits.HostCalls {
+		r.hostCalls-- // the one that was not made
+		r.halt(HostCallsHit, "stopped after its limit of %d calls of host functions", r.limits.HostCalls)
+	}
+	r.check()
+	if r.hostDepth++; r.hostDepth > maxHostDepth {
+		r.halt(Trapped, "host functions called inside of host functions, %d deep (%s)", maxHostDepth, name)
+	}
+}
+
+// leaveHost is called after each, unless it panicked. The check ends a sleep
+// that was cut short, and a guest that does little else than call the host.
+func (r *run) leaveHost() {
+	r.hostDepth--
+	r.check()
+}
+
+// sleep is the guest's sleep: it ends with the run.
+func (r *run) sleep(ns int64) {
+	if ns <= 0 {
+		return
+	}
+	t := time.NewTimer(time.Duration(ns))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.Done():
+	}
+}
+
+// Run runs a program once, in an instance of its own, on the calling goroutine.
+// It returns when the guest has ended, by itself or by a limit.
+//
+// An error that is a *Failure is the guest's; Failure says what it logged and
+// used. Any other error is the host's: ErrClosed, or a *PanicError.
+//
+// A guest that computes or sleeps ends within milliseconds of its deadline. One
+// that is inside of a host function ends when that returns.
+func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
+	if p.engine != e {
+		return Output{}, errors.New("run: the program belongs to another engine")
+	}
+	if err := e.enter(); err != nil {
+		return Output{}, fmt.Errorf("run: %w", err)
+	}
+	defer e.leave()
+	if !p.Retain() {
+		return Output{}, fmt.Errorf("run: program: %w", ErrClosed)
+	}
+	defer p.Close()
+
+	if err := c.check(); err != nil {
+		return Output{}, err
+	}
+	limits := c.Limits.WithDefaults()
+	start := time.Now()
+	ctx, cancel := context.WithDeadline(ctx, start.Add(limits.Wall))
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+
+	r := &run{Context: ctx, state: c.State, limits: limits, start: start}
+	r.memory.limit = limits.Memory
+	r.out.run, r.log.run = r, r
+	if c.Stdio != nil {
+		r.out.to, r.log.to = c.Stdio.Stdout, c.Stdio.Stderr
+	}
+	result, err := r.do(p, c)
+	usage := Usage{
+		Wall:      time.Since(start),
+		Memory:    r.memory.peak,
+		HostCalls: r.hostCalls,
+		Output:    max(r.out.n, uint64(len(result))),
+		Log:       r.log.n,
+	}
+	if err != nil {
+		var f *Failure
+		if errors.As(err, &f) {
+			f.Log, f.Usage = r.log.b, usage
+		} else {
+			err = fmt.Errorf("run: %w", err)
+		}
+		return Output{Usage: usage}, err
+	}
+	return Output{Result: result, Log: r.log.b, Usage: usage}, nil
+}
+
+// check refuses what WASI cannot express, before a guest is made.
+func (c *Call) check() error {
+	for i, a := range append([]string{c.Name}, c.Args...) {
+		if strings.ContainsRune(a, 0) {
+			return fmt.Errorf("run: argument %d contains a NUL byte", i)
+		}
+	}
+	for k, v := range c.Env {
+		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(v, 0) {
+			return fmt.Errorf("run: environment variable %s: its name is empty or contains =, or there is a NUL byte", quote(k))
+		}
+	}
+	return nil
+}
+
+// do runs the guest and sorts out how it ended.
+func (r *run) do(p *Program, c Call) (result []byte, err error) {
+	defer func() {
+		// Guest code runs under wazero's own recover; what arrives here was
+		// thrown while an instance was made or closed, and may still be a stop.
+		if v := recover(); v != nil {
+			result, err = nil, r.failure(p, asError("", v))
+		}
+	}()
+	entry := c.Entry
+	if p.info.Shape == Reactor {
+		if entry == "" {
+			entry = "run"
+		}
+		if _, ok := slices.BinarySearch(p.info.Entries, entry); !ok {
+			return nil, &Failure{Kind: NoEntry, Detail: fmt.Sprintf("the module has no entry %s; it has %s", quote(entry), strings.Join(p.info.Entries, ", "))}
+		}
+	}
+	if p.info.Memory > r.limits.Memory {
+		// wazero would panic.
+		return nil, &Failure{Kind: MemoryHit, Detail: fmt.Sprintf("the module begins with %d bytes of memory; its limit is %d", p.info.Memory, r.limits.Memory)}
+	}
+	if err := r.Err(); err != nil {
+		return nil, r.failure(p, err)
+	}
+
+	ctx, inst := abi.Enter(r)
+	defer inst.Close()
+	mod, err := p.engine.runtime.InstantiateModule(
+		experimental.WithImportResolver(experimental.WithMemoryAllocator(ctx, &r.memory), p.links),
+		p.code, r.moduleConfig(p, c))
+	if err != nil {
+		return nil, r.failure(p, err)
+	}
+	// Results are copied out by now; the instance is closed by the goroutine
+	// that ran it.
+	defer mod.Close(context.WithoutCancel(r))
+
+	if p.info.sections[sectionStart] != (span{}) {
+		if _, err := mod.ExportedFunction(startExport).Call(ctx); err != nil {
+			return nil, r.failure(p, err)
+		}
+	}
+	if p.info.Shape == Command {
+		_, err := mod.ExportedFunction("_start").Call(ctx)
+		if err != nil && !isExit(err, 0) {
+			return nil, r.failure(p, err)
+		}
+		if r.stopped != nil {
+			return nil, r.failure(p, r.stopped)
+		}
+		return r.out.b, nil
+	}
+	if init := mod.ExportedFunction("_initialize"); init != nil {
+		if _, err := init.Call(ctx); err != nil {
+			return nil, r.failure(p, err)
+		}
+	}
+	result, text, isErr, err := abi.CallBytes(ctx, mod, entry, c.Params, abi.Options{MaxResult: r.limits.Output})
+	if err != nil {
+		return nil, r.failure(p, err)
+	}
+	if isErr {
+		return nil, r.memoryOr(&Failure{Kind: Returned, Detail: clean(text, 8<<10)})
+	}
+	return result, nil
+}
+
+// moduleConfig binds the instance's standard streams, arguments, environment,
+// files and clock.
+func (r *run) moduleConfig(p *Program, c Call) wazero.ModuleConfig {
+	cfg := p.engine.base.WithNanosleep(r.sleep).WithStderr(&r.log)
+	switch {
+	case p.info.Shape == Reactor:
+		// A reactor's result is what its entry returns. What it prints is for
+		// people.
+		cfg = cfg.WithStdout(&r.log)
+	case c.Stdio != nil && c.Stdio.Stdin != nil:
+		cfg = cfg.WithStdout(&r.out).WithStdin(&input{run: r, from: c.Stdio.Stdin})
+	default:
+		cfg = cfg.WithStdout(&r.out).WithStdin(&params{c.Params})
+	}
+	name := c.Name
+	if name == "" {
+		name = "script"
+	}
+	cfg = cfg.WithArgs(append([]string{name}, c.Args...)...)
+	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
+		cfg = cfg.WithEnv(k, c.Env[k])
+	}
+	if c.Files != nil {
+		cfg = cfg.WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(c.Files, "/"))
+	}
+	return cfg
+}
+
+func isExit(err error, code uint32) bool {
+	var exit *sys.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == code
+}
+
+// failure says how a guest ended that did not end well.
+func (r *run) failure(p *Program, err error) error {
+	var bug *PanicError
+	if errors.As(err, &bug) {
+		return bug
+	}
+	var rt runtime.Error
+	if errors.As(err, &rt) { // in wazero's own code; the text has the stack
+		return &PanicError{Value: err}
+	}
+	if r.stopped == nil && r.Err() != nil {
+		// The guest was closed by wazero, or a host function passed the
+		// context's error on, or the guest came to another end just then. All
+		// of it would not have been seen had the time not been over.
+		func() {
+			defer func() { _ = recover() }()
+			r.haltContext(r.Err())
+		}()
+	}
+	if r.stopped != nil {
+		return &Failure{Kind: r.stopped.kind, Detail: r.stopped.detail}
+	}
+	var exit *sys.ExitError
+	if errors.As(err, &exit) {
+		f := &Failure{Kind: Exited, ExitCode: exit.ExitCode(), Detail: fmt.Sprintf("exited with code %d", exit.ExitCode())}
+		if p.info.Shape == Reactor {
+			f.Detail += " before it returned a result"
+		}
+		return r.memoryOr(f)
+	}
+	var over *abi.OverLimit
+	if errors.As(err, &over) {
+		return &Failure{Kind: OutputHit, Detail: fmt.Sprintf("returned %d bytes; its limit is %d", over.Size, over.Limit)}
+	}
+	text, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
+	text = strings.TrimSuffix(text, " (recovered by wazero)")
+	f := &Failure{Kind: Trapped, Detail: "trapped: " + strings.TrimPrefix(clean(text, 1<<10), "wasm error: ")}
+	if trace != "" {
+		// For the module's author, who reads the log.
+		fmt.Fprintf(&r.log, "%s\n%s\n", f.Detail, strings.TrimPrefix(clean(trace, 4<<10), "\n"))
+	}
+	f.Cause = err
+	return r.memoryOr(f)
+}
+
+// memoryOr makes f a MemoryHit if the guest was denied memory before. Guests
+// rarely say that this is why they fail: they abort, exit or trap.
+func (r *run) memoryOr(f *Failure) *Failure {
+	if r.memory.denied == 0 {
+		return f
+	}
+	return &Failure{
+		Kind:     MemoryHit,
+		ExitCode: f.ExitCode,
+		Detail:   fmt.Sprintf("out of memory: asked for %d bytes; its limit is %d (%s)", r.memory.denied, r.memory.limit, f.Detail),
+		Cause:    f.Cause,
+	}
+}
