@@ -1,0 +1,156 @@
+package wasi
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"time"
+)
+
+// Sizes in guest memory, and the kinds of subscription.
+//
+// https://github.com/WebAssembly/WASI/blob/snapshot-01/phases/snapshot/docs.md#subscription
+const (
+	subscriptionSize = 48
+	eventSize        = 32
+
+	pollClock = 0
+	pollRead  = 1
+	pollWrite = 2
+
+	clockRealtime  = 0
+	clockMonotonic = 1
+	clockAbsolute  = 1 // flag
+)
+
+// subscription is one thing that a guest waits for.
+type subscription struct {
+	userdata [8]byte
+	kind     byte
+	at       time.Duration // a clock: from now on
+	refusal  errno         // to be reported in its event
+	bytes    uint64        // a descriptor: how many can be read or written
+}
+
+// pollOneoff serves poll_oneoff itself: wazero's sleeps through any deadline,
+// and waits on the host's own standard input for as long as it takes.
+//
+// Files never block, and a standard stream is taken to be ready as well: a
+// program's input is all there before it starts. So it waits only when it was
+// asked for nothing but clocks.
+//
+// Parameters: in, out, nsubscriptions, result.nevents.
+func pollOneoff(c call, stack []uint64) errno {
+	in, out, n, result := uint32(stack[0]), uint32(stack[1]), uint32(stack[2]), uint32(stack[3])
+	if n == 0 || n > maxPolled {
+		return eInval
+	}
+	mem := c.mod.Memory()
+	subs, ok := mem.Read(in, n*subscriptionSize)
+	if !ok {
+		return eFault
+	}
+	events, ok := mem.Read(out, n*eventSize)
+	if !ok || !mem.WriteUint32Le(result, 0) {
+		return eFault
+	}
+
+	// All is read before anything is written, as the two may overlap.
+	all := make([]subscription, n)
+	wait := time.Duration(math.MaxInt64)
+	for i := range all {
+		s, e := c.subscription(subs[i*subscriptionSize:][:subscriptionSize], out)
+		if e != 0 {
+			return e
+		}
+		if s.kind != pollClock || s.refusal != 0 {
+			s.at = 0
+		}
+		wait = min(wait, s.at)
+		all[i] = s
+	}
+	if wait > 0 {
+		sleep(c.ctx, wait)
+	}
+
+	var ready uint32
+	for _, s := range all {
+		if s.at > wait {
+			continue
+		}
+		e := events[ready*eventSize:][:eventSize]
+		clear(e)
+		copy(e, s.userdata[:])
+		binary.LittleEndian.PutUint16(e[8:], uint16(s.refusal))
+		e[10] = s.kind
+		if s.kind != pollClock {
+			binary.LittleEndian.PutUint64(e[16:], s.bytes)
+		}
+		ready++
+	}
+	mem.WriteUint32Le(result, ready)
+	return 0
+}
+
+// subscription reads one. Scratch is guest memory that may be overwritten.
+func (c call) subscription(b []byte, scratch uint32) (s subscription, e errno) {
+	s.kind = b[8]
+	copy(s.userdata[:], b)
+	switch s.kind {
+	case pollClock:
+		clock, timeout := binary.LittleEndian.Uint32(b[16:]), binary.LittleEndian.Uint64(b[24:])
+		switch flags := binary.LittleEndian.Uint16(b[40:]); {
+		case flags&^clockAbsolute != 0 || clock > clockMonotonic:
+			s.refusal = eInval
+			return s, 0
+		case flags&clockAbsolute != 0:
+			now, e := c.now(clock, scratch)
+			if e != 0 {
+				return s, e
+			}
+			timeout -= min(now, timeout)
+		}
+		s.at = time.Duration(min(timeout, math.MaxInt64))
+	case pollRead, pollWrite:
+		h, open := c.file(binary.LittleEndian.Uint32(b[16:]))
+		switch {
+		case !open:
+			s.refusal = eBadf
+		case h == nil || s.kind == pollWrite:
+			s.bytes = 1 // at least
+		default:
+			if info, err := h.info(); err == nil {
+				s.bytes = uint64(max(info.Size-h.offset, 0))
+			}
+		}
+	default:
+		return s, eInval
+	}
+	return s, 0
+}
+
+// now reads the clock that the guest reads, which may not be the host's.
+func (c call) now(clock, scratch uint32) (uint64, errno) {
+	mem := c.mod.Memory()
+	keep, ok := mem.ReadUint64Le(scratch)
+	if !ok {
+		return 0, eFault
+	}
+	if e := c.original("clock_time_get", []uint64{uint64(clock), 0, uint64(scratch)}); e != 0 {
+		return 0, e
+	}
+	now, _ := mem.ReadUint64Le(scratch)
+	mem.WriteUint64Le(scratch, keep) // it may be a part of the subscriptions
+	return now, 0
+}
+
+// sleep waits for d, and ends the guest if its time is over before.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		stop(ctx)
+	}
+}
