@@ -1,0 +1,55 @@
+package modules
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// ManifestSection is the name of the custom section that holds a manifest.
+const ManifestSection = "circles-manifest"
+
+// WithManifest returns the module with the manifest as its only
+// "circles-manifest" section, at the end. It is for compilers that cannot emit
+// one, such as Go's. The manifest must be a JSON object; README.md describes it.
+// Format: https://webassembly.github.io/spec/core/binary/modules.html#custom-section
+func WithManifest(wasm, manifest []byte) ([]byte, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(manifest, &object); err != nil {
+		return nil, fmt.Errorf("add manifest: it is not a JSON object: %w", err)
+	}
+	header := []byte("\x00asm\x01\x00\x00\x00")
+	if !bytes.HasPrefix(wasm, header) {
+		return nil, errors.New("add manifest: the file is not a core WebAssembly module")
+	}
+	out := bytes.Clone(header)
+	for rest := wasm[len(header):]; len(rest) > 0; {
+		id := rest[0]
+		body, next, ok := sized(rest[1:])
+		if !ok {
+			return nil, errors.New("add manifest: the module is cut off or damaged")
+		}
+		name, _, ok := sized(body)
+		if id != 0 || !ok || string(name) != ManifestSection {
+			out = append(out, rest[:len(rest)-len(next)]...)
+		}
+		rest = next
+	}
+	section := binary.AppendUvarint(nil, uint64(len(ManifestSection)))
+	section = append(section, ManifestSection...)
+	section = append(section, manifest...)
+	out = append(out, 0)
+	out = binary.AppendUvarint(out, uint64(len(section)))
+	return append(out, section...), nil
+}
+
+// sized splits b after the bytes whose number it begins with.
+func sized(b []byte) (body, rest []byte, ok bool) {
+	n, k := binary.Uvarint(b)
+	if k <= 0 || n > uint64(len(b)-k) {
+		return nil, nil, false
+	}
+	return b[k : k+int(n)], b[k+int(n):], true
+}
