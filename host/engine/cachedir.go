@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // openCache makes the directory of compiled code, or checks the one that is
@@ -55,6 +56,37 @@ func clearCache(dir string) error {
 		if e := os.Remove(f); e != nil && !errors.Is(e, fs.ErrNotExist) {
 			err = e
 		}
+	}
+	return err
+}
+
+// pruneCache removes the oldest files until what is left has at most max bytes.
+// Whoever may send modules makes the cache grow by several times their size.
+func pruneCache(dir string, max int64) error {
+	names, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	if err != nil {
+		return err
+	}
+	var files []fs.FileInfo
+	paths := make(map[fs.FileInfo]string, len(names))
+	total := int64(0)
+	for _, name := range names {
+		if info, err := os.Lstat(name); err == nil && info.Mode().IsRegular() {
+			files = append(files, info)
+			paths[info] = name
+			total += info.Size()
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for _, f := range files {
+		if total <= max {
+			break
+		}
+		if e := os.Remove(paths[f]); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = e
+			continue
+		}
+		total -= f.Size()
 	}
 	return err
 }

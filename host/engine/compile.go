@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,11 +15,14 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/circles-host/circles/host/engine/rewrite"
 )
 
 const (
 	defaultMaxModuleBytes = 32 << 20
 	defaultMaxCompileTime = 60 * time.Second
+	defaultMaxCacheBytes  = 2 << 30
 	// closeGrace is how long Close waits for runs that it has cancelled.
 	closeGrace = 5 * time.Second
 )
@@ -32,18 +36,20 @@ var ErrClosed = errors.New("closed")
 // New, and close it.
 type Engine struct {
 	config  Config
+	hosts   []HostModule
 	cache   wazero.CompilationCache
-	runtime wazero.Runtime
-	hosts   hostModules
 	base    wazero.ModuleConfig // what the instances of all calls share
 	compile chan struct{}       // a token for each compilation that is running
 
-	stop context.CancelFunc // cancels runs
-	ctx  context.Context    // done when stopped
-	mu   sync.Mutex
-	busy int           // runs and compilations; counted down to zero by Close
-	idle chan struct{} // closed when busy reaches 0 after closed was set
-	done bool          // closed
+	ctx  context.Context // done when runs are to stop
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	current *generation   // what modules are compiled in
+	busy    int           // runs and compilations; counted down to zero by Close
+	idle    chan struct{} // closed when busy reaches 0 after done was set
+	done    bool          // closed
+	builds  int           // compilations since the cache was last pruned
 }
 
 // New makes an engine that offers hosts to guests.
@@ -54,8 +60,12 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 	if config.MaxCompileTime <= 0 {
 		config.MaxCompileTime = defaultMaxCompileTime
 	}
+	if config.MaxCacheBytes <= 0 {
+		config.MaxCacheBytes = defaultMaxCacheBytes
+	}
 	e := &Engine{
 		config: config,
+		hosts:  hosts,
 		// wazero has no way to stop a compilation, so that what is given up on
 		// goes on in the background: at most one for each processor.
 		compile: make(chan struct{}, runtime.GOMAXPROCS(0)),
@@ -69,10 +79,12 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 			WithSysWalltime().
 			WithSysNanotime(),
 	}
-	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if config.CacheDir != "" {
 		if err := openCache(config.CacheDir); err != nil {
 			return nil, err
+		}
+		if err := pruneCache(config.CacheDir, config.MaxCacheBytes); err != nil {
+			return nil, fmt.Errorf("prune compilation cache: %w", err)
 		}
 		cache, err := wazero.NewCompilationCacheWithDir(config.CacheDir)
 		if err != nil {
@@ -82,18 +94,101 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 	} else {
 		e.cache = wazero.NewCompilationCache()
 	}
-	e.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().
-		WithCompilationCache(e.cache).
-		WithCloseOnContextDone(true))
-	for _, h := range hosts {
-		m, err := e.export(ctx, e.runtime, h)
+	g, err := e.newGeneration(ctx)
+	if err != nil {
+		e.cache.Close(ctx)
+		return nil, err
+	}
+	e.current = g
+	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return e, nil
+}
+
+// generation is a wazero runtime with the host modules in it.
+//
+// A runtime remembers the function types of every module that it ever compiled,
+// and forgets none: whoever may send modules could fill the memory with types.
+// So an engine goes on to a new generation when one has seen enough of them,
+// and the old one goes when its last program is closed. Compiled code is shared,
+// by way of the compilation cache.
+type generation struct {
+	runtime wazero.Runtime
+	hosts   hostModules
+	meter   *hostModule
+
+	refs  int // programs, compilations, and one for being current; guarded by Engine.mu
+	types int // bytes of type sections seen; guarded by Engine.mu
+}
+
+// maxGenerationTypes is how many bytes of type sections one generation sees. Go
+// guests have about 1 KB, large C++ programs 20 KB.
+const maxGenerationTypes = 4 << 20
+
+func (e *Engine) newGeneration(ctx context.Context) (*generation, error) {
+	g := &generation{refs: 1}
+	g.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().
+		// What rewrite can meter, and no more: all code that runs is metered.
+		WithCoreFeatures(api.CoreFeaturesV2|experimental.CoreFeaturesTailCall|experimental.CoreFeaturesExtendedConst).
+		WithCompilationCache(e.cache))
+	err := func() (err error) {
+		if g.meter, err = exportMeter(ctx, g.runtime); err != nil {
+			return err
+		}
+		for _, h := range e.hosts {
+			m, err := addHost(ctx, g.runtime, h)
+			if err != nil {
+				return err
+			}
+			g.hosts = append(g.hosts, m)
+		}
+		return nil
+	}()
+	if err != nil {
+		g.close(ctx)
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *generation) close(ctx context.Context) error {
+	err := g.runtime.Close(ctx)
+	for _, h := range append(g.hosts, g.meter) {
+		if h != nil {
+			h.compiled.Close(ctx) // else the cache that generations share keeps it
+		}
+	}
+	return err
+}
+
+// generation returns the one to compile a module in that has so many bytes of
+// types. It is released with release.
+func (e *Engine) generation(ctx context.Context, types int) (*generation, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.current.types > maxGenerationTypes {
+		next, err := e.newGeneration(ctx) // milliseconds, once in hundreds of modules
 		if err != nil {
-			e.Close(ctx)
 			return nil, err
 		}
-		e.hosts = append(e.hosts, m)
+		e.drop(e.current)
+		e.current = next
 	}
-	return e, nil
+	e.current.types += types
+	e.current.refs++
+	return e.current, nil
+}
+
+func (e *Engine) release(g *generation) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.drop(g)
+}
+
+// drop is release for who holds e.mu.
+func (e *Engine) drop(g *generation) {
+	if g.refs--; g.refs == 0 {
+		g.close(context.Background())
+	}
 }
 
 // enter counts one run or compilation, which Close waits for, until leave.
@@ -118,7 +213,8 @@ func (e *Engine) leave() {
 // Close refuses new work, waits for runs and compilations until ctx ends, then
 // cancels the runs, and releases everything. It returns an error, and releases
 // nothing, if work goes on for 5 s after that: a host function that ignores its
-// context, or a long compilation. Closing twice is not an error.
+// context, or a long compilation. Programs need not be closed before. Closing
+// twice is not an error.
 func (e *Engine) Close(ctx context.Context) error {
 	e.mu.Lock()
 	if e.done {
@@ -142,15 +238,8 @@ func (e *Engine) Close(ctx context.Context) error {
 			return fmt.Errorf("close engine: work goes on %v after it was cancelled: %w", closeGrace, ctx.Err())
 		}
 	}
-	ctx = context.WithoutCancel(ctx)
-	var err error
-	if e.runtime != nil {
-		err = e.runtime.Close(ctx)
-	}
-	if e.cache != nil {
-		err = errors.Join(err, e.cache.Close(ctx))
-	}
-	return err
+	e.release(e.current)
+	return e.cache.Close(context.WithoutCancel(ctx))
 }
 
 // Program is a compiled module. It is safe for concurrent use, by any number of
@@ -161,9 +250,11 @@ func (e *Engine) Close(ctx context.Context) error {
 // holds one. The last one to go frees the code.
 type Program struct {
 	engine *Engine
+	gen    *generation
 	info   Info
 	code   wazero.CompiledModule
 	links  experimental.ImportResolver
+	start  bool // has a start function, exported as startExport
 
 	mu   sync.Mutex
 	refs int
@@ -197,6 +288,7 @@ func (p *Program) Close() {
 	p.mu.Unlock()
 	if last {
 		p.code.Close(context.Background()) // never fails
+		p.engine.release(p.gen)
 	}
 }
 
@@ -223,7 +315,10 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	}
 	// Names first: a guest of another host's fails here, before it costs a
 	// second of compilation. Types follow when wazero has validated them.
-	if _, err := e.hosts.link(&info, nil); err != nil {
+	e.mu.Lock()
+	hosts := e.current.hosts
+	e.mu.Unlock()
+	if _, err := hosts.link(&info, nil); err != nil {
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.config.MaxCompileTime)
@@ -237,7 +332,7 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 		<-e.compile
 		return nil, err
 	}
-	code := prepare(wasm, &info)
+	wasm = bytes.Clone(wasm) // for as long as it takes, which may be longer than the caller waits
 	type outcome struct {
 		p   *Program
 		err error
@@ -246,7 +341,7 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	go func() {
 		defer e.leave()
 		defer func() { <-e.compile }()
-		p, err := e.build(info, code)
+		p, err := e.build(info, wasm)
 		done <- outcome{p, err}
 	}()
 	select {
@@ -262,36 +357,78 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	}
 }
 
-// build compiles code. A panic of wazero's compiler is an error.
-func (e *Engine) build(info Info, code []byte) (p *Program, err error) {
+// build meters and compiles a module. A panic of wazero's compiler is an error.
+func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
+	ctx := context.Background()
+	types := info.sections[sectionType]
+	g, err := e.generation(ctx, types.to-types.from)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("compile module: %w", &PanicError{Value: v, Stack: debug.Stack()})
 		}
+		if err != nil {
+			e.release(g)
+		}
 	}()
-	ctx := context.Background()
-	compiled, err := e.runtime.CompileModule(ctx, code)
+	// What rewrite refuses has no place here: either wazero would refuse it too,
+	// or it could not be stopped.
+	metered, err := rewrite.Meter(wasm, rewrite.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
+	}
+	var after Info
+	m := moduleReader{info: &after}
+	if err := m.read(metered); err != nil {
+		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
+	}
+	code := prepare(metered, &after)
+	compiled, err := g.runtime.CompileModule(ctx, code)
 	if err != nil && strings.Contains(err.Error(), "compilationcache:") {
 		// A damaged file would make this module fail for as long as it lies
 		// there. wazero does not say which it is.
 		if err := clearCache(e.config.CacheDir); err != nil {
 			return nil, fmt.Errorf("compile module: clear damaged cache: %w", err)
 		}
-		compiled, err = e.runtime.CompileModule(ctx, code)
+		compiled, err = g.runtime.CompileModule(ctx, code)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
 	}
-	links, err := e.hosts.link(&info, compiled.ImportedFunctions())
+	e.built()
+	links, err := g.hosts.link(&info, compiled.ImportedFunctions())
 	if err != nil {
 		compiled.Close(ctx)
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
+	links[rewrite.DefaultModule] = g.meter.module
 	return &Program{
 		engine: e,
+		gen:    g,
 		info:   info,
 		code:   compiled,
 		links:  func(name string) api.Module { return links[name] },
+		start:  info.sections[sectionStart] != (span{}),
 		refs:   1,
 	}, nil
+}
+
+// pruneEvery is how many compilations go by between two looks at the cache's
+// size.
+const pruneEvery = 64
+
+func (e *Engine) built() {
+	if e.config.CacheDir == "" {
+		return
+	}
+	e.mu.Lock()
+	e.builds++
+	due := e.builds%pruneEvery == 0
+	e.mu.Unlock()
+	if due {
+		// What cannot be removed now is tried again, and reported by New.
+		_ = pruneCache(e.config.CacheDir, e.config.MaxCacheBytes)
+	}
 }

@@ -42,10 +42,11 @@ func (e *UnsupportedError) Unwrap() error { return ErrInvalid }
 
 // hostModule is an instantiated HostModule.
 type hostModule struct {
-	name    string
-	version version // zero for an unversioned one
-	module  api.Module
-	funcs   map[string]api.FunctionDefinition
+	name     string
+	version  version // zero for an unversioned one
+	module   api.Module
+	compiled wazero.CompiledModule
+	funcs    map[string]api.FunctionDefinition
 }
 
 func (h *hostModule) String() string {
@@ -55,12 +56,12 @@ func (h *hostModule) String() string {
 	return h.name + "@" + h.version.String()
 }
 
-// export instantiates h in rt, every function of it wrapped in a hostFunc.
+// addHost instantiates h in rt, every function of it wrapped in a hostFunc.
 //
 // The functions are compiled twice: first as h exports them, which is how
 // wazero reveals what they are, then wrapped. So nothing that a package of
 // imports does, or forgets to do, gets a function past the wrapper.
-func (e *Engine) export(ctx context.Context, rt wazero.Runtime, h HostModule) (*hostModule, error) {
+func addHost(ctx context.Context, rt wazero.Runtime, h HostModule) (*hostModule, error) {
 	out := &hostModule{name: h.Name, funcs: make(map[string]api.FunctionDefinition)}
 	if h.Name == "" || h.Export == nil {
 		return nil, fmt.Errorf("add host module %q: it has no name or no functions", h.Name)
@@ -100,12 +101,12 @@ func (e *Engine) export(ctx context.Context, rt wazero.Runtime, h HostModule) (*
 		b.WithGoModuleFunction(&f, def.ParamTypes(), def.ResultTypes()).Export(name)
 		out.funcs[name] = def
 	}
-	compiled, err := wrapped.Compile(ctx)
+	out.compiled, err = wrapped.Compile(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("add host module %s: %w", out, err)
 	}
 	// Not Builder.Instantiate: what that returns cannot be resolved to.
-	out.module, err = rt.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName(out.String()))
+	out.module, err = rt.InstantiateModule(ctx, out.compiled, wazero.NewModuleConfig().WithName(out.String()))
 	if err != nil {
 		return nil, fmt.Errorf("add host module %s: %w", out, err)
 	}
@@ -276,7 +277,8 @@ func (hs hostModules) find(name string) (*hostModule, string) {
 }
 
 // link finds what a module imports: the host module for each of the names that
-// it imports from. imports carries the types, defs[i] belonging to imports[i].
+// it imports from. types[i] is the type of info.Imports[i]; without types, names
+// alone are looked at.
 func (hs hostModules) link(info *Info, types []api.FunctionDefinition) (map[string]api.Module, error) {
 	links := make(map[string]api.Module)
 	bad := &UnsupportedError{Offered: hs.offered()}

@@ -22,6 +22,7 @@ const (
 	maxImports     = 1000
 	maxExports     = 10_000
 	maxTypes       = 10_000
+	maxTypeSize    = 1 << 20 // bytes of the type section
 	maxFunctions   = 200_000
 	maxGlobals     = 10_000
 	maxTables      = 64
@@ -306,6 +307,9 @@ func (m *moduleReader) section(id byte, r *reader) error {
 }
 
 func (m *moduleReader) typeSection(r *reader) error {
+	if r.len() > maxTypeSize {
+		return fmt.Errorf("%d bytes; this host allows %d", r.len(), maxTypeSize)
+	}
 	for range r.count(maxTypes, "types") {
 		if form := r.byte(); r.err == nil && form != 0x60 {
 			return fmt.Errorf("type form %#x at byte %#x belongs to a proposal that this host does not run (garbage collection, stack switching); build without it", form, r.off-1)

@@ -72,7 +72,11 @@ type run struct {
 	state  any
 	limits Limits
 	start  time.Time
+	// deadline is the earlier of the request's and start + limits.Wall.
+	deadline time.Time
 
+	granted   uint64 // fuel
+	fuel      uint64 // burned; set when the guest has ended
 	hostCalls uint64
 	hostDepth int
 	memory    memory
@@ -173,7 +177,9 @@ func (r *run) sleep(ns int64) {
 // used. Any other error is the host's: ErrClosed, or a *PanicError.
 //
 // A guest that computes or sleeps ends within milliseconds of its deadline. One
-// that is inside of a host function ends when that returns.
+// that is inside of a host function ends when that returns. What a guest may
+// take beside Limits.Memory: a call stack, up to 165 MiB for one that recurses
+// until wazero ends it, and tables of 8 MiB.
 func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	if p.engine != e {
 		return Output{}, errors.New("run: the program belongs to another engine")
@@ -196,7 +202,8 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
 
-	r := &run{Context: ctx, state: c.State, limits: limits, start: start}
+	deadline, _ := ctx.Deadline()
+	r := &run{Context: ctx, state: c.State, limits: limits, start: start, deadline: deadline}
 	r.memory.limit = limits.Memory
 	r.out.run, r.log.run = r, r
 	if c.Stdio != nil {
@@ -205,6 +212,7 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	result, err := r.do(p, c)
 	usage := Usage{
 		Wall:      time.Since(start),
+		Fuel:      r.fuel,
 		Memory:    r.memory.peak,
 		HostCalls: r.hostCalls,
 		Output:    max(r.out.n, uint64(len(result))),
@@ -265,17 +273,18 @@ func (r *run) do(p *Program, c Call) (result []byte, err error) {
 
 	ctx, inst := abi.Enter(r)
 	defer inst.Close()
-	mod, err := p.engine.runtime.InstantiateModule(
+	mod, err := p.gen.runtime.InstantiateModule(
 		experimental.WithImportResolver(experimental.WithMemoryAllocator(ctx, &r.memory), p.links),
 		p.code, r.moduleConfig(p, c))
 	if err != nil {
 		return nil, r.failure(p, err)
 	}
-	// Results are copied out by now; the instance is closed by the goroutine
-	// that ran it.
-	defer mod.Close(context.WithoutCancel(r))
-
-	if p.info.sections[sectionStart] != (span{}) {
+	// By the goroutine that ran it, and after results have been copied.
+	defer func() {
+		r.fuel = r.burned(mod)
+		mod.Close(context.WithoutCancel(r))
+	}()
+	if p.start {
 		if _, err := mod.ExportedFunction(startExport).Call(ctx); err != nil {
 			return nil, r.failure(p, err)
 		}
@@ -349,9 +358,8 @@ func (r *run) failure(p *Program, err error) error {
 		return &PanicError{Value: err}
 	}
 	if r.stopped == nil && r.Err() != nil {
-		// The guest was closed by wazero, or a host function passed the
-		// context's error on, or the guest came to another end just then. All
-		// of it would not have been seen had the time not been over.
+		// A host function passed the context's error on, or the guest came to
+		// another end just then, which nobody would have waited for.
 		func() {
 			defer func() { _ = recover() }()
 			r.haltContext(r.Err())

@@ -62,6 +62,35 @@ func TestReactor(t *testing.T) {
 	failed(t, e, p, Call{Entry: "cabi_realloc"}, NoEntry)
 }
 
+// Fuel is the same for the same input, whatever else happens; and its limit ends
+// a guest at that very point.
+func TestFuel(t *testing.T) {
+	e := sharedEngine(t)
+	p := compile(t, e, fibonacci(20))
+	want := ran(t, e, p, Call{}).Usage.Fuel
+	if want < 100_000 {
+		t.Fatalf("fib(20) burned %d", want)
+	}
+	for range 5 {
+		if got := ran(t, e, p, Call{}).Usage.Fuel; got != want {
+			t.Errorf("burned %d, then %d", want, got)
+		}
+	}
+	ran(t, e, p, Call{Limits: Limits{Fuel: want}})
+	f := failed(t, e, p, Call{Limits: Limits{Fuel: want / 2}}, FuelHit)
+	if f.Usage.Fuel < want/2 || f.Usage.Fuel > want/2+1000 {
+		t.Errorf("limit %d, burned %d", want/2, f.Usage.Fuel)
+	}
+	if again := failed(t, e, p, Call{Limits: Limits{Fuel: want / 2}}, FuelHit); again.Usage.Fuel != f.Usage.Fuel {
+		t.Errorf("ended at %d, then at %d", f.Usage.Fuel, again.Usage.Fuel)
+	}
+	// A trap, an exit and a deadline have burned something too.
+	_, cmd := sharedProgram(t, "command", commandWasm)
+	if f := failed(t, e, cmd, Call{Args: []string{"exit"}}, Exited); f.Usage.Fuel == 0 {
+		t.Error("an exit burned no fuel")
+	}
+}
+
 // Every way to fail has its own kind, and limits are on without being asked for.
 func TestKinds(t *testing.T) {
 	e, cmd := sharedProgram(t, "command", commandWasm)
@@ -121,7 +150,7 @@ func TestTraps(t *testing.T) {
 		{"command", command(w.Unreachable), "unreachable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := failed(t, e, compile(t, e, tc.wasm), Call{}, Trapped)
+			f := failed(t, e, compile(t, e, tc.wasm), Call{Limits: Limits{Wall: time.Minute}}, Trapped)
 			if !strings.Contains(f.Detail, tc.text) || strings.Contains(f.Detail, "\n") {
 				t.Errorf("detail %q; want %q", f.Detail, tc.text)
 			}
@@ -132,7 +161,7 @@ func TestTraps(t *testing.T) {
 // Whatever a guest does, it ends near its deadline. (Margins are tenfold: the
 // machine may be busy.)
 func TestDeadline(t *testing.T) {
-	const wall, slack = 200 * time.Millisecond, 4 * time.Second
+	const wall, slack = 200 * time.Millisecond, 8 * time.Second
 	block := HostModule{Name: "test", Export: func(b wazero.HostModuleBuilder) {
 		b.NewFunctionBuilder().WithFunc(func(ctx context.Context) { <-ctx.Done() }).Export("block")
 		b.NewFunctionBuilder().WithFunc(func(ctx context.Context) { time.Sleep(time.Millisecond) }).Export("nap")
@@ -153,6 +182,16 @@ func TestDeadline(t *testing.T) {
 		p    *Program
 		call Call
 	}{
+		// fib(100): recursion without a loop, which wazero's own interruption misses.
+		{"recursion", e, compile(t, e, fibonacci(100)), Call{}},
+		{"recursion in realloc", e, compile(t, e, reallocRecurses()), Call{Params: []byte("x")}},
+		{"mutual tail calls", e, compile(t, e, command([]byte{0x12, 0})), Call{}},
+		{"bulk memory", e, compile(t, e, func() []byte { // fills 64 MB, again and again
+			var m w.Module
+			m.Memory(1000)
+			m.Func("_start", "", "", w.Loop, w.I32(0), w.I32(7), w.I32(1000<<16), w.Code{0xfc, 11, 0}, w.Br(0), w.End)
+			return m.Bytes()
+		}()), Call{}},
 		{"tight loop", e, compile(t, e, command(w.Loop, w.Br(0), w.End)), Call{}},
 		{"loop in a Go guest", shared, cmd, Call{Args: []string{"spin"}}},
 		{"sleep", shared, cmd, Call{Args: []string{"sleep"}}},
@@ -163,6 +202,7 @@ func TestDeadline(t *testing.T) {
 		{"stdout nobody reads", shared, cmd, Call{Args: []string{"flood"}, Stdio: &Stdio{Stdout: neverWriter{}}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			tc.call.Limits.Wall = wall
 			start := time.Now()
 			f := failed(t, tc.e, tc.p, tc.call, DeadlineHit)
@@ -174,6 +214,7 @@ func TestDeadline(t *testing.T) {
 			}
 		})
 		t.Run(tc.name+", request's deadline", func(t *testing.T) {
+			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), wall)
 			defer cancel()
 			tc.call.Limits.Wall = time.Minute
@@ -184,6 +225,7 @@ func TestDeadline(t *testing.T) {
 			}
 		})
 		t.Run(tc.name+", cancelled", func(t *testing.T) {
+			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(wall/2, cancel)
 			tc.call.Limits.Wall = time.Minute
@@ -194,6 +236,29 @@ func TestDeadline(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fibonacci is a command that computes fib(n) by its definition.
+func fibonacci(n int32) []byte {
+	var m w.Module
+	m.Memory(1)
+	m.Func("fib", "i", "i",
+		w.Get(0), w.I32(1), w.LeU, w.If, w.Get(0), w.Return, w.End,
+		w.Get(0), w.I32(1), w.Sub, w.Call(0), w.Get(0), w.I32(2), w.Sub, w.Call(0), w.Add)
+	m.Func("_start", "", "", w.I32(n), w.Call(0), w.Drop)
+	return m.Bytes()
+}
+
+// reallocRecurses is a reactor that never gets as far as its entry.
+func reallocRecurses() []byte {
+	var m w.Module
+	m.Memory(1)
+	m.Func("fib", "i", "i",
+		w.Get(0), w.I32(1), w.LeU, w.If, w.Get(0), w.Return, w.End,
+		w.Get(0), w.I32(1), w.Sub, w.Call(0), w.Get(0), w.I32(2), w.Sub, w.Call(0), w.Add)
+	m.Func("cabi_realloc", "iiii", "i", w.I32(100), w.Call(0))
+	m.Func("run", "ii", "i", w.I32(16))
+	return m.Bytes()
 }
 
 type neverReader struct{}
