@@ -42,7 +42,7 @@ type Problem struct {
 
 func (p Problem) Error() string {
 	var b strings.Builder
-	b.WriteString(p.File)
+	b.WriteString(graphic(p.File))
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
@@ -218,6 +218,7 @@ func Parse(fileTexts []File) (*Set, error) {
 		rules, bad := parseFile(f)
 		for i := range bad {
 			bad[i].File = f.Name
+			bad[i].Message = clip(bad[i].Message)
 			if bad[i].Line > 0 {
 				bad[i].Source = excerpt(f.Text, bad[i].Line, bad[i].Column)
 			}
@@ -268,7 +269,7 @@ func parseFile(f File) ([]*rule, Problems) {
 	if strings.HasPrefix(f.Text, "\ufeff") {
 		return nil, whole("starts with a byte order mark; save it as UTF-8 without one")
 	}
-	spans, over := split(tokenize(f.Text))
+	spans, over := split(f.Text)
 	if over != nil {
 		return nil, Problems{*over}
 	}
@@ -291,6 +292,16 @@ func parseFile(f File) ([]*rule, Problems) {
 		}
 	}
 	return rules, problems
+}
+
+// clip bounds a message, which may quote a word of a MiB, and takes from it what
+// could drive a terminal.
+func clip(message string) string {
+	const most = 400
+	if len(message) > most {
+		message = message[:most] + "…"
+	}
+	return graphic(message)
 }
 
 // printable reports whether s can be shown on a terminal and in a receipt as it
@@ -318,7 +329,7 @@ func syntaxProblem(text string, err error) Problem {
 	rest := quotedToken.ReplaceAllString(err.Error()[len(m[0]):], "")
 
 	// Cedar-go stands at the token after the one that it did not want.
-	tokens := tokenize(text)
+	tokens := slices.Collect(tokenize(text))
 	at, _ := slices.BinarySearchFunc(tokens, p, func(t token, p Problem) int {
 		return cmp.Or(cmp.Compare(t.line, p.Line), cmp.Compare(t.column, p.Column))
 	})

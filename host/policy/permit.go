@@ -50,6 +50,8 @@ func (p Permit) format(id string) (string, error) {
 	case p.Peer != "":
 		principal = "principal == " + cedarText(peerUID(p.Peer))
 		who = label(peer.Peer{ID: p.Peer, Name: p.Name})
+	case p.Circle != "" && !printable(p.Circle):
+		return "", fmt.Errorf("write permit: no circle can be named %q", p.Circle)
 	case p.Circle != "":
 		principal = "principal in " + cedarText(types.NewEntityUID(typeCircle, types.String(p.Circle)))
 		who = "the circle " + p.Circle

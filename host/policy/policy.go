@@ -23,6 +23,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,15 +64,16 @@ func (a *Accepted) Policies() []string { return a.by }
 func (a *Accepted) Target() *Grants { return a.grants }
 
 // Accept decides whether a script may run. Parties must be those of the script;
-// their names and circles are the target owner's, whose policies s are. The
-// error is a *RefusedError.
+// their names and circles are the target owner's, whose policies s are. Code
+// must be what the script's logic resolves to.
+//
+// The error is a *RefusedError if that is the decision. Any other error means
+// that the host asked about something else than what was sent; that must not
+// run either, and is the host's fault.
 func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
 	sent := v.Script()
-	if parties.Caller.ID != sent.Caller || parties.Target.ID != sent.Target {
-		// Deciding for one caller and running for another is the one mistake
-		// here that no test of the host would show.
-		return nil, fmt.Errorf("accept script: it is from %s to %s, and was to be decided as from %s to %s",
-			sent.Caller.Short(), sent.Target.Short(), parties.Caller.ID.Short(), parties.Target.ID.Short())
+	if err := consistent(v, parties, code); err != nil {
+		return nil, fmt.Errorf("accept script %s: %w", digestText(v.ID()), err)
 	}
 	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now}
 	grants := s.Grants(r)
@@ -80,6 +82,28 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now 
 		return nil, &RefusedError{Request: r, Verdict: verdict}
 	}
 	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, grants: grants}, nil
+}
+
+// consistent checks that the decision is about the script that was sent. Deciding
+// about one and running another is the mistake that would not be seen.
+func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
+	sent := v.Script()
+	logic := sent.Logic
+	switch {
+	case v.Prior() != nil:
+		return errors.New("it was delivered before: answer with its receipt")
+	case parties.Caller.ID != sent.Caller || parties.Target.ID != sent.Target:
+		return fmt.Errorf("it is from %s to %s, and was to be decided as from %s to %s",
+			sent.Caller.Short(), sent.Target.Short(), parties.Caller.ID.Short(), parties.Target.ID.Short())
+	case !code.Found:
+		return nil
+	case logic.Digest != script.Digest{} && code.Digest != logic.Digest:
+		return fmt.Errorf("it asks for %s, and was to be decided for %s", digestText(logic.Digest), digestText(code.Digest))
+	case len(logic.Wasm) > 0 && (code.Name != "" || code.Layer != "carried"):
+		// Policies trust names: they are the target's, or its host's.
+		return fmt.Errorf("it carries its code, and was to be decided for %q of layer %q", code.Name, code.Layer)
+	}
+	return nil
 }
 
 // RefusedError is the answer to a script that no policy permits to run, or that

@@ -139,9 +139,8 @@ func (s *Set) asked(r Request, principal peer.Peer, lent bool) *question {
 		context:   r.context(lent),
 		entities:  entityStore{target: r.Parties.Target.ID, paths: make(map[types.String]types.Entity)},
 	}
-	for i, p := range []peer.Peer{r.Parties.Target, r.Parties.Caller} {
-		q.entities.peers[i] = peerEntity(p)
-	}
+	// The principal first: somebody who sends to himself is both.
+	q.entities.peers = [...]types.Entity{peerEntity(principal), peerEntity(r.Parties.Caller), peerEntity(r.Parties.Target)}
 	q.relevant = s.index.find(q.principal, q.entities.parents(q.principal))
 	return q
 }
@@ -228,7 +227,7 @@ func peerEntity(p peer.Peer) types.Entity {
 // entityStore answers what Cedar asks of entities. Paths are made when asked
 // for: the hierarchy is in their names.
 type entityStore struct {
-	peers  [2]types.Entity // the target and the caller
+	peers  [3]types.Entity // the principal, the caller and the target
 	target peer.ID
 	paths  map[types.String]types.Entity
 }

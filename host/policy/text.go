@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,88 +30,77 @@ const (
 // positions need; whether it is Cedar is for cedar-go to say.
 type token struct {
 	text         string // a string's with its quotes
-	offset       int    // bytes
 	line, column int    // from 1; columns count characters
 }
 
 // tokenize splits text as cedar-go does: a string or a comment starts and ends
 // at the same places, or else text is not Cedar.
-func tokenize(text string) []token {
-	var tokens []token
-	line, start := 1, 0 // start of the line, bytes
-	counted, column := 0, 1
-	for i := 0; i < len(text); {
-		switch c := text[i]; {
-		case c == '\n':
-			i++
-			line, start = line+1, i
-			counted, column = start, 1
-			continue
-		case c == ' ' || c == '\t' || c == '\r':
-			i++
-			continue
-		case strings.HasPrefix(text[i:], "//"):
-			i += length(text[i:], strings.IndexByte(text[i:], '\n'), 0)
-			continue
-		case strings.HasPrefix(text[i:], "/*"):
-			n := length(text[i:], strings.Index(text[i+2:], "*/"), 4)
-			if nl := strings.Count(text[i:i+n], "\n"); nl > 0 {
-				line += nl
-				start = i + strings.LastIndexByte(text[i:i+n], '\n') + 1
-				counted, column = start, 1
+func tokenize(text string) iter.Seq[token] {
+	return func(yield func(token) bool) {
+		line, counted, column := 1, 0, 1 // column is that of the byte at counted
+		for i := 0; i < len(text); {
+			n, blank := tokenLen(text[i:])
+			if !blank {
+				// Counted onwards from the last token: a line may be a MiB long.
+				column += utf8.RuneCountInString(text[counted:i])
+				counted = i
+				if !yield(token{text[i : i+n], line, column}) {
+					return
+				}
+			} else if lines := strings.Count(text[i:i+n], "\n"); lines > 0 {
+				line += lines
+				counted, column = i+strings.LastIndexByte(text[i:i+n], '\n')+1, 1
 			}
 			i += n
-			continue
 		}
-		n := tokenLen(text[i:])
-		// Counted onwards from the last token: a line may be a MiB long.
-		column += utf8.RuneCountInString(text[counted:i])
-		counted = i
-		tokens = append(tokens, token{text[i : i+n], i, line, column})
-		i += n
 	}
-	return tokens
 }
 
-// length is that of what ends extra bytes after index at, or with s.
-func length(s string, at, extra int) int {
-	if at < 0 {
-		return len(s)
-	}
-	return min(at+extra, len(s))
-}
-
-func tokenLen(s string) int {
+// tokenLen returns the length of what s starts with, and whether that is white
+// space or a comment.
+func tokenLen(s string) (n int, blank bool) {
 	word := func(c byte) bool {
 		return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 	}
-	switch {
-	case word(s[0]):
+	switch c := s[0]; {
+	case c == '\n', c == ' ', c == '\t', c == '\r':
+		return 1, true
+	case strings.HasPrefix(s, "//"):
+		if n := strings.IndexByte(s, '\n'); n >= 0 {
+			return n, true
+		}
+		return len(s), true
+	case strings.HasPrefix(s, "/*"):
+		if n := strings.Index(s[2:], "*/"); n >= 0 {
+			return n + 4, true
+		}
+		return len(s), true
+	case word(c):
 		n := 1
 		for n < len(s) && word(s[n]) {
 			n++
 		}
-		return n
-	case s[0] == '"':
+		return n, false
+	case c == '"':
 		for n := 1; n < len(s); n++ {
 			switch s[n] {
 			case '"':
-				return n + 1
+				return n + 1, false
 			case '\n':
-				return n
+				return n, false
 			case '\\':
 				n++
 			}
 		}
-		return len(s)
+		return len(s), false
 	case len(s) > 1:
 		switch s[:2] {
 		case "::", "==", "!=", "<=", ">=", "&&", "||":
-			return 2
+			return 2, false
 		}
 	}
-	_, n := utf8.DecodeRuneInString(s)
-	return n
+	_, n = utf8.DecodeRuneInString(s)
+	return n, false
 }
 
 // span is the text of one policy.
@@ -118,13 +108,17 @@ type span struct {
 	tokens []token
 }
 
-// split divides the tokens of a file into policies, at each ";" outside of
-// brackets, and checks each against the bounds. Only bounds that were kept are
-// handed to cedar-go.
-func split(tokens []token) ([]span, *Problem) {
+// split divides a file into policies, at each ";" outside of brackets, and checks
+// each against the bounds. Only text that keeps them is handed to cedar-go.
+func split(text string) ([]span, *Problem) {
 	var spans []span
-	first, nesting, operators, commas, annotations, colons := 0, 0, 0, 0, 0, 0
-	for i, t := range tokens {
+	var tokens []token // of the policy that is being read
+	nesting, operators, commas, annotations, colons := 0, 0, 0, 0, 0
+	for t := range tokenize(text) {
+		if t.text != "::" && (len(tokens) == 0 || tokens[len(tokens)-1].text != "::") {
+			colons = 0
+		}
+		tokens = append(tokens, t)
 		over := ""
 		switch t.text {
 		case "(", "[", "{":
@@ -145,26 +139,24 @@ func split(tokens []token) ([]span, *Problem) {
 			if colons++; colons > maxNamespaces {
 				over = fmt.Sprintf("a name has more than %d parts", maxNamespaces)
 			}
-		case "&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "!", ".",
-			"if", "then", "else", "in", "is", "has", "like", "when", "unless":
-			if operators++; operators > maxOperators {
-				over = fmt.Sprintf("a policy has more than %d operators; split it", maxOperators)
-			}
 		case ";":
 			if nesting > 0 {
 				break
 			}
-			spans = append(spans, span{tokens[first : i+1]})
+			spans = append(spans, span{tokens})
 			if len(spans) > maxPolicies {
 				over = fmt.Sprintf("there are more than %d policies", maxPolicies)
 			}
-			first, nesting, operators, commas, annotations = i+1, 0, 0, 0, 0
+			tokens = nil
+			nesting, operators, commas, annotations = 0, 0, 0, 0
 		}
-		if t.text == "[" {
-			operators++ // a["b"]["c"] nests as a.b.c does
-		}
-		if t.text != "::" && (i == 0 || tokens[i-1].text != "::") {
-			colons = 0
+		switch t.text {
+		case "[", // a["b"]["c"] nests as a.b.c does
+			"&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "!", ".",
+			"if", "then", "else", "in", "is", "has", "like", "when", "unless":
+			if operators++; operators > maxOperators {
+				over = fmt.Sprintf("a policy has more than %d operators; split it", maxOperators)
+			}
 		}
 		if over != "" {
 			return nil, &Problem{Line: t.line, Column: t.column, Message: over}
@@ -193,15 +185,7 @@ func excerpt(text string, n, column int) string {
 		}
 		to = min(from+most, len(text))
 	}
-	shown := strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return ' '
-		}
-		if !unicode.IsGraphic(r) {
-			return utf8.RuneError
-		}
-		return r
-	}, strings.TrimRight(text[from:to], "\r"))
+	shown := graphic(strings.TrimRight(text[from:to], "\r"))
 	if from > 0 {
 		shown = "…" + shown
 	}
@@ -209,6 +193,19 @@ func excerpt(text string, n, column int) string {
 		shown += "…"
 	}
 	return shown
+}
+
+// graphic is s without what drives a terminal.
+func graphic(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsGraphic(r):
+			return r
+		}
+		return utf8.RuneError
+	}, s)
 }
 
 // nearest returns the name that a person who wrote s may have meant, or "".
