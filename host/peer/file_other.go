@@ -25,3 +25,7 @@ func checkPrivate(*os.File) error { return nil }
 
 // syncDir has no counterpart here; a file's own Sync covers its name.
 func syncDir(string) error { return nil }
+
+// lockDir: directories cannot be locked here. Changes by several processes at
+// once may lose one; no file is ever half written.
+func lockDir(string) (unlock func(), err error) { return func() {}, nil }

@@ -61,3 +61,23 @@ func syncDir(path string) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// lockDir waits until no other process that asks has the directory, and returns
+// what gives it back. The kernel does so too, when the process ends.
+func lockDir(path string) (unlock func(), err error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(d.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { _ = d.Close() }, nil
+}

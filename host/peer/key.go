@@ -17,9 +17,10 @@ import (
 // itself. The zero value is of no use: get one from GenerateKey or ReadKeyFile.
 // It is immutable and safe for concurrent use.
 type Key struct {
-	// Behind a pointer, because package fmt prints unexported fields of a
-	// struct that holds a Key without asking Format, but follows no pointers there.
-	secret *ed25519.PrivateKey
+	// A function, because package fmt prints the unexported fields of a struct
+	// that holds a Key without asking Format, and follows pointers too when the
+	// verb is one that it finds odd; of a function it prints the address.
+	secret func() ed25519.PrivateKey
 	id     ID
 }
 
@@ -35,7 +36,7 @@ func GenerateKey() (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate key: %w", err)
 	}
-	return newKey(secret)
+	return newKey(secret), nil
 }
 
 // NewKeyFromSeed returns the key of a 32 byte seed (RFC 8032, section 5.1.5):
@@ -45,11 +46,11 @@ func NewKeyFromSeed(seed []byte) (*Key, error) {
 	if len(seed) != ed25519.SeedSize {
 		return nil, fmt.Errorf("make key: the seed is %d bytes long, must be %d", len(seed), ed25519.SeedSize)
 	}
-	return newKey(ed25519.NewKeyFromSeed(seed))
+	return newKey(ed25519.NewKeyFromSeed(seed)), nil
 }
 
-func newKey(secret ed25519.PrivateKey) (*Key, error) {
-	return &Key{secret: &secret, id: IDOf(secret.Public().(ed25519.PublicKey))}, nil
+func newKey(secret ed25519.PrivateKey) *Key {
+	return &Key{secret: func() ed25519.PrivateKey { return secret }, id: IDOf(secret.Public().(ed25519.PublicKey))}
 }
 
 // ID is the peer that the key belongs to.
@@ -57,7 +58,7 @@ func (k *Key) ID() ID { return k.id }
 
 // Sign returns the 64 byte Ed25519 signature of message. What is signed must
 // say what it is for: package envelope prefixes its type.
-func (k *Key) Sign(message []byte) []byte { return ed25519.Sign(*k.secret, message) }
+func (k *Key) Sign(message []byte) []byte { return ed25519.Sign(k.secret(), message) }
 
 // String, GoString, Format, LogValue, MarshalText and the like give away nothing.
 func (Key) String() string               { return redacted }
@@ -123,14 +124,14 @@ func parseKey(text []byte) (*Key, error) {
 	if !ok {
 		return nil, fmt.Errorf("holds a %T: expected an Ed25519 key", parsed)
 	}
-	return newKey(secret)
+	return newKey(secret), nil
 }
 
 // WriteKeyFile writes key to a new file at path, mode 0600, as PKCS#8 in PEM,
 // and has reached the disk when it returns. A file that is already there is
 // never overwritten: a key that is lost cannot be made again.
 func WriteKeyFile(path string, key *Key) (err error) {
-	der, err := x509.MarshalPKCS8PrivateKey(*key.secret)
+	der, err := x509.MarshalPKCS8PrivateKey(key.secret())
 	if err != nil {
 		return fmt.Errorf("write key: %w", err)
 	}

@@ -1,0 +1,159 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// Limits of a circles file; its size is bounded too.
+const (
+	maxCircles = 1024
+	maxMembers = 20_000 // over all circles
+)
+
+// Circles are the groups that the owner of a context names, for use in that
+// context's policies. They are read from a file of lines
+//
+//	friends = ["alice", "did:key:z6Mk…"]
+//	family  = ["carol"]
+//
+// Circles are immutable and safe for concurrent use. The zero value has none.
+type Circles struct {
+	names  []string // sorted
+	byID   map[ID][]string
+	byName map[Name][]string
+}
+
+// ReadCircles reads a circles file; one that is not there is empty. known, if
+// not nil, says whether a petname is one: a circle may be what a policy forbids
+// something to, and a misspelt member of that would be let in.
+//
+// Anything that is not as it should be is an error, "file:line: what to do".
+func ReadCircles(path string, known func(Name) bool) (*Circles, error) {
+	text, err := readConfig(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return &Circles{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read circles: %w", err)
+	}
+	return ParseCircles(path, text, known)
+}
+
+// ParseCircles is ReadCircles for a text at hand; file is its name in errors.
+func ParseCircles(file string, text []byte, known func(Name) bool) (*Circles, error) {
+	c := &Circles{byID: map[ID][]string{}, byName: map[Name][]string{}}
+	var p unstable.Parser
+	p.Reset(text)
+	line := func(n *unstable.Node) int { return p.Shape(n.Raw).Start.Line }
+	members := 0
+	for p.NextExpression() {
+		e := p.Expression()
+		switch e.Kind {
+		case unstable.Comment:
+			continue
+		case unstable.KeyValue:
+		default:
+			key := e.Key()
+			key.Next()
+			return nil, fmt.Errorf("%s:%d: a table, but this file has only lines such as friends = [\"alice\"]", file, line(key.Node()))
+		}
+		key := e.Key()
+		key.Next()
+		at := line(key.Node())
+		circle := string(key.Node().Data)
+		if !key.IsLast() {
+			return nil, fmt.Errorf("%s:%d: the name of circle %q has a dot: use a-z, 0-9 and -", file, at, circle)
+		}
+		if _, err := ParseName(circle); err != nil {
+			return nil, fmt.Errorf("%s:%d: name of a circle: %w", file, at, err)
+		}
+		if slices.Contains(c.names, circle) {
+			return nil, fmt.Errorf("%s:%d: circle %q is there twice: put its members in one list", file, at, circle)
+		}
+		if len(c.names) == maxCircles {
+			return nil, fmt.Errorf("%s:%d: more than %d circles", file, at, maxCircles)
+		}
+		c.names = append(c.names, circle)
+		if e.Value().Kind != unstable.Array {
+			return nil, fmt.Errorf("%s:%d: circle %q must be a list of petnames and ids: %s = [\"alice\"]", file, at, circle, circle)
+		}
+		for it := e.Value().Children(); it.Next(); {
+			n := it.Node()
+			if n.Kind == unstable.Comment {
+				continue
+			}
+			if n.Raw.Length > 0 {
+				at = line(n)
+			}
+			if n.Kind != unstable.String {
+				return nil, fmt.Errorf("%s:%d: circle %q: a member must be a petname or an id in quotes", file, at, circle)
+			}
+			if members++; members > maxMembers {
+				return nil, fmt.Errorf("%s:%d: more than %d members in all", file, at, maxMembers)
+			}
+			if err := c.add(circle, string(n.Data), known); err != nil {
+				return nil, fmt.Errorf("%s:%d: circle %q: %w", file, at, circle, err)
+			}
+		}
+	}
+	if err := p.Error(); err != nil {
+		return nil, syntaxError(file, text, &p, err)
+	}
+	slices.Sort(c.names)
+	return c, nil
+}
+
+func (c *Circles) add(circle, member string, known func(Name) bool) error {
+	if len(member) > len("did:") && member[:len("did:")] == "did:" {
+		id, err := ParseID(member)
+		if err != nil {
+			return err
+		}
+		c.byID[id] = append(c.byID[id], circle)
+		return nil
+	}
+	name, err := ParseName(member)
+	if err != nil {
+		return err
+	}
+	if known != nil && !known(name) {
+		return fmt.Errorf("no peer is called %q here: correct it, add the peer, or give its did:key", name)
+	}
+	c.byName[name] = append(c.byName[name], circle)
+	return nil
+}
+
+// Names returns the names of all circles, sorted.
+func (c *Circles) Names() []string { return slices.Clone(c.names) }
+
+// Of returns the circles of the peer with that id, whom the owner calls name (""
+// for a stranger), sorted.
+func (c *Circles) Of(id ID, name Name) []string {
+	in := c.byID[id]
+	if name != "" {
+		in = slices.Concat(in, c.byName[name])
+	}
+	in = slices.Clone(in)
+	slices.Sort(in)
+	return slices.Compact(in)
+}
+
+// syntaxError puts the line on an error of the parser.
+func syntaxError(file string, text []byte, p *unstable.Parser, err error) error {
+	var bad *unstable.ParserError
+	if errors.As(err, &bad) {
+		at := 1
+		if len(bad.Highlight) > 0 {
+			at = p.Shape(p.Range(bad.Highlight)).Start.Line
+		} else if len(text) > 0 {
+			at = p.Shape(unstable.Range{Offset: uint32(len(text)) - 1, Length: 1}).Start.Line
+		}
+		return fmt.Errorf("%s:%d: %s", file, at, bad.Message)
+	}
+	return fmt.Errorf("%s: %w", file, err)
+}
