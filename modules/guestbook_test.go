@@ -3,6 +3,8 @@ package modules_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,4 +60,117 @@ func TestGuestbookSigns(t *testing.T) {
 	if g.Handles() != 0 {
 		t.Errorf("%d handles left", g.Handles())
 	}
+}
+
+func TestGuestbookParams(t *testing.T) {
+	h := sdktest.New(t)
+	g := guestbook(t, h)
+	n := 0
+	for params, want := range map[string]string{
+		`{"message":"plain"}`:                              "plain",
+		" {\t\"message\"\r\n:  \"spaces\" } ":              "spaces",
+		`{"message":"\"\\\/\u0041\u00e9\u20ac"}`:           `"\/Aé€`,
+		`{"message":"\ud83d\uDE00 and 😀"}`:                 "😀 and 😀",
+		`{"mess\u0061ge":"x"}`:                             "x",
+		`{"message":"a\nb\r\n2. bob: forged\tc\u0000d"}`:   "a b 2. bob: forged c d",
+		`{"message":"\u001b[31mred\u009b\u202e\u2028end"}`: "[31mred end",
+		`{"message":"` + strings.Repeat("é", 500) + `"}`:   strings.Repeat("é", 500),
+	} {
+		n++
+		// A fresh book each, as maps have no order.
+		h.Put(t, "target", "/guestbook/count", "0")
+		wantJSON, _ := json.Marshal("1. alice: " + want)
+		expect(t, g, "sign", params, `{"entry":1,"text":`+string(wantJSON)+`}`)
+	}
+	if got := strings.Count(h.Get(t, "target", "/guestbook/entries.txt"), "\n"); got != n {
+		t.Errorf("%d lines of %d entries", got, n)
+	}
+
+	for _, params := range []string{
+		``, ` `, `{}`, `[]`, `"x"`, `null`, `{"message"}`, `{"message":}`, `{"message":1}`, `{"message":null}`, `{"message":"x"`,
+		`{"message":"x",}`, `{"message":"x"}}`, `{"message":"x"} x`, `{"message":"x","message":"y"}`, `{"message":"x","to":"y"}`,
+		`{"text":"x"}`, `{"messages":"x"}`, `{"message` + strings.Repeat("e", 1<<20) + `":"x"}`, `{'message':'x'}`,
+		`{"message":"\x"}`, `{"message":"\`, `{"message":"\u12`, `{"message":"\u12g4"}`, `{"message":"\ud800"}`, `{"message":"\udc00"}`,
+		`{"message":"\ud800\ud800"}`, `{"message":"\ud800x"}`, `{"message":"\ud83d\u`, "{\"message\":\"\n\"}",
+		"{\"message\":\"\xff\"}", "{\"message\":\"\xc0\x80\"}", "{\"message\":\"\xed\xa0\x80\"}", "{\"message\":\"\xf4\x90\x80\x80\"}", "{\"message\":\"\xe2\x82",
+		`{"message":"` + strings.Repeat("x", 1001) + `"}`, `{"message":"` + strings.Repeat("x", 1<<22),
+		strings.Repeat("[", 1<<20), strings.Repeat(`{"message":`, 1<<16), "\xef\xbb\xbf{\"message\":\"x\"}",
+	} {
+		expect(t, g, "sign", params, `error: params: want {"message": "…"}`)
+	}
+	for _, params := range []string{`{"message":""}`, `{"message":" \n\t\u0000"}`} {
+		expect(t, g, "sign", params, "error: params: the message has nothing in it")
+	}
+}
+
+func TestGuestbookCards(t *testing.T) {
+	h := sdktest.New(t)
+	g := guestbook(t, h)
+	sign := func(want string) {
+		t.Helper()
+		h.Put(t, "target", "/guestbook/count", "0\n")
+		wantJSON, _ := json.Marshal("1. alice: hi" + want)
+		expect(t, g, "run", `{"message":"hi"}`, `{"entry":1,"text":`+string(wantJSON)+`}`)
+	}
+	sign("") // no card
+	for card, want := range map[string]string{
+		"Alice\n":                        " (Alice)",
+		"\n\nAlice":                      "",
+		"A\x1b]0;title\x07l":             " (A ]0;title l)",
+		"\xff\xfe\x00A":                  " (?? A)",
+		strings.Repeat("x", 1<<20):       " (" + strings.Repeat("x", 120) + ")",
+		strings.Repeat("😀", 40) + "tail": " (" + strings.Repeat("😀", 30) + ")",
+	} {
+		h.Put(t, "caller", "/card.txt", card)
+		sign(want)
+	}
+	h.Lent = func(string) bool { return false }
+	sign("") // not lent
+	h.Lent = nil
+	if err := os.Remove(filepath.Join(h.Caller.Dir, "card.txt")); err != nil {
+		t.Fatal(err)
+	}
+	h.Put(t, "caller", "/card.txt/x", "")
+	expect(t, g, "sign", `{"message":"hi"}`, "error: read")
+
+	h.Caller.Name = ""
+	h.Lent = func(string) bool { return false }
+	expect(t, g, "sign", `{"message":"hi"}`, `{"entry":2,"text":"2. did:key:z6MkAlice: hi"}`)
+}
+
+func TestGuestbookOfAnOwnerWhoEdits(t *testing.T) {
+	h := sdktest.New(t)
+	g := guestbook(t, h)
+	expect(t, g, "read", "", `{"entries":0,"text":""}`)
+	for _, count := range []string{"", "x", "-1", "1 ", "1\n\n", "1000000000", "99999999999999999999", "\x00"} {
+		h.Put(t, "target", "/guestbook/count", count)
+		for _, entry := range []string{"sign", "read"} {
+			expect(t, g, entry, `{"message":"hi"}`, "error: guestbook: /guestbook/count has no number in it")
+		}
+	}
+	h.Put(t, "target", "/guestbook/count", "999999999")
+	expect(t, g, "sign", `{"message":"hi"}`, "error: guestbook: the book is full")
+
+	h.Put(t, "target", "/guestbook/count", "2\n")
+	h.Put(t, "target", "/guestbook/entries.txt", "1. \x1b[2J\xff\n2. \"x\"\\")
+	expect(t, g, "read", "", `{"entries":2,"text":"1. [2J?\n2. \"x\"\\\n"}`)
+
+	// Only the end of a long book is returned, from the beginning of a line.
+	line := strings.Repeat("x", 999) + "\n"
+	h.Put(t, "target", "/guestbook/entries.txt", "first\n"+strings.Repeat(line, 100)+"last\n")
+	b, err := g.Call("read", nil)
+	var got struct{ Text string }
+	if err == nil {
+		err = json.Unmarshal(b, &got)
+	}
+	if err != nil || len(got.Text) > 64<<10 || !strings.HasPrefix(got.Text, line) || !strings.HasSuffix(got.Text, line+"last\n") {
+		t.Errorf("%d bytes, %v", len(got.Text), err)
+	}
+	// Whatever the owner left where the book should be is an error, not a trap.
+	if err := os.Remove(filepath.Join(h.Target.Dir, "guestbook/entries.txt")); err != nil {
+		t.Fatal(err)
+	}
+	h.Put(t, "target", "/guestbook/entries.txt/x", "")
+	expect(t, g, "read", "", "error: guestbook: cannot read /guestbook/entries.txt: ")
+	expect(t, g, "sign", `{"message":"hi"}`, "error: guestbook: cannot add to /guestbook/entries.txt: ")
 }

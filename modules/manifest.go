@@ -20,6 +20,9 @@ func WithManifest(wasm, manifest []byte) ([]byte, error) {
 	if err := json.Unmarshal(manifest, &object); err != nil {
 		return nil, fmt.Errorf("add manifest: it is not a JSON object: %w", err)
 	}
+	if object == nil { // null
+		return nil, errors.New("add manifest: it is not a JSON object")
+	}
 	header := []byte("\x00asm\x01\x00\x00\x00")
 	if !bytes.HasPrefix(wasm, header) {
 		return nil, errors.New("add manifest: the file is not a core WebAssembly module")
