@@ -218,4 +218,8 @@ var (
 	ErrTooManyOpen  = errors.New("too many open files")
 	ErrBadFile      = errors.New("file not open for that") // a read of a write-only file, and the like
 	ErrNotSupported = errors.New("operation not supported")
+
+	// ErrConflict is the error of an Update whose files something other than a
+	// transaction changed meanwhile. Nothing of it was kept; it may be run again.
+	ErrConflict = errors.New("files were changed at the same time")
 )

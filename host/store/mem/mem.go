@@ -44,6 +44,8 @@ type backend struct {
 	mu   sync.Mutex // the log
 	log  []store.Entry
 	keys map[store.Key]int // index in log
+
+	closed bool
 }
 
 type node struct {
@@ -220,6 +222,7 @@ func (b *backend) Stage(_ context.Context, from overlay.LowerFile, n int64) (ove
 }
 
 func (b *backend) Prepare(context.Context, *overlay.Plan) error { return nil }
+func (b *backend) Abandon(*overlay.Plan)                        {}
 
 func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	b.mu.Lock()
@@ -316,6 +319,9 @@ func (b *backend) Entry(ctx context.Context, key store.Key) (store.Entry, bool, 
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return store.Entry{}, false, store.ErrClosed
+	}
 	i, ok := b.keys[key]
 	if !ok {
 		return store.Entry{}, false, nil
@@ -327,8 +333,12 @@ func (b *backend) Entry(ctx context.Context, key store.Key) (store.Entry, bool, 
 func (b *backend) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {
 		b.mu.Lock()
-		log := b.log
+		log, closed := b.log, b.closed
 		b.mu.Unlock()
+		if closed {
+			yield(store.Entry{}, store.ErrClosed)
+			return
+		}
 		from := max(from, 1) - 1
 		if from >= uint64(len(log)) {
 			return
@@ -351,4 +361,9 @@ func clone(e store.Entry) store.Entry {
 	return e
 }
 
-func (b *backend) Close() error { return nil }
+func (b *backend) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return nil
+}

@@ -130,7 +130,8 @@ type Record struct {
 }
 
 // Backend keeps one context. Lower and Entry, Log, HasKey are called while
-// transactions run; Prepare by one goroutine at a time; Commit with a plan while
+// transactions run; Prepare and
+// Abandon by one goroutine at a time; Commit with a plan while
 // nothing else looks at the lower state, Commit without one at any time.
 type Backend interface {
 	Lower
@@ -143,6 +144,9 @@ type Backend interface {
 	// Prepare makes the staged content of a plan durable. After it, the content
 	// is only read.
 	Prepare(ctx context.Context, p *Plan) error
+
+	// Abandon undoes what Prepare made, for a plan that was not committed.
+	Abandon(p *Plan)
 
 	// Commit applies the plan (nil: none) and appends the records as one unit,
 	// durable when it returns nil. An error means that nothing happened, or is

@@ -97,6 +97,14 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 		}
 		return s.commit(nil, t.records)
 	}
+	decided := false
+	defer func() {
+		if decided {
+			plan.release() // the staged content is the backend's now
+		} else {
+			s.backend.Abandon(plan)
+		}
+	}()
 	if err := s.backend.Prepare(ctx, plan); err != nil {
 		return fmt.Errorf("prepare commit: %w", err)
 	}
@@ -105,9 +113,7 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 	}
 	defer s.gate.endApply()
 	err = s.commit(plan, t.records)
-	if err == nil || errors.Is(err, ErrBroken) {
-		plan.release() // decided: the staged content is the backend's
-	}
+	decided = err == nil || errors.Is(err, ErrBroken)
 	return err
 }
 

@@ -1,0 +1,5 @@
+//go:build darwin || freebsd
+
+package fs
+
+func newBeneath(dir string) (beneath, error) { return newWalkRoot(dir) }

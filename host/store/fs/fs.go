@@ -1,0 +1,300 @@
+//go:build linux || darwin || freebsd
+
+package fs
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/overlay"
+)
+
+// backend is an overlay.Backend on an ordinary directory.
+type backend struct {
+	lower
+	now     func() time.Time
+	lock    *os.File
+	txDir   int
+	stage   int
+	logDir  int
+	journal *journal
+	nonce   [8]byte // tells this process's slots from any other's
+
+	// By the one update that runs.
+	staged  uint64
+	commits uint64
+
+	mu     sync.Mutex // the log and what follows; held through a commit
+	log    *chainLog
+	broken error
+	closed bool
+
+	// crash, in tests, stops everything at a named step.
+	crash func(step string) error
+}
+
+// at marks a step, at which a test may pull the plug.
+func (b *backend) at(step string) error {
+	if b.crash == nil {
+		return nil
+	}
+	return b.crash(step)
+}
+
+// Open opens the context that lies in three directories, which are made if they
+// are missing, finishes a commit that a crash interrupted, and reads the log. A
+// log that is not as it was written is a *LogDamageError, a context that is open
+// already ErrLocked.
+func Open(c Config) (*overlay.Store, error) {
+	b, err := open(c, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", c.Data, err)
+	}
+	return overlay.New(b, overlay.Config{Limits: c.Limits, Now: c.Now}), nil
+}
+
+func open(c Config, crash func(string) error) (_ *backend, err error) {
+	if c.Data == "" || c.Log == "" || c.Tx == "" {
+		return nil, errors.New("data, log and tx directories must be named")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.LogSegment == 0 {
+		c.LogSegment = logSegSize
+	}
+	b := &backend{now: c.Now, txDir: -1, stage: -1, logDir: -1, crash: crash}
+	rand.Read(b.nonce[:])
+	defer func() {
+		if err != nil {
+			b.release()
+		}
+	}()
+	for dir, perm := range map[string]os.FileMode{c.Data: 0o777, c.Log: 0o700, c.Tx: 0o700} {
+		if err := os.MkdirAll(dir, perm); err != nil {
+			return nil, err
+		}
+	}
+	if err := apart(c); err != nil {
+		return nil, err
+	}
+	if b.txDir, err = openat(unix.AT_FDCWD, c.Tx, dirFlags, 0); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Tx, err)
+	}
+	if err := b.takeLock(c.Tx); err != nil {
+		return nil, err
+	}
+	if b.lower.under, err = newBeneath(c.Data); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Data, err)
+	}
+	var data, stage unix.Stat_t
+	if err := unix.Fstat(b.lower.under.root(), &data); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Data, err)
+	}
+	b.lower.dev = uint64(data.Dev)
+	if err := unix.Mkdirat(b.txDir, "stage", 0o700); err != nil && err != unix.EEXIST {
+		return nil, fmt.Errorf("make staging directory: %w", err)
+	}
+	if b.stage, err = openat(b.txDir, "stage", dirFlags|unix.O_NOFOLLOW, 0); err != nil {
+		return nil, fmt.Errorf("open staging directory: %w", err)
+	}
+	if err := unix.Fstat(b.stage, &stage); err != nil {
+		return nil, fmt.Errorf("open staging directory: %w", err)
+	}
+	if stage.Dev != data.Dev {
+		return nil, fmt.Errorf("%s and %s are on different file systems, so nothing can be renamed from one to the other: keep them on one", c.Data, c.Tx)
+	}
+	if b.logDir, err = openat(unix.AT_FDCWD, c.Log, dirFlags, 0); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Log, err)
+	}
+	if b.journal, err = openJournal(b.txDir); err != nil {
+		return nil, err
+	}
+	if err := unix.Fsync(b.txDir); err != nil {
+		return nil, fmt.Errorf("make %s durable: %w", c.Tx, err)
+	}
+	return b, b.recover(c)
+}
+
+// apart refuses a layout in which a guest could reach the log or the journal.
+func apart(c Config) error {
+	data, err := filepath.EvalSymlinks(c.Data)
+	if err != nil {
+		return err
+	}
+	if data, err = filepath.Abs(data); err != nil {
+		return err
+	}
+	for _, dir := range []string{c.Log, c.Tx} {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return err
+		}
+		if real, err = filepath.Abs(real); err != nil {
+			return err
+		}
+		if real == data || strings.HasPrefix(real, data+string(filepath.Separator)) {
+			return fmt.Errorf("%s lies in %s, where scripts could reach it: keep it outside", dir, c.Data)
+		}
+	}
+	return nil
+}
+
+// takeLock keeps other processes, and other stores of this one, away. The kernel
+// drops the lock when its holder dies, however it dies.
+func (b *backend) takeLock(dir string) error {
+	fd, err := openat(b.txDir, "lock", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock file: %w", err)
+	}
+	b.lock = os.NewFile(uintptr(fd), "lock")
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return fmt.Errorf("%w: stop what holds %s", ErrLocked, filepath.Join(dir, "lock"))
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return nil
+}
+
+// recover finishes or forgets what a crash interrupted.
+func (b *backend) recover(c Config) error {
+	r, err := b.journal.read()
+	if err != nil {
+		return err
+	}
+	if b.log, err = openLog(b.logDir, c.Log, c.LogSegment, r); err != nil {
+		return err
+	}
+	if r != nil {
+		if err := b.finish(r); err != nil {
+			return fmt.Errorf("finish interrupted commit: %w", err)
+		}
+	}
+	return b.sweep()
+}
+
+// sweep empties the staging directory. A directory in it would be the owner's,
+// moved out and never in again, which no crash leaves; it is not removed.
+func (b *backend) sweep() error {
+	for {
+		fd, err := openat(b.stage, ".", dirFlags, 0)
+		if err != nil {
+			return fmt.Errorf("sweep staging directory: %w", err)
+		}
+		names, err := readDir(fd, 10_000)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("sweep staging directory: %w", err)
+		}
+		swept := 0
+		for _, n := range names {
+			if n.Kind != store.KindDir && unix.Unlinkat(b.stage, n.Name, 0) == nil {
+				swept++
+			}
+		}
+		if swept == 0 {
+			return nil
+		}
+	}
+}
+
+// HasKey implements overlay.Backend.
+func (b *backend) HasKey(key store.Key) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.log.keys[key]
+	return ok
+}
+
+// Entry implements overlay.Backend.
+func (b *backend) Entry(ctx context.Context, key store.Key) (store.Entry, bool, error) {
+	if ctx.Err() != nil {
+		return store.Entry{}, false, context.Cause(ctx)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return store.Entry{}, false, store.ErrClosed
+	}
+	seq, ok := b.log.keys[key]
+	if !ok {
+		return store.Entry{}, false, nil
+	}
+	e, err := b.log.read(seq)
+	return e, err == nil, err
+}
+
+// Log implements overlay.Backend: the entries that there were when the loop
+// began.
+func (b *backend) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, error] {
+	return func(yield func(store.Entry, error) bool) {
+		b.mu.Lock()
+		end := uint64(len(b.log.where))
+		b.mu.Unlock()
+		for seq := max(from, 1); seq <= end; seq++ {
+			e, err := b.entry(ctx, seq)
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (b *backend) entry(ctx context.Context, seq uint64) (store.Entry, error) {
+	if ctx.Err() != nil {
+		return store.Entry{}, context.Cause(ctx)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return store.Entry{}, store.ErrClosed
+	}
+	return b.log.read(seq)
+}
+
+// Close implements overlay.Backend.
+func (b *backend) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	b.release()
+	return nil
+}
+
+func (b *backend) release() {
+	if b.log != nil {
+		b.log.close()
+	}
+	if b.journal != nil {
+		b.journal.f.Close()
+	}
+	if b.lower.under != nil {
+		b.lower.under.close()
+	}
+	for _, fd := range []int{b.stage, b.logDir, b.txDir} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	if b.lock != nil {
+		b.lock.Close() // last: it gives up the lock
+	}
+}
+
+func isTail(err error) bool { return errors.Is(err, errTail) }

@@ -1,0 +1,31 @@
+//go:build linux || darwin || freebsd
+
+package fs
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/storetest"
+)
+
+// config is a fresh context on disk.
+func config(t testing.TB) Config {
+	dir := t.TempDir()
+	return Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")}
+}
+
+func TestStore(t *testing.T) {
+	storetest.RunDurable(t, func(t *testing.T) (store.Store, func() store.Store) {
+		c := config(t)
+		open := func() store.Store {
+			s, err := Open(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		return open(), open
+	})
+}

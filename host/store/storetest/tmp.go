@@ -1,0 +1,8 @@
+package storetest
+
+var (
+	guardCases     []testCase
+	linkCases      []testCase
+	modelCases     []testCase
+	keptModelCases []testCase
+)
