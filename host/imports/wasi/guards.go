@@ -115,7 +115,7 @@ var guards = map[string]guard{
 	"fd_filestat_set_size":    checked(notStream(eInval)),
 	"fd_filestat_set_times":   checked(notStream(eNotsup), timestamps(1)),
 	"fd_pread":                fdPread,
-	"fd_prestat_get":          call.forward,
+	"fd_prestat_get":          checked(notStream(eBadf)), // wazero says that they are directories
 	"fd_prestat_dir_name":     fdPrestatDirName,
 	"fd_pwrite":               fdPwrite,
 	"fd_read":                 fdRead,
@@ -131,10 +131,10 @@ var guards = map[string]guard{
 	"path_link":               checked(paths(2, 5)),
 	"path_open":               checked(paths(2)),
 	"path_readlink":           checked(paths(1), readlinkBuffer),
-	"path_remove_directory":   checked(paths(1)),
-	"path_rename":             checked(paths(1, 4)),
+	"path_remove_directory":   checked(paths(1), entries(1)),
+	"path_rename":             checked(paths(1, 4), entries(1, 4)),
 	"path_symlink":            checked(paths(0, 3)),
-	"path_unlink_file":        checked(paths(1)),
+	"path_unlink_file":        checked(paths(1), entries(1)),
 	"sock_accept":             noSocket,
 	"sock_recv":               noSocket,
 	"sock_send":               noSocket,
@@ -161,6 +161,21 @@ func paths(params ...int) check {
 				return eInval
 			case !utf8.Valid(p):
 				return eIlseq
+			}
+		}
+		return 0
+	}
+}
+
+// entries refuses "." and ".." at the end of paths that name an entry to be
+// removed or moved, after paths. wazero would take "d/." for "d".
+func entries(params ...int) check {
+	return func(c call, stack []uint64) errno {
+		for _, i := range params {
+			p, _ := c.mod.Memory().Read(uint32(stack[i]), uint32(stack[i+1]))
+			p = bytes.TrimRight(p, "/")
+			if last := p[bytes.LastIndexByte(p, '/')+1:]; string(last) == "." || string(last) == ".." {
+				return eInval
 			}
 		}
 		return 0
@@ -301,6 +316,9 @@ func fdFdstatSetFlags(c call, stack []uint64) errno {
 // refuses none at all. The one directory that is preopened is "/".
 func fdPrestatDirName(c call, stack []uint64) errno {
 	const name = uint32(len("/"))
+	if c.stream(uint32(stack[0])) {
+		return eBadf
+	}
 	n := uint32(stack[2])
 	stack[2] = uint64(min(n, name))
 	if e := c.forward(stack); e != 0 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/store"
@@ -18,7 +19,7 @@ import (
 )
 
 // bench is the engine and the guest that all tests share: to build and compile
-// it takes seconds, to run it microseconds.
+// it takes seconds, and minutes on a busy machine under the race detector.
 type bench struct {
 	engine *engine.Engine
 	guest  *engine.Program
@@ -41,7 +42,7 @@ var theBench = sync.OnceValues(func() (b bench, err error) {
 		return b, err
 	}
 	ctx := context.Background()
-	if b.engine, err = engine.New(ctx, engine.Config{}, Module()); err != nil {
+	if b.engine, err = engine.New(ctx, engine.Config{MaxCompileTime: time.Hour}, Module()); err != nil {
 		return b, err
 	}
 	b.guest, err = b.engine.Compile(ctx, wasm)
@@ -64,6 +65,7 @@ type world struct {
 	config Config
 	limits engine.Limits
 	ctx    context.Context // default context.Background()
+	view   bool            // run in a read-only transaction
 }
 
 // run runs the guest in one transaction, which commits if it does well.
@@ -77,7 +79,11 @@ func (w *world) run(t *testing.T, call engine.Call) (out engine.Output, files *F
 		w.ctx = context.Background()
 	}
 	call.Limits = w.limits
-	err = w.store.Update(w.ctx, func(tx store.Tx) error {
+	transact := w.store.Update
+	if w.view {
+		transact = w.store.View
+	}
+	err = transact(w.ctx, func(tx store.Tx) error {
 		var ctx context.Context
 		ctx, files = Mount(w.ctx, tx.Files(w.guard), w.config)
 		call.Files = files
@@ -88,7 +94,8 @@ func (w *world) run(t *testing.T, call engine.Call) (out engine.Output, files *F
 }
 
 // step is one call that the guest makes, and what must come of it: "OK" or an
-// errno's name, and if a detail is given, that too.
+// errno's name and, if more is given, the detail, of which "*" leaves off the
+// end.
 type step struct {
 	do   []string
 	want string
@@ -136,6 +143,9 @@ func (w *world) steps(t *testing.T, steps ...step) *FS {
 		if want, _, _ := strings.Cut(s.want, " "); want != s.want {
 			got += " " + detail
 		}
+		if prefix, ok := strings.CutSuffix(s.want, "*"); ok && strings.HasPrefix(got, prefix) {
+			continue
+		}
 		if got != s.want {
 			t.Errorf("%.100q: %.200s; want %.200s", s.do, got, s.want)
 		}
@@ -180,8 +190,6 @@ func (w *world) content(t *testing.T, path string) string {
 
 func TestOrdinaryProgramWorksAndCommits(t *testing.T) {
 	w := &world{}
-	b := setup(t)
-	_ = b
 	out, files, err := w.run(t, engine.Call{Args: []string{"ordinary"}})
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -42,7 +41,7 @@ func main() {
 	g := guest{fds: map[string]uint32{"stdin": 0, "stdout": 1, "stderr": 2, "/": 3}}
 	for _, words := range lines {
 		errno, detail := g.run(words)
-		fmt.Fprintf(out, "%d\t%s\n", errno, strconv.Quote(detail))
+		out.WriteString(decimal(errno) + "\t" + strconv.Quote(detail) + "\n")
 		out.Flush()
 	}
 }
@@ -69,7 +68,10 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 		if v, ok := g.fds[w[i]]; ok {
 			return v
 		}
-		return uint32(number(w[i]))
+		if n, err := strconv.ParseInt(w[i], 0, 64); err == nil {
+			return uint32(n)
+		}
+		return ^uint32(0) // it was not opened
 	}
 	var result uint64
 	switch do {
@@ -135,7 +137,7 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 	case "fdstat": // prints type and flags
 		var b [24]byte
 		if errno = fdFdstatGet(fd(0), unsafe.Pointer(&b)); errno == 0 {
-			detail = fmt.Sprintf("%d %d", b[0], binary.LittleEndian.Uint16(b[2:]))
+			detail = decimal(b[0]) + " " + decimal(binary.LittleEndian.Uint16(b[2:]))
 		}
 		return errno, detail
 	case "fstat", "stat", "lstat": // prints type, size, mtime
@@ -149,7 +151,7 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			errno = pathFilestatGet(3, 0, ptr(w[0]), size(w[0]), unsafe.Pointer(&b))
 		}
 		if errno == 0 {
-			detail = fmt.Sprintf("%d %d %d", b[16], binary.LittleEndian.Uint64(b[32:]), binary.LittleEndian.Uint64(b[48:]))
+			detail = decimal(b[16]) + " " + decimal(binary.LittleEndian.Uint64(b[32:])) + " " + decimal(binary.LittleEndian.Uint64(b[48:]))
 		}
 		return errno, detail
 	case "mkdir", "rmdir", "unlink": // PATH [FD]
@@ -323,7 +325,7 @@ func (g guest) poll(subs []byte) (errno uint32, detail string) {
 	}
 	for i := range n {
 		e := events[i*32:]
-		detail += fmt.Sprintf("%d:%d ", e[0], binary.LittleEndian.Uint16(e[8:]))
+		detail += decimal(e[0]) + ":" + decimal(binary.LittleEndian.Uint16(e[8:])) + " "
 	}
 	return 0, strings.TrimSpace(detail)
 }
@@ -348,6 +350,10 @@ func names(b []byte) (s string) {
 		b = b[min(24+n, len(b)):]
 	}
 	return s
+}
+
+func decimal[N uint8 | uint16 | uint32 | uint64](n N) string {
+	return strconv.FormatUint(uint64(n), 10)
 }
 
 func number(s string) uint64 {

@@ -3,11 +3,11 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -29,12 +29,20 @@ func program(name string) {
 	case "empty":
 		err = empty()
 	default:
-		err = fmt.Errorf("no program %s", name)
+		err = errors.New("no program " + name)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		println(err.Error())
 		os.Exit(1)
 	}
+}
+
+// wrong reports a result that is not what was written.
+func wrong(what string, err error) error {
+	if err == nil {
+		err = errors.New("not what it should be")
+	}
+	return errors.Join(errors.New(what), err)
 }
 
 // ordinary does to files what programs do, and checks what it sees.
@@ -69,18 +77,18 @@ func ordinary() error {
 		return err
 	}
 	if target, err := os.Readlink("/notes/link"); err != nil || target != "old/b.txt" {
-		return fmt.Errorf("readlink: %q, %v", target, err)
+		return wrong("readlink", err)
 	}
 	got, err := os.ReadFile("/notes/link")
 	if err != nil || string(got) != "first second" {
-		return fmt.Errorf("read through a link: %q, %v", got, err)
+		return wrong("read through a link", err)
 	}
 	info, err := os.Stat("/notes/link")
 	if err != nil || info.Size() != 12 || !info.ModTime().Equal(when) || !info.Mode().IsRegular() {
-		return fmt.Errorf("stat: %v, %v", info, err)
+		return wrong("stat", err)
 	}
 	if info, err := os.Lstat("/notes/link"); err != nil || info.Mode().Type() != fs.ModeSymlink {
-		return fmt.Errorf("lstat: %v, %v", info, err)
+		return wrong("lstat", err)
 	}
 	if err := os.WriteFile("/notes/gone", nil, 0o644); err != nil {
 		return err
@@ -89,7 +97,7 @@ func ordinary() error {
 		return err
 	}
 	if _, err := os.Stat("/notes/gone"); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("stat of what was removed: %v", err)
+		return wrong("stat of what was removed", err)
 	}
 	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	if err := os.WriteFile("/notes/big", big, 0o644); err != nil {
@@ -101,26 +109,26 @@ func ordinary() error {
 	}
 	defer f.Close()
 	if at, err := f.Seek(-16, io.SeekEnd); err != nil || at != 1<<20-16 {
-		return fmt.Errorf("seek: %d, %v", at, err)
+		return wrong("seek", err)
 	}
 	if _, err := f.WriteAt([]byte("X"), 1<<20-1); err != nil {
 		return err
 	}
 	tail, err := io.ReadAll(f)
 	if err != nil || string(tail) != "0123456789abcdeX" {
-		return fmt.Errorf("read after seek: %q, %v", tail, err)
+		return wrong("read after seek", err)
 	}
 	if err := f.Truncate(3); err != nil {
 		return err
 	}
 	for i := range 3000 {
-		if err := os.WriteFile(fmt.Sprintf("/notes/old/many-%04d", i), nil, 0o644); err != nil {
+		if err := os.WriteFile("/notes/old/many-"+strconv.Itoa(i), nil, 0o644); err != nil {
 			return err
 		}
 	}
 	entries, err := os.ReadDir("/notes/old")
 	if err != nil || len(entries) != 3001 {
-		return fmt.Errorf("readdir: %d, %v", len(entries), err)
+		return wrong("readdir", err)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "many-") {
@@ -131,7 +139,7 @@ func ordinary() error {
 	}
 	return filepath.WalkDir("/", func(path string, d fs.DirEntry, err error) error {
 		if err == nil {
-			fmt.Println(path, d.Type())
+			os.Stdout.WriteString(path + " " + d.Type().String() + "\n")
 		}
 		return err
 	})
@@ -143,7 +151,7 @@ func deep() error {
 	for i := range 100_000 {
 		path += "/d"
 		if err := os.Mkdir(path, 0o755); err != nil {
-			fmt.Println(i, errors.Unwrap(err))
+			os.Stdout.WriteString(strconv.Itoa(i) + " " + errors.Unwrap(err).Error() + "\n")
 			break
 		}
 	}
@@ -156,7 +164,7 @@ func empty() error {
 		return err
 	}
 	for i := range 2000 {
-		if err := os.WriteFile(fmt.Sprintf("/full/%04d", i), nil, 0o644); err != nil {
+		if err := os.WriteFile("/full/"+strconv.Itoa(i), nil, 0o644); err != nil {
 			return err
 		}
 	}
