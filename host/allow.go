@@ -1,0 +1,68 @@
+package host
+
+import (
+	"strings"
+
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+)
+
+// Command is how messages name the program whose commands they suggest.
+const Command = "circles-host"
+
+// allow is the command by which the target's owner would allow a script that was
+// refused: what it wants to run, with what the module says it needs. It is a
+// suggestion made of a stranger's words, so every word is quoted for a shell.
+func (h *Host) allow(refused *policy.RefusedError, found *module.Found) string {
+	p := refused.Permit()
+	if found == nil || p.Module == "" && p.Digest == (script.Digest{}) {
+		return "" // there is nothing that a policy could name
+	}
+	words := allowWords(refused.Request.Parties, p.Module, p.Digest)
+	if found.Manifest != nil {
+		for _, need := range found.Manifest.Needs {
+			words = append(words, "--"+need.Action, need.Path)
+		}
+	}
+	return shell(words)
+}
+
+// allowDenied is the command that would also allow what a script was denied
+// while it ran.
+func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
+	words := allowWords(a.Parties(), a.Code().Name, a.Code().Digest)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range w.denied {
+		words = append(words, "--"+string(d.Action), d.Path)
+	}
+	return shell(words)
+}
+
+func allowWords(parties peer.Parties, name string, digest script.Digest) []string {
+	who := func(p peer.Peer) string {
+		if p.Name != "" {
+			return string(p.Name)
+		}
+		return string(p.ID)
+	}
+	if name == "" {
+		name = digest.String()
+	}
+	return []string{Command, "policy", "allow", "--to", who(parties.Target), who(parties.Caller), name}
+}
+
+// shell joins words so that a POSIX shell reads them as they are.
+func shell(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if w != "" && strings.Trim(w, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%+=,") == "" {
+			quoted[i] = w
+			continue
+		}
+		quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
+}

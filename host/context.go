@@ -1,0 +1,277 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
+)
+
+// peerContext is the named environment of a peer that is held here: its files,
+// policies, modules and log, open.
+type peerContext struct {
+	host     *Host
+	entry    peer.Entry
+	store    store.Store
+	policies *policy.Live
+	modules  *module.Layer
+	circles  atomic.Pointer[peer.Circles]
+	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
+	refusals refusals
+	unwatch  func()
+
+	users int       // guarded by openContexts.mu
+	since time.Time // of the last release; guarded by openContexts.mu
+}
+
+// meet names the parties as the owner of this context knows them.
+func (c *peerContext) meet(caller peer.ID) peer.Parties {
+	return c.host.peers.Meet(caller, c.entry.ID, c.circles.Load())
+}
+
+// problem says what in the owner's files is not in force as it is written.
+func (c *peerContext) problem() error {
+	var circles error
+	if p := c.badFile.Load(); p != nil {
+		circles = *p
+	}
+	if err := errors.Join(c.policies.Problem(), circles, c.modules.Problem()); err != nil {
+		return fmt.Errorf("peer %s: %w", c.entry.Name, err)
+	}
+	return nil
+}
+
+func (c *peerContext) close() error {
+	c.unwatch()
+	c.policies.Close()
+	c.modules.Close()
+	return c.store.Close()
+}
+
+// openContext opens what is in <root>/peers/<petname>.
+func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error) {
+	entry, ok := h.peers.ByID(id)
+	if !ok || !entry.Held() {
+		return nil, &transport.Error{Code: transport.NotFound, Message: fmt.Sprintf("the context of %s is not on this host", id)}
+	}
+	s, err := h.config.OpenStore(ctx, entry)
+	if err != nil {
+		return nil, fmt.Errorf("open the context of %s: %w", entry.Name, err)
+	}
+	c := &peerContext{host: h, entry: entry, store: s}
+	name := string(entry.Name)
+	c.policies = policy.Open(filepath.Join(entry.Dir, "policy"), h.watcher, func(err error) {
+		h.notice(Notice{Peer: entry.Name, Kind: "policy", Err: err})
+	})
+	c.unwatch = h.watcher.Dir(filepath.Dir(entry.CirclesFile()), c.readCircles)
+	c.readCircles()
+	c.modules = module.Open(ctx, "peer", filepath.Join(entry.Dir, "modules"), h.engine, h.watcher, func(e module.Event) {
+		h.notice(Notice{Peer: entry.Name, Kind: "module", Module: &e, Err: e.Err})
+	})
+	h.log.Debug("context opened", "peer", name, "id", entry.ID)
+	return c, nil
+}
+
+// readCircles takes the owner's circles over, or leaves them as they were.
+func (c *peerContext) readCircles() {
+	circles, err := peer.ReadCircles(c.entry.CirclesFile(), c.host.peers.Knows)
+	if errors.Is(err, fs.ErrNotExist) {
+		circles, err = &peer.Circles{}, nil
+	}
+	before := c.badFile.Load()
+	if err != nil {
+		// Before they were ever read nobody is in any circle, which permits less.
+		c.badFile.Store(&err)
+		if before == nil || (*before).Error() != err.Error() {
+			c.host.notice(Notice{Peer: c.entry.Name, Kind: "circles", Err: err})
+		}
+		return
+	}
+	c.circles.Store(circles)
+	if c.badFile.Swap(nil) != nil {
+		c.host.notice(Notice{Peer: c.entry.Name, Kind: "circles"})
+	}
+}
+
+// openContexts are the contexts in use. One opens when it is first asked for,
+// and closes when nobody has used it for a while, so that a host pays for the
+// peers that are in use and not for all those that it could serve.
+type openContexts struct {
+	host *Host
+
+	mu     sync.Mutex
+	byID   map[peer.ID]*opening
+	closed bool
+}
+
+// opening is a context that is open or being opened; whoever asks for it
+// meanwhile waits for the first to ask.
+type opening struct {
+	done    chan struct{}
+	context *peerContext
+	err     error
+}
+
+// open returns the context of id, and what must be called when it is no longer
+// used.
+func (cs *openContexts) open(ctx context.Context, id peer.ID) (c *peerContext, release func(), err error) {
+	for {
+		cs.mu.Lock()
+		if cs.closed {
+			cs.mu.Unlock()
+			return nil, nil, errShutdown
+		}
+		o, ok := cs.byID[id]
+		if !ok {
+			o = &opening{done: make(chan struct{})}
+			cs.byID[id] = o
+			// Not in the sender's time: others may wait for it by then.
+			go func() {
+				o.context, o.err = cs.host.openContext(cs.host.running, id)
+				cs.mu.Lock()
+				defer cs.mu.Unlock()
+				if o.err != nil {
+					delete(cs.byID, id)
+				} else {
+					o.context.since = time.Now()
+				}
+				close(o.done)
+			}()
+		}
+		cs.mu.Unlock()
+		select {
+		case <-o.done:
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+		if errors.Is(o.err, errClosing) {
+			continue // it has closed; open it anew
+		}
+		if o.err != nil {
+			return nil, nil, o.err
+		}
+		cs.mu.Lock()
+		if cs.byID[id] != o { // it was closed in between
+			cs.mu.Unlock()
+			continue
+		}
+		o.context.users++
+		cs.mu.Unlock()
+		return o.context, sync.OnceFunc(func() {
+			cs.mu.Lock()
+			defer cs.mu.Unlock()
+			o.context.users--
+			o.context.since = time.Now()
+		}), nil
+	}
+}
+
+// idleOut closes the contexts that nobody has used since before. They stay in
+// byID as long as they close: whoever asks for one meanwhile waits.
+func (cs *openContexts) idleOut(before time.Time) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for id, o := range cs.byID {
+		select {
+		case <-o.done:
+		default:
+			continue // being opened
+		}
+		if o.context.users > 0 || o.context.since.After(before) {
+			continue
+		}
+		// The next one to ask opens it anew, when this one has let go of its files.
+		closing := &opening{done: make(chan struct{}), err: errClosing}
+		cs.byID[id] = closing
+		go func() {
+			if err := o.context.close(); err != nil {
+				cs.host.log.Error("close context", "peer", o.context.entry.Name, "error", err)
+			}
+			cs.mu.Lock()
+			defer cs.mu.Unlock()
+			if cs.byID[id] == closing {
+				delete(cs.byID, id)
+			}
+			close(closing.done)
+		}()
+	}
+}
+
+// errClosing is what who waits for a context that closes finds; it asks again.
+var errClosing = errors.New("the context is being closed")
+
+// each calls f with every context that is open now.
+func (cs *openContexts) each(f func(*peerContext)) {
+	cs.mu.Lock()
+	var open []*peerContext
+	for _, o := range cs.byID {
+		select {
+		case <-o.done:
+			if o.err == nil {
+				open = append(open, o.context)
+			}
+		default:
+		}
+	}
+	cs.mu.Unlock()
+	for _, c := range open {
+		f(c)
+	}
+}
+
+// close closes every context. Stores wait for the transactions that run.
+func (cs *openContexts) close() error {
+	cs.mu.Lock()
+	cs.closed = true
+	waiting := cs.byID
+	cs.byID = map[peer.ID]*opening{}
+	cs.mu.Unlock()
+	var errs []error
+	for _, o := range waiting {
+		<-o.done
+		if o.err == nil {
+			errs = append(errs, o.context.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// refusals bounds how many scripts that did not run enter the log: anybody can
+// be refused, as often as they like, and the owner's disk must not pay for it.
+type refusals struct {
+	mu   sync.Mutex
+	left float64
+	last time.Time
+}
+
+const (
+	refusalsPerMinute = 60
+	refusalsBurst     = 600
+)
+
+// take reports whether one more may be logged.
+func (r *refusals) take(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last.IsZero() {
+		r.left = refusalsBurst
+	} else {
+		r.left = min(refusalsBurst, r.left+now.Sub(r.last).Minutes()*refusalsPerMinute)
+	}
+	r.last = now
+	if r.left < 1 {
+		return false
+	}
+	r.left--
+	return true
+}

@@ -1,0 +1,142 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/imports/contexts"
+	"github.com/circles-host/circles/host/imports/log"
+	"github.com/circles-host/circles/host/imports/wasi"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
+)
+
+// HostModules are the host functions that scripts find. A tool that compiles
+// modules without running them needs them too, to tell what is offered.
+func HostModules() []engine.HostModule {
+	return []engine.HostModule{wasi.Module(), contexts.Module(), log.Module()}
+}
+
+// execute runs an accepted script's program in a fresh instance, bound to one
+// transaction of its target, under its grants.
+func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, tx store.Tx, guard *watched, back transport.Back) (engine.Output, error) {
+	parties := a.Parties()
+	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{})
+	return h.engine.Run(ctx, program, engine.Call{
+		Entry:  a.Script().Entry,
+		Params: a.Script().Params,
+		Name:   a.Code().Name,
+		Files:  files,
+		Limits: h.config.Limits,
+		State: state{
+			caller: h.callerOf(a, target, tx, back),
+			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), h.report),
+		},
+	})
+}
+
+// state is what the host functions of one run find.
+type state struct{ caller, target contexts.Context }
+
+func (s state) Caller() contexts.Context { return s.caller }
+func (s state) Target() contexts.Context { return s.target }
+
+// codeOf tells policy what code asks to run; found is nil when there is none.
+func codeOf(found *module.Found) policy.Code {
+	if found == nil {
+		return policy.Code{}
+	}
+	return policy.Code{
+		Found: true, Digest: found.Digest, Name: found.Name, Layer: found.Layer,
+		Size: int64(found.Size), Imports: found.Modules(),
+	}
+}
+
+// guard asks a script's grants about each access to the files of a context.
+type guard struct{ grants *policy.Grants }
+
+var actions = map[store.Op]script.Action{
+	store.OpRead: script.Read, store.OpList: script.List, store.OpWrite: script.Write, store.OpRemove: script.Remove,
+}
+
+// Allow implements store.Guard. What a path is may be asked by whoever may do
+// anything with it: a program that may only write a file still has to look
+// whether it is there.
+func (g guard) Allow(op store.Op, path string) error {
+	if op != store.OpStat {
+		return g.grants.Allow(actions[op], path)
+	}
+	var first error
+	for _, action := range [...]script.Action{script.Read, script.List, script.Write, script.Remove} {
+		err := g.grants.Allow(action, path)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// watched is a guard that remembers what it denied, for the receipt of a script
+// that then fails.
+type watched struct {
+	guard
+	mu     sync.Mutex
+	denied []*policy.DeniedError
+	more   int
+}
+
+const maxDenied = 3 // in one receipt's message
+
+func watching(grants *policy.Grants) *watched { return &watched{guard: guard{grants}} }
+
+func (w *watched) Allow(op store.Op, path string) error {
+	err := w.guard.Allow(op, path)
+	var denied *policy.DeniedError
+	if op == store.OpStat || !errors.As(err, &denied) {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range w.denied {
+		if d.Action == denied.Action && d.Path == denied.Path {
+			return err
+		}
+	}
+	if len(w.denied) < maxDenied {
+		w.denied = append(w.denied, denied)
+	} else {
+		w.more++
+	}
+	return err
+}
+
+// String tells what was denied, and how to allow it.
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.denied) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("it was denied:")
+	for i, d := range w.denied {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, " %s %s", d.Action, d.Path)
+	}
+	if w.more > 0 {
+		fmt.Fprintf(&b, " and more")
+	}
+	return b.String()
+}

@@ -1,0 +1,131 @@
+// Package host takes a script from a transport to its signed receipt. It is the
+// embedding API: Open a root, hand Deliver to a transport, Close.
+//
+//	h, err := host.Open(ctx, root, host.Config{OpenStore: …})
+//	defer h.Close()
+//	server := http2.NewServer(h.Deliver, http2.Config{Host: string(h.ID())})
+//
+// Deliver, below, is what happens to a script, in order. Each step's result is
+// the next one's argument, and only its own package can make it: code that runs
+// a script without a decision does not compile.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
+)
+
+// Deliver takes one sealed script to its sealed receipt. It is a
+// transport.Handler, and safe for concurrent use.
+//
+// An error means that there is nobody to give a receipt to: who sent the bytes,
+// or for whom, could not be established. Once it is, every outcome is a signed
+// receipt, refusals and traps included.
+func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) ([]byte, error) {
+	verified, err := envelope.Open(ctx, sealed, h.now(), known{h}) // who signed, for whom, fresh
+	if err != nil {
+		return nil, h.bare(err)
+	}
+	if prior := verified.Prior(); prior != nil {
+		return prior, nil // delivered before: what was done stays done
+	}
+	target, release, err := h.contexts.open(ctx, verified.Script().Target) // opened on demand
+	if err != nil {
+		return nil, h.bare(err)
+	}
+	defer release()
+	parties := target.meet(verified.Script().Caller) // both peers, as the target's owner knows them
+
+	found, missing := module.Find(verified.Script().Logic, target.modules, h.modules) // described, not compiled
+	if missing == nil {
+		defer found.Release()
+	}
+	accepted, err := target.policies.Current().Accept(verified, parties, codeOf(found), h.now())
+	if err != nil {
+		return h.refuse(target, verified, found, err)
+	}
+	if missing != nil { // said only to those whom the policy lets run something
+		return h.refuse(target, verified, nil, missing)
+	}
+	program, err := found.Program(ctx, h.engine) // carried code is compiled now, not before
+	if err != nil {
+		return h.refuse(target, verified, found, err)
+	}
+	return h.run(ctx, accepted, target, program, back)
+}
+
+// run takes an Accepted, which only a decision makes. The script's effects and
+// its receipt are committed as one, or it leaves no effects and a receipt that
+// says why.
+func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, back transport.Back) ([]byte, error) {
+	ctx, cancel := h.deadline(ctx, a)
+	defer cancel()
+	transact := target.store.Update // alone among the writers of this context
+	if readsOnly(program) {
+		transact = target.store.View // side by side; a write fails
+	}
+	r := h.receipt(a, program)
+	watched := watching(a.Target())
+	var sealed []byte
+	err := transact(ctx, func(tx store.Tx) error {
+		output, err := h.execute(ctx, a, target, program, tx, watched, back)
+		if err != nil {
+			return err
+		}
+		if err := r.done(output, tx); err != nil {
+			return err
+		}
+		if sealed, err = r.seal(h); err != nil {
+			return err
+		}
+		return tx.Append(logKey(a.Script()), sealed)
+	})
+	if errors.Is(err, store.ErrExists) {
+		return h.first(ctx, target, a.Verified) // it was delivered twice at once
+	}
+	if err != nil {
+		r.failed(h, a, err, watched)
+		return h.settle(target, a.Verified, r)
+	}
+	return sealed, nil
+}
+
+// first returns the receipt of the delivery that won.
+func (h *Host) first(ctx context.Context, target *peerContext, v *envelope.Verified) ([]byte, error) {
+	entry, ok, err := target.store.Entry(context.WithoutCancel(ctx), logKey(v.Script()))
+	if err != nil || !ok {
+		return nil, h.bare(fmt.Errorf("find the receipt of script %v: %v, %w", v.ID(), ok, err))
+	}
+	r, _, err := envelope.OpenReceipt(entry.Data, h.key.ID())
+	if err != nil {
+		return nil, h.bare(err)
+	}
+	if r.Script != v.ID() {
+		return nil, &transport.Error{Code: transport.Conflict, Message: fmt.Sprintf("its nonce was used before, for script %s; draw a new one for each script", r.Script)}
+	}
+	return entry.Data, nil
+}
+
+// readsOnly reports whether a program says of itself that it only reads. It is
+// then held to it: it runs on a transaction that cannot write.
+func readsOnly(p *engine.Program) bool {
+	m := p.Manifest()
+	if m == nil || len(m.Needs) == 0 {
+		return false
+	}
+	for _, need := range m.Needs {
+		if a := script.Action(need.Action); a != script.Read && a != script.List {
+			return false
+		}
+	}
+	return true
+}

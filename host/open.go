@@ -1,0 +1,167 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/watch"
+)
+
+// Config configures a Host. OpenStore is required; the zero value of the rest
+// works.
+type Config struct {
+	// OpenStore opens the store of a peer that is held here. The Host closes it.
+	OpenStore func(ctx context.Context, e peer.Entry) (store.Store, error)
+	// Limits of each script. The deadline that it carries may be nearer.
+	Limits engine.Limits
+	// CacheDir keeps compiled code. "" means cache in the root.
+	CacheDir string
+	// IdleAfter is how long a context stays open unused. 0 means 5 minutes.
+	IdleAfter time.Duration
+	// Notify is told what an owner or operator should see: a policy or module
+	// that was reloaded, or that is broken and left the last good one in force.
+	// It must not block and not call the Host. nil logs it.
+	Notify func(Notice)
+	// Log is for the host's operator. nil means slog.Default().
+	Log *slog.Logger
+	// Now is the host's clock. nil means time.Now.
+	Now func() time.Time
+}
+
+// Notice is something that changed, or failed to, while the host runs.
+type Notice struct {
+	Peer   peer.Name     // whose; "" for the modules of the host
+	Kind   string        // "policy", "circles" or "module"
+	Err    error         // what is wrong; nil when it is well again, or changed
+	Module *module.Event // for a module
+}
+
+// Host serves the contexts that a root holds. It is safe for concurrent use.
+type Host struct {
+	config   Config
+	key      *peer.Key
+	peers    *peer.Directory
+	engine   *engine.Engine
+	modules  *module.Layer // shared by all contexts
+	contexts *openContexts
+	watcher  *watch.Watcher
+	log      *slog.Logger
+	now      func() time.Time
+
+	running context.Context // until Close
+	stop    context.CancelFunc
+	tasks   sync.WaitGroup
+}
+
+var errShutdown = &transport.Error{Code: transport.Unavailable, Message: "the host is shutting down; send it again soon"}
+
+// Open starts serving root: its modules are compiled, or read from the cache,
+// before it returns; contexts open when they are first asked for.
+func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
+	if c.OpenStore == nil {
+		return nil, errors.New("open host: no OpenStore: say where contexts are stored")
+	}
+	if c.IdleAfter <= 0 {
+		c.IdleAfter = 5 * time.Minute
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.CacheDir == "" {
+		c.CacheDir = filepath.Join(root.Dir, "cache")
+	}
+	key, err := root.Key()
+	if err != nil {
+		return nil, fmt.Errorf("open host: %w", err)
+	}
+	e, err := engine.New(ctx, engine.Config{CacheDir: c.CacheDir}, HostModules()...)
+	if err != nil {
+		return nil, fmt.Errorf("open host: %w", err)
+	}
+	h := &Host{config: c, key: key, peers: root.Peers, engine: e, log: c.Log, now: c.Now}
+	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
+	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
+	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})
+	h.modules = module.Open(ctx, "host", filepath.Join(root.Dir, "modules"), e, h.watcher, func(ev module.Event) {
+		h.notice(Notice{Kind: "module", Module: &ev, Err: ev.Err})
+	})
+	h.tasks.Go(h.idle)
+	return h, nil
+}
+
+// ID is the host's identity, which signs its receipts.
+func (h *Host) ID() peer.ID { return h.key.ID() }
+
+// Problem says what in the files of the root and of the contexts that are open
+// is not in force as it is written; nil if nothing.
+func (h *Host) Problem() error {
+	errs := append(h.peers.Problems(), h.modules.Problem())
+	h.contexts.each(func(c *peerContext) { errs = append(errs, c.problem()) })
+	return errors.Join(errs...)
+}
+
+// Close ends what runs, without effects, and releases everything. Whoever wants
+// running scripts to finish lets the transports drain first.
+func (h *Host) Close() error {
+	h.stop()
+	h.tasks.Wait()
+	err := h.contexts.close()
+	h.modules.Close()
+	h.watcher.Close()
+	return errors.Join(err, h.engine.Close(context.Background()))
+}
+
+// idle closes contexts that are not in use.
+func (h *Host) idle() {
+	tick := time.NewTicker(h.config.IdleAfter / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.running.Done():
+			return
+		case <-tick.C:
+			h.contexts.idleOut(time.Now().Add(-h.config.IdleAfter))
+		}
+	}
+}
+
+// deadline bounds a script: by its own deadline, by the host's limit, and by the
+// host's life.
+func (h *Host) deadline(ctx context.Context, a *policy.Accepted) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadline(ctx, a.Script().Deadline)
+	unlink := context.AfterFunc(h.running, cancel)
+	return ctx, func() { unlink(); cancel() }
+}
+
+// report tells the operator what senders are not told.
+func (h *Host) report(err error) { h.log.Error("host failure", "error", err) }
+
+func (h *Host) notice(n Notice) {
+	if h.config.Notify != nil {
+		h.config.Notify(n)
+		return
+	}
+	args := []any{"peer", n.Peer, "kind", n.Kind}
+	if n.Module != nil {
+		args = append(args, "module", n.Module.Name, "event", n.Module.Kind)
+	}
+	if n.Err != nil {
+		h.log.Warn("not in force; the last good version stays", append(args, "error", n.Err)...)
+		return
+	}
+	h.log.Info("reloaded", args...)
+}

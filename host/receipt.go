@@ -1,0 +1,261 @@
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
+)
+
+// logKey is what a script's receipt is found by in its target's log: a caller's
+// nonce, so that a second script with the same one is noticed too.
+func logKey(s *script.Script) store.Key { return nonceKey(s.Caller, s.Nonce) }
+
+func nonceKey(caller peer.ID, nonce script.Nonce) store.Key {
+	b := append([]byte("circles log key v1\x00"), caller...)
+	return sha256.Sum256(append(append(b, 0), nonce[:]...))
+}
+
+// known answers what envelope.Open asks.
+type known struct{ *Host }
+
+func (k known) Holds(id peer.ID) bool { return k.peers.Holds(id) }
+
+func (k known) Prior(ctx context.Context, caller, target peer.ID, nonce script.Nonce) (id script.ID, receipt []byte, ok bool, err error) {
+	c, release, err := k.contexts.open(ctx, target)
+	if err != nil {
+		return id, nil, false, err
+	}
+	defer release()
+	entry, ok, err := c.store.Entry(ctx, nonceKey(caller, nonce))
+	if err != nil || !ok {
+		return id, nil, false, err
+	}
+	r, _, err := envelope.OpenReceipt(entry.Data, "")
+	if err != nil {
+		return id, nil, false, fmt.Errorf("read the log of %s: entry %d: %w", c.entry.Name, entry.Seq, err)
+	}
+	return r.Script, entry.Data, true, nil
+}
+
+// A receipt under construction.
+type receipt struct{ script.Receipt }
+
+func (h *Host) receiptOf(v *envelope.Verified) *receipt {
+	s := v.Script()
+	return &receipt{script.Receipt{
+		Script: v.ID(), Caller: s.Caller, Target: s.Target, Host: h.key.ID(),
+		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(),
+	}}
+}
+
+func (h *Host) receipt(a *policy.Accepted, p *engine.Program) *receipt {
+	r := h.receiptOf(a.Verified)
+	r.Policies = a.Policies()
+	r.Module = p.Digest()
+	return r
+}
+
+// done fills in what a run that went well did.
+func (r *receipt) done(out engine.Output, tx store.Tx) (err error) {
+	r.Code = script.Done
+	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage)
+	r.Effects, err = effects(tx)
+	return err
+}
+
+// seal signs the receipt as it is now.
+func (r *receipt) seal(h *Host) ([]byte, error) {
+	r.Finished = h.now()
+	return envelope.SealReceipt(r.Receipt, h.key)
+}
+
+// failed fills in why a script that ran, or was about to, has no effects. It is
+// the one place that maps errors to receipt codes.
+func (r *receipt) failed(h *Host, a *policy.Accepted, err error, denied *watched) {
+	r.Result, r.Effects = nil, nil
+	r.Code, r.Message = h.codeOf(err)
+	var f *engine.Failure
+	if errors.As(err, &f) {
+		r.ExitCode, r.Log, r.Usage = f.ExitCode, f.Log, usage(f.Usage)
+	}
+	if what := denied.String(); what != "" {
+		r.Message += "; " + what
+		if hint := h.allowDenied(a, denied); hint != "" {
+			r.Message += "; to allow it: " + hint
+		}
+	}
+}
+
+func (h *Host) codeOf(err error) (script.Code, string) {
+	var (
+		refused     *policy.RefusedError
+		unsupported *engine.UnsupportedError
+		failure     *engine.Failure
+		hostPanic   *engine.PanicError
+	)
+	switch {
+	case errors.As(err, &hostPanic):
+		// Its text and stack are the host's.
+	case errors.As(err, &refused):
+		return script.Refused, refused.Error()
+	case errors.Is(err, module.ErrNotFound):
+		return script.NotFound, err.Error()
+	case errors.As(err, &unsupported), errors.Is(err, engine.ErrInvalid):
+		return script.Invalid, err.Error()
+	case errors.As(err, &failure):
+		return failureCodes[failure.Kind], failure.Detail
+	case errors.Is(err, store.ErrConflict):
+		return script.Unavailable, "the owner changed the same files meanwhile, by other means, and nothing of the script was kept; send it again"
+	case errors.Is(err, store.ErrQuota), errors.Is(err, store.ErrTooBig):
+		return script.OverLimit, "it wrote more than the context has room for; nothing of it was kept"
+	case errors.Is(err, context.DeadlineExceeded):
+		return script.Deadline, "its time was over before it could begin or be committed; send it again with more time, or when the context is less busy"
+	case errors.Is(err, context.Canceled):
+		return script.Unavailable, "the sender went away, or the host is shutting down, before it was done; nothing of it was kept; send it again"
+	}
+	h.report(err)
+	return script.Internal, "the host failed to do this, and nothing of the script was kept; its operator's log says why"
+}
+
+var failureCodes = map[engine.Kind]script.Code{
+	engine.Returned:     script.Failed,
+	engine.Exited:       script.Failed,
+	engine.Trapped:      script.Trapped,
+	engine.DeadlineHit:  script.Deadline,
+	engine.Cancelled:    script.Unavailable,
+	engine.MemoryHit:    script.OutOfMemory,
+	engine.OutputHit:    script.OverLimit,
+	engine.HostCallsHit: script.OverLimit,
+	engine.FuelHit:      script.OverLimit,
+	engine.NoEntry:      script.NotFound,
+}
+
+// refuse answers a script that did not run.
+func (h *Host) refuse(target *peerContext, v *envelope.Verified, found *module.Found, err error) ([]byte, error) {
+	r := h.receiptOf(v)
+	var refused *policy.RefusedError
+	if errors.As(err, &refused) {
+		refused.Hint = h.allow(refused, found)
+		r.Policies = refused.Verdict.Policies
+	}
+	if found != nil {
+		r.Module = found.Digest
+	}
+	r.Code, r.Message = h.codeOf(err)
+	if !target.refusals.take(h.now()) {
+		sealed, err := r.seal(h)
+		if err != nil {
+			return nil, h.bare(err)
+		}
+		return sealed, nil
+	}
+	return h.settle(target, v, r)
+}
+
+// settle signs and logs a receipt that stands alone, of a script without
+// effects.
+func (h *Host) settle(target *peerContext, v *envelope.Verified, r *receipt) ([]byte, error) {
+	sealed, err := r.seal(h)
+	if err != nil {
+		return nil, h.bare(err)
+	}
+	// The sender's time may be over, but not the owner's wish to know. The bound
+	// is for the commits that this one may have to wait for.
+	ctx, cancel := context.WithTimeout(h.running, settleTime)
+	defer cancel()
+	err = target.store.View(ctx, func(tx store.Tx) error { return tx.Append(logKey(v.Script()), sealed) })
+	if errors.Is(err, store.ErrExists) {
+		return h.first(ctx, target, v)
+	}
+	if err != nil {
+		return nil, h.bare(fmt.Errorf("log the receipt of script %v: %w", v.ID(), err))
+	}
+	return sealed, nil
+}
+
+const settleTime = 10 * time.Second
+
+// bare maps what happened before there was somebody to give a receipt to.
+func (h *Host) bare(err error) error {
+	var e *transport.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	code, known := bareCodes[envelope.KindOf(err)]
+	switch {
+	case known:
+		return &transport.Error{Code: code, Message: err.Error()}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return &transport.Error{Code: transport.Unavailable, Message: "the host did not get to this script in time; send it again"}
+	}
+	h.report(err)
+	return &transport.Error{Code: transport.Internal, Message: "the host failed to do this; its operator's log says why"}
+}
+
+var bareCodes = map[envelope.Kind]transport.Code{
+	envelope.Malformed:       transport.Malformed,
+	envelope.Unauthenticated: transport.Unauthenticated,
+	envelope.NotHere:         transport.NotFound,
+	envelope.Expired:         transport.Expired,
+	envelope.NotYet:          transport.Expired,
+	envelope.TooLarge:        transport.TooLarge,
+	envelope.Conflict:        transport.Conflict,
+}
+
+func usage(u engine.Usage) script.Usage {
+	return script.Usage{Wall: u.Wall, Fuel: u.Fuel, MemoryBytes: u.Memory, HostCalls: u.HostCalls, OutputBytes: u.Output, LogBytes: u.Log}
+}
+
+var effectKinds = map[store.ChangeKind]script.EffectKind{
+	store.ChangeCreate: script.Created, store.ChangeModify: script.Modified, store.ChangeRemove: script.Removed,
+	store.ChangeMkdir: script.MadeDir, store.ChangeSymlink: script.Linked, store.ChangeTimes: script.Touched,
+}
+
+// effects are a transaction's changes as the receipt has them: contents by
+// digest.
+func effects(tx store.Tx) ([]script.Effect, error) {
+	changes, err := tx.Changes()
+	if err != nil {
+		return nil, fmt.Errorf("compare the transaction with what was before: %w", err)
+	}
+	list := make([]script.Effect, len(changes))
+	for i, c := range changes {
+		e := script.Effect{Kind: effectKinds[c.Kind], Path: c.Path, To: c.Link}
+		if e.Before, err = blob(c.Before, c.Sizes.Before); err != nil {
+			return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
+		}
+		if e.After, err = blob(c.After, c.Sizes.After); err != nil {
+			return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
+		}
+		list[i] = e
+	}
+	return list, nil
+}
+
+func blob(open func() (io.ReadCloser, error), size int64) (script.Blob, error) {
+	if open == nil {
+		return script.Blob{}, nil
+	}
+	r, err := open()
+	if err != nil {
+		return script.Blob{}, err
+	}
+	defer r.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, r); err != nil {
+		return script.Blob{}, err
+	}
+	return script.Blob{Size: size, Digest: script.Digest(sum.Sum(nil))}, nil
+}

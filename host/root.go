@@ -1,0 +1,208 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+)
+
+// Root is a directory that holds a host: its key, its modules, and the peers
+// whose contexts it keeps.
+//
+//	<root>/
+//	  circles.toml             listeners, limits, petnames and routes of other peers
+//	  host.key                 the host's own identity (0600); receipts are signed with it
+//	  modules/                 modules shared by all contexts; hot-reloaded
+//	  cache/                   compiled code, by digest: safe to delete
+//	  peers/<petname>/
+//	    peer.toml  peer.key    identity; the key may live elsewhere
+//	    policy/*.cedar         hot-reloaded; circles.toml beside them lists the peer's circles
+//	    modules/               the peer's own layer; hot-reloaded
+//	    data/                  all that a script can see of the file system
+//	    log/                   receipts, hash-chained
+//	    tx/                    transactions under way
+type Root struct {
+	Dir    string
+	Peers  *peer.Directory
+	Config RootConfig
+}
+
+// RootConfig is what circles.toml sets, besides peers.
+type RootConfig struct {
+	Listen string `toml:"listen"` // HOST:PORT; "" is DefaultListen
+	TLS    struct {
+		Cert string `toml:"cert"` // PEM files, relative to the root
+		Key  string `toml:"key"`
+	} `toml:"tls"`
+	Limits struct {
+		Time      Duration `toml:"time"`   // of one script
+		Memory    Size     `toml:"memory"` // of its linear memory
+		Output    Size     `toml:"output"`
+		Log       Size     `toml:"log"`
+		HostCalls uint64   `toml:"host_calls"`
+		Fuel      uint64   `toml:"fuel"`
+	} `toml:"limits"`
+}
+
+// DefaultListen is where a worker listens unless it is told otherwise.
+const DefaultListen = "127.0.0.1:7070"
+
+const (
+	rootFile    = "circles.toml"
+	hostKeyFile = "host.key"
+)
+
+// Engine returns the limits for an engine; what is not set is its default.
+func (c RootConfig) Engine() engine.Limits {
+	return engine.Limits{
+		Wall: time.Duration(c.Limits.Time), Memory: uint64(c.Limits.Memory), Output: uint64(c.Limits.Output),
+		Log: uint64(c.Limits.Log), HostCalls: c.Limits.HostCalls, Fuel: c.Limits.Fuel,
+	}
+}
+
+const newConfig = `# A circles host. What is commented out shows the default.
+
+# listen = "127.0.0.1:7070"   # any other address than loopback needs [tls]
+
+# [tls]
+# cert = "cert.pem"
+# key = "key.pem"
+
+# [limits]                    # of each script
+# time = "5s"
+# memory = "64MiB"
+# output = "8MiB"
+# log = "64KiB"
+
+# Peers whose contexts are elsewhere: circles-host peer add NAME --id DID --url URL
+`
+
+// InitRoot makes a root in dir, which may be empty or not there yet, or
+// completes one. It reports whether it made a new one.
+func InitRoot(dir string) (r *Root, made bool, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, d := range []string{dir, filepath.Join(dir, "modules"), filepath.Join(dir, "peers"), filepath.Join(dir, "cache")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, false, fmt.Errorf("make root: %w", err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, hostKeyFile)); errors.Is(err, fs.ErrNotExist) {
+		key, err := peer.GenerateKey()
+		if err != nil {
+			return nil, false, err
+		}
+		if err := peer.WriteKeyFile(filepath.Join(dir, hostKeyFile), key); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, false, fmt.Errorf("make root: %w", err)
+		}
+		made = true
+	}
+	config, err := os.OpenFile(filepath.Join(dir, rootFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = config.WriteString(newConfig)
+		err = errors.Join(err, config.Close())
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, false, fmt.Errorf("make root: %w", err)
+	}
+	r, err = OpenRoot(dir)
+	return r, made, err
+}
+
+// ErrNoRoot is wrapped by the error about a directory that holds no host.
+var ErrNoRoot = errors.New("not a circles root")
+
+// OpenRoot opens the root in dir.
+func OpenRoot(dir string) (*Root, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, hostKeyFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open %s: %w, it has no %s; make one with: %s init --root %s", dir, ErrNoRoot, hostKeyFile, Command, shell([]string{dir}))
+	}
+	r := &Root{Dir: dir}
+	if r.Config, err = readRootConfig(filepath.Join(dir, rootFile)); err != nil {
+		return nil, err
+	}
+	if r.Peers, err = peer.OpenDirectory(dir); err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	return r, nil
+}
+
+func readRootConfig(path string) (c RootConfig, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	var all struct {
+		RootConfig
+		Peers map[string]any `toml:"peers"` // host/peer reads these
+	}
+	d := toml.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields() // a limit that is misspelt is a limit that is not there
+	if err := d.Decode(&all); err != nil {
+		var strict *toml.StrictMissingError
+		var decode *toml.DecodeError
+		switch {
+		case errors.As(err, &strict) && len(strict.Errors) > 0:
+			line, _ := strict.Errors[0].Position()
+			return c, fmt.Errorf("%s:%d: there is no setting %q", path, line, strict.Errors[0].Key())
+		case errors.As(err, &decode):
+			line, column := decode.Position()
+			return c, fmt.Errorf("%s:%d:%d: %s", path, line, column, decode.Error())
+		}
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return all.RootConfig, nil
+}
+
+// Key reads the host's key.
+func (r *Root) Key() (*peer.Key, error) { return peer.ReadKeyFile(filepath.Join(r.Dir, hostKeyFile)) }
+
+// AddPeer makes the context of a new peer: with a key of its own when id is "",
+// or for a peer whose key is kept elsewhere. It may run nothing and be run by
+// nobody until its owner writes policies.
+func (r *Root) AddPeer(name peer.Name, id peer.ID) (peer.Entry, error) {
+	var key *peer.Key
+	if id == "" {
+		var err error
+		if key, err = peer.GenerateKey(); err != nil {
+			return peer.Entry{}, err
+		}
+		id = key.ID()
+	}
+	e, err := r.Peers.Hold(name, id, key)
+	if err != nil {
+		return peer.Entry{}, err
+	}
+	starter := filepath.Join(e.Dir, "policy", "starter.cedar")
+	f, err := os.OpenFile(starter, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return e, nil
+	}
+	if err == nil {
+		_, err = f.WriteString(policy.Starter)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return e, fmt.Errorf("write the first policy of %s: %w", name, err)
+	}
+	return e, nil
+}
