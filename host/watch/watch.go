@@ -28,8 +28,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -113,6 +115,7 @@ func start(o Options, n notifier, events <-chan fsnotify.Event, errs <-chan erro
 		polled:  make(map[*subscription]fingerprint),
 	}
 	w.loops.Go(func() { w.run(events) })
+	w.loops.Go(w.poll)
 	if errs != nil {
 		// Errors have their own goroutine, which takes no lock: fsnotify sends
 		// some of them holding its own, which Add in the other loop waits for.
@@ -175,10 +178,8 @@ func (w *Watcher) Dir(dir string, changed func()) (stop func()) {
 	}
 }
 
-// run is the one goroutine that maps what the system reports to directories.
+// run maps what the system reports to directories.
 func (w *Watcher) run(events <-chan fsnotify.Event) {
-	tick := time.NewTicker(w.o.Poll)
-	defer tick.Stop()
 	for {
 		select {
 		case <-w.closing:
@@ -192,8 +193,6 @@ func (w *Watcher) run(events <-chan fsnotify.Event) {
 			w.event(e)
 		case <-w.alarm:
 			w.all()
-		case <-tick.C:
-			w.poll()
 		}
 	}
 }
@@ -259,19 +258,44 @@ func (w *Watcher) lost() {
 // poll looks at the directories that cannot be watched, and tries again to
 // watch them.
 func (w *Watcher) poll() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for s, before := range w.polled {
-		if now := look(s.dir); now != before {
-			w.polled[s] = now
-			s.touch()
+	tick := time.NewTicker(w.o.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.closing:
+			return
+		case <-tick.C:
 		}
-		if w.notify == nil {
-			continue
+		w.mu.Lock()
+		round := slices.Collect(maps.Keys(w.polled))
+		w.mu.Unlock()
+		for _, s := range round {
+			now := look(s.dir) // without the lock: the disk may be slow, or far away
+			w.mu.Lock()
+			w.looked(s, now)
+			closed := w.closed
+			w.mu.Unlock()
+			if closed {
+				return
+			}
 		}
-		if w.arm(s); !w.isPolled(s) {
-			s.touch() // whatever changed since the last look
-		}
+	}
+}
+
+func (w *Watcher) looked(s *subscription, now fingerprint) {
+	before, polled := w.polled[s]
+	if !polled {
+		return // given up, or watched, meanwhile
+	}
+	if now != before {
+		w.polled[s] = now
+		s.touch()
+	}
+	if w.notify == nil {
+		return
+	}
+	if w.arm(s); !w.isPolled(s) {
+		s.touch() // whatever changed since the look
 	}
 }
 
