@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 )
 
 // program is an ordinary program, on Go's own library.
@@ -26,6 +27,20 @@ func program(name string) {
 		}
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "watch":
+		for range 20 {
+			b, err := os.ReadFile("/d/f")
+			if err == nil && string(b) != "inside" {
+				println("read", string(b))
+				os.Exit(1)
+			}
+		}
+	case "stats":
+		n, _ := strconv.Atoi(os.Args[2])
+		for range n {
+			var b [64]byte
+			pathFilestatGet(3, 1, ptr("."), 1, unsafe.Pointer(&b))
+		}
 	case "empty":
 		err = empty()
 	default:

@@ -1,0 +1,195 @@
+package wasi
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/tetratelabs/wazero/experimental/sys"
+
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/mem"
+)
+
+// A wazero with another set of functions must not get past us unseen.
+func TestEveryFunctionHasAGuard(t *testing.T) {
+	all, err := originals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := covered(all); err != nil {
+		t.Error(err)
+	}
+	more := maps.Clone(all)
+	more["fd_format_disk"] = original{}
+	if covered(more) == nil {
+		t.Error("a function without a guard was accepted")
+	}
+	fewer := maps.Clone(all)
+	delete(fewer, "fd_read")
+	if covered(fewer) == nil {
+		t.Error("a function that is missing was accepted")
+	}
+}
+
+// failing is a store whose disk breaks.
+type failing struct{ store.FS }
+
+var errDisk = errors.New("disk on fire")
+
+func (f failing) Open(path string, flag store.Flag) (store.File, error) {
+	file, err := f.FS.Open(path, flag)
+	return failingFile{file}, err
+}
+
+type failingFile struct{ store.File }
+
+func (failingFile) ReadAt([]byte, int64) (int, error) { return 0, errDisk }
+
+// A guest may ignore an I/O error, exit with 0, and have half of its work
+// committed: the host must be able to tell.
+func TestStorageFailureIsNotCommitted(t *testing.T) {
+	b := setup(t)
+	s := mem.New(mem.Config{})
+	(&world{store: s}).steps(t, do("f=", "open", "cw", "f"), do("write", "f", "x"))
+	var failure error
+	err := s.Update(context.Background(), func(tx store.Tx) error {
+		ctx, files := Mount(context.Background(), failing{tx.Files(nil)}, Config{})
+		out, err := b.engine.Run(ctx, b.guest, engine.Call{Files: files, Params: []byte("\"f=\"\t\"open\"\t\"r\"\t\"f\"\n\"read\"\t\"f\"\t\"1\"\n\"unlink\"\t\"none\"\n")})
+		if want := "0\t\"\"\n29\t\"\"\n44\t\"\"\n"; err != nil || string(out.Result) != want {
+			t.Errorf("the guest saw %q, %v; want %q", out.Result, err, want)
+		}
+		failure = files.Err()
+		return failure
+	})
+	if !errors.Is(err, errDisk) || !errors.Is(failure, errDisk) {
+		t.Errorf("the host saw %v, and Err %v", err, failure)
+	}
+}
+
+// What a guest brings about is not the storage's failure.
+func TestRefusalsAreNotStorageFailures(t *testing.T) {
+	files := (&world{guard: writesDenied{}}).steps(t,
+		do("open", "cw", "f").is("ACCES"), do("open", "r", "none").is("NOENT"), do("mkdir", "d").is("ACCES"))
+	if err := files.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Files that are asked for something after the time is over do nothing, also
+// when it is not one of our functions that asks.
+func TestFilesAfterTheDeadline(t *testing.T) {
+	s := mem.New(mem.Config{})
+	err := s.Update(context.Background(), func(tx store.Tx) error {
+		ctx, cancel := context.WithCancel(context.Background())
+		_, files := Mount(ctx, tx.Files(nil), Config{})
+		f, e := files.OpenFile("f", sys.O_CREAT|sys.O_RDWR, 0o600)
+		if e != 0 {
+			t.Fatal(e)
+		}
+		cancel()
+		if n, e := f.Write([]byte("late")); n != 0 || e == 0 {
+			t.Errorf("wrote %d, %v", n, e)
+		}
+		if n, e := f.Read(make([]byte, 1)); n != 0 || e == 0 {
+			t.Errorf("read %d, %v", n, e)
+		}
+		for name, e := range map[string]sys.Errno{
+			"mkdir": files.Mkdir("d", 0), "rmdir": files.Rmdir("f"), "unlink": files.Unlink("f"),
+			"rename": files.Rename("f", "g"), "symlink": files.Symlink("f", "l"), "truncate": f.Truncate(3),
+			"utimens": files.Utimens("f", 1, 1), "times": f.Utimens(1, 1),
+		} {
+			if e == 0 {
+				t.Errorf("%s did it all the same", name)
+			}
+		}
+		if _, e := files.OpenFile("f", sys.O_RDONLY, 0o600); e == 0 {
+			t.Error("open did it all the same")
+		}
+		// wazero panics unless it can open the preopened directory.
+		if _, e := files.OpenFile(".", sys.O_RDONLY, 0); e != 0 {
+			t.Errorf("the root does not open: %v", e)
+		}
+		if err := files.Err(); err != nil {
+			t.Errorf("taken for a failure of the storage: %v", err)
+		}
+		if e := f.Close(); e != 0 || files.Open() != 0 {
+			t.Errorf("close: %v, %d left", e, files.Open())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// moduleWithoutMemory assembles a command that calls fd_write(1, 0, 1, 0), and traps unless
+// that returns want.
+func moduleWithoutMemory(want byte) []byte {
+	section := func(id byte, body ...byte) []byte { return append([]byte{id, byte(len(body))}, body...) }
+	name := func(s string) []byte { return append([]byte{byte(len(s))}, s...) }
+	wasm := []byte("\x00asm\x01\x00\x00\x00")
+	wasm = append(wasm, section(1, 2,
+		0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f, // (func (param i32 i32 i32 i32) (result i32))
+		0x60, 0, 0)...)
+	imports := append([]byte{1}, name("wasi_snapshot_preview1")...)
+	imports = append(imports, name("fd_write")...)
+	wasm = append(wasm, section(2, append(imports, 0, 0)...)...)
+	wasm = append(wasm, section(3, 1, 1)...)
+	wasm = append(wasm, section(7, append(append([]byte{1}, name("_start")...), 0, 1)...)...)
+	code := []byte{0, 0x41, 1, 0x41, 0, 0x41, 1, 0x41, 0, 0x10, 0, // call fd_write
+		0x41, want, 0x47, 0x04, 0x40, 0x00, 0x0b, 0x0b} // if it is not want, unreachable
+	return append(wasm, section(10, append([]byte{1, byte(len(code))}, code...)...)...)
+}
+
+// wazero's functions dereference the memory that is not there.
+func TestGuestWithoutMemory(t *testing.T) {
+	b := setup(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p, err := b.engine.Compile(ctx, moduleWithoutMemory(byte(eFault)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := b.engine.Run(ctx, p, engine.Call{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A guest without files has none: no directory is preopened.
+func TestGuestWithoutFiles(t *testing.T) {
+	b := setup(t)
+	out, err := b.engine.Run(context.Background(), b.guest, engine.Call{Params: []byte(
+		"\"open\"\t\"r\"\t\"f\"\n" + "\"prestat\"\t\"/\"\t\"1\"\n" + "\"readdir\"\t\"/\"\t\"100\"\t\"0\"\n" +
+			"\"seek\"\t\"stdin\"\t\"0\"\t\"0\"\n" + "\"poll\"\t\"1\"\t\"stdin\"\t\"1\"\t\"/\"\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "8\t\"\"\n" + "8\t\"\"\n" + "8\t\"0:\"\n" + "70\t\"0\"\n" + "0\t\"0:0 1:8\"\n"
+	if string(out.Result) != want {
+		t.Errorf("the guest saw %q; want %q", out.Result, want)
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	bench, err := theBench()
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := mem.New(mem.Config{})
+	b.ReportAllocs()
+	err = s.Update(context.Background(), func(tx store.Tx) error {
+		ctx, files := Mount(context.Background(), tx.Files(nil), Config{})
+		_, err := bench.engine.Run(ctx, bench.guest, engine.Call{Files: files, Args: []string{"stats", strconv.Itoa(b.N)},
+			Limits: engine.Limits{Wall: time.Hour, HostCalls: 1 << 62}})
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
