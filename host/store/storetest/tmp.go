@@ -1,8 +1,0 @@
-package storetest
-
-var (
-	guardCases     []testCase
-	linkCases      []testCase
-	modelCases     []testCase
-	keptModelCases []testCase
-)
