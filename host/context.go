@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -28,6 +29,7 @@ type peerContext struct {
 	circles  atomic.Pointer[peer.Circles]
 	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
 	refusals refusals
+	looked   atomic.Int64 // when a refusal last had the policies read again, Unix ns
 	unwatch  func()
 
 	users int       // guarded by openContexts.mu
@@ -38,6 +40,29 @@ type peerContext struct {
 func (c *peerContext) meet(caller peer.ID) peer.Parties {
 	return c.host.peers.Meet(caller, c.entry.ID, c.circles.Load())
 }
+
+// accept decides by the policies in force. Before it refuses it looks whether
+// they were changed a moment ago: who has just allowed a script, and sends it,
+// should not have to wait for the file to be noticed. A permit that was taken
+// back, on the other hand, is out of force as soon as that is noticed.
+func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code policy.Code) (*policy.Accepted, error) {
+	now := c.host.now()
+	set := c.policies.Current()
+	accepted, err := set.Accept(v, parties, code, now)
+	if err == nil {
+		return accepted, nil
+	}
+	last := c.looked.Load()
+	if now.UnixNano()-last < int64(lookAgain) || !c.looked.CompareAndSwap(last, now.UnixNano()) {
+		return nil, err // a flood of refusals must not read the disk each time
+	}
+	if _ = c.policies.Reload(); c.policies.Current() == set {
+		return nil, err
+	}
+	return c.policies.Current().Accept(v, parties, code, now)
+}
+
+const lookAgain = 50 * time.Millisecond
 
 // problem says what in the owner's files is not in force as it is written.
 func (c *peerContext) problem() error {

@@ -49,7 +49,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if missing == nil {
 		defer found.Release()
 	}
-	accepted, err := target.policies.Current().Accept(verified, parties, codeOf(found), h.now())
+	accepted, err := target.accept(verified, parties, codeOf(found)) // permit or deny, and the grants
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}

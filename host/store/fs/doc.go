@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/overlay"
 )
 
@@ -24,7 +25,7 @@ type Config struct {
 
 // ErrConflict is the error of a commit whose files were changed, by something
 // other than this store, while the transaction ran. Nothing of it was applied.
-var ErrConflict = errors.New("files were changed at the same time")
+var ErrConflict = store.ErrConflict
 
 // ErrLocked is the error of opening a context that is open, here or elsewhere.
 var ErrLocked = errors.New("context is in use by another process")
