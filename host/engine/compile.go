@@ -41,6 +41,8 @@ type Engine struct {
 	base    wazero.ModuleConfig // what the instances of all calls share
 	compile chan struct{}       // a token for each compilation that is running
 
+	maxTypes int // maxGenerationTypes; less in tests
+
 	ctx  context.Context // done when runs are to stop
 	stop context.CancelFunc
 
@@ -68,8 +70,9 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 		hosts:  hosts,
 		// wazero has no way to stop a compilation, so that what is given up on
 		// goes on in the background: at most one for each processor.
-		compile: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		idle:    make(chan struct{}),
+		compile:  make(chan struct{}, runtime.GOMAXPROCS(0)),
+		idle:     make(chan struct{}),
+		maxTypes: maxGenerationTypes,
 		// The defaults of a ModuleConfig are fakes that are made anew, and
 		// seeded, for each instance: 10 µs, and predictable random numbers.
 		base: wazero.NewModuleConfig().
@@ -165,7 +168,7 @@ func (g *generation) close(ctx context.Context) error {
 func (e *Engine) generation(ctx context.Context, types int) (*generation, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.current.types > maxGenerationTypes {
+	if e.current.types > e.maxTypes {
 		next, err := e.newGeneration(ctx) // milliseconds, once in hundreds of modules
 		if err != nil {
 			return nil, err

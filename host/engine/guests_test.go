@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
@@ -26,7 +27,9 @@ func wasi() HostModule {
 
 // shared is what tests without host modules of their own run in: compiling the
 // Go guests is most of what this package's tests cost.
-var shared = sync.OnceValues(func() (*Engine, error) { return New(context.Background(), Config{}, wasi()) })
+var shared = sync.OnceValues(func() (*Engine, error) {
+	return New(context.Background(), Config{MaxCompileTime: 10 * time.Minute}, wasi())
+})
 
 func sharedEngine(t testing.TB) *Engine {
 	t.Helper()
@@ -104,7 +107,7 @@ func buildGo(name string, flags ...string) ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), "./testdata/"+name)...)
+	cmd := exec.Command("go", append(append([]string{"build", "-ldflags=-s -w", "-o", out}, flags...), "./testdata/"+name)...)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build %s: %v\n%s", name, err, b)

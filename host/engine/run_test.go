@@ -29,7 +29,7 @@ func TestCommand(t *testing.T) {
 		t.Errorf("usage %+v", u)
 	}
 	out = ran(t, e, p, Call{Args: []string{"env"}, Name: "guest", Env: map[string]string{"GREETING": " hi"}})
-	if string(out.Result) != "[guest env] hi" {
+	if string(out.Result) != "guest env hi" {
 		t.Errorf("arguments and environment: %q", out.Result)
 	}
 	out = ran(t, e, p, Call{Args: []string{"date"}})
@@ -52,7 +52,7 @@ func TestReactor(t *testing.T) {
 	if out := ran(t, e, p, Call{Entry: "print-it"}); string(out.Log) != "printed\n" || len(out.Result) != 0 {
 		t.Errorf("a reactor's stdout: result %q, log %q", out.Result, out.Log)
 	}
-	if out := ran(t, e, p, Call{Entry: "collect"}); string(out.Result) != "20" {
+	if out := ran(t, e, p, Call{Entry: "collect"}); string(out.Result) != "kept" {
 		t.Errorf("result %q", out.Result)
 	}
 	f := failed(t, e, p, Call{Entry: "absent"}, NoEntry)
