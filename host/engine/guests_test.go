@@ -179,3 +179,14 @@ func module(sections ...[]byte) []byte {
 	}
 	return out
 }
+
+// hostCallLoop is a command that calls "nothing" of "test" n times.
+func hostCallLoop(n int32) []byte {
+	var m abitest.Module
+	f := m.Import("test", "nothing", "", "")
+	m.Memory(1)
+	m.Func("_start", "", "",
+		abitest.I32(n), abitest.Set(0),
+		abitest.Loop, abitest.Call(f), abitest.Get(0), abitest.I32(1), abitest.Sub, abitest.Set(0), abitest.Get(0), abitest.BrIf(0), abitest.End)
+	return m.Bytes()
+}
