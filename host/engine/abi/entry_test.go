@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -51,7 +52,7 @@ func TestCallBytesEchoes(t *testing.T) {
 			m.Bump(1024)
 			posts := m.Global(0)
 			m.Func("run", "ii", "i",
-				I32(16), I32(tc.disc|-256), Store8, // a variant's discriminant is one byte
+				I32(16), I32(tc.disc|-256), Store, // the discriminant is one byte, the rest padding
 				I32(20), Get(0), Store, I32(24), Get(1), Store, I32(16))
 			m.Func("cabi_post_run", "i", "", GlobalGet(posts), Get(0), Add, GlobalSet(posts))
 			m.Func("posted", "", "i", GlobalGet(posts))
@@ -231,6 +232,36 @@ func TestCallBytesResultIsACopy(t *testing.T) {
 	if err != nil || !bytes.Equal(result, []byte("keep")) {
 		t.Errorf("result = %q, %v after cabi_post overwrote it", result, err)
 	}
+}
+
+// Any memory, any pointers: CallBytes returns a value that lies in the memory,
+// or an error.
+func FuzzCallBytes(f *testing.F) {
+	var m Module
+	m.Memory(1)
+	ret, ptr := m.Global(0), m.Global(0)
+	m.Func("cabi_realloc", "iiii", "i", GlobalGet(ptr))
+	m.Func("run", "ii", "i", GlobalGet(ret))
+	m.Func("set", "ii", "", Get(0), GlobalSet(ret), Get(1), GlobalSet(ptr))
+	mod := instantiate(f, m.Bytes())
+	f.Add(uint32(0), uint32(64), []byte("params"), []byte("\x00\x00\x00\x00\x40\x00\x00\x00\x06\x00\x00\x00"))
+	f.Add(uint32(4), uint32(0xffff), []byte("p"), []byte("....\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00"))
+	f.Fuzz(func(t *testing.T, ret, ptr uint32, params, mem []byte) {
+		mod.Memory().Write(0, mem[:min(len(mem), 65536)])
+		if _, err := mod.ExportedFunction("set").Call(t.Context(), uint64(ret), uint64(ptr)); err != nil {
+			t.Fatal(err)
+		}
+		result, text, isErr, err := abi.CallBytes(t.Context(), mod, "run", params, abi.Options{MaxResult: 40_000})
+		var v *abi.Violation
+		var over *abi.OverLimit
+		switch {
+		case errors.As(err, &v), errors.As(err, &over) && over.Size <= 65536:
+		case err != nil:
+			t.Errorf("neither a result nor a violation: %v", err)
+		case len(result) > 40_000, isErr && result != nil, !isErr && text != "", !utf8.ValidString(text):
+			t.Errorf("%d bytes, text %q, isErr %v", len(result), text, isErr)
+		}
+	})
 }
 
 func TestIsEntryName(t *testing.T) {

@@ -91,13 +91,11 @@ func (t *Table) remove(i uint32, k *Kind) error {
 
 // close drops what is left, in the order of the indices.
 func (t *Table) close() {
-	for i := range t.entries {
-		if h := t.entries[i]; h.kind != nil {
-			t.entries[i] = handle{}
-			if h.kind.drop != nil {
-				h.kind.drop(h.value)
-			}
+	entries := t.entries
+	*t = Table{}
+	for _, h := range entries {
+		if h.kind != nil && h.kind.drop != nil {
+			h.kind.drop(h.value)
 		}
 	}
-	*t = Table{}
 }
