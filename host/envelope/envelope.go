@@ -153,11 +153,10 @@ func SealScript(s script.Script, key *peer.Key) (sealed []byte, id script.ID, er
 	if err != nil {
 		return nil, script.ID{}, fmt.Errorf("seal script: %w", err)
 	}
-	sealed = seal(scriptType, payload, key)
-	if len(sealed) > script.MaxSealed {
-		return nil, script.ID{}, fail(TooLarge, "seal script: it is %d bytes long, at most %d are taken: name a module instead of carrying it, or send less", len(sealed), script.MaxSealed)
+	if len(payload) > script.MaxSealed-overhead {
+		return nil, script.ID{}, fail(TooLarge, "seal script: it is %d bytes long, at most %d are taken: name a module instead of carrying it, or send less", len(payload), script.MaxSealed-overhead)
 	}
-	return sealed, script.IDOf(payload), nil
+	return seal(scriptType, payload, key), script.IDOf(payload), nil
 }
 
 // SealReceipt signs r with the key of the host that it names. See

@@ -20,6 +20,9 @@ const (
 	answerType   = "application/vnd.circles.answer.v1+protobuf"
 )
 
+// overhead is how many bytes an envelope adds to its payload, at most.
+const overhead = 256
+
 // parts are the fields of circles.v1.Envelope, in the order of their numbers,
 // 1 to 4. They point into the sealed bytes.
 type parts struct {

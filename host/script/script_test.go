@@ -372,7 +372,7 @@ func TestScriptBounds(t *testing.T) {
 // message.
 func TestDecodeManyEmptyItemsCostsNothing(t *testing.T) {
 	items := func(num protowire.Number) []byte {
-		return bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), nil), 4<<20)
+		return bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), nil), 512<<10)
 	}
 	listing := protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), items(1))
 	for _, test := range []struct {
