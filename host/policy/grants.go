@@ -28,8 +28,9 @@ type Grants struct {
 	answers  map[script.Grant]*DeniedError // nil: allowed
 }
 
-// maxAnswers bounds what Grants remember: a script chooses the paths.
-const maxAnswers = 1024
+// maxAnswers bounds what Grants remember: a script chooses the paths, and each
+// may be script.MaxPath long.
+const maxAnswers = 512
 
 // DeniedError is the answer to a script that tried what it may not do.
 type DeniedError struct {

@@ -34,7 +34,7 @@ import (
 
 // Code is what a policy may know of the code that asks to run.
 type Code struct {
-	Found   bool // false: the target has no such module; the rest is zero
+	Found   bool // false: the target has no such module; what is not known is zero
 	Digest  script.Digest
 	Name    string // within its layer; "" for carried code
 	Layer   string // "peer", "host" or "carried"

@@ -75,6 +75,8 @@ func TestSubmit(t *testing.T) {
 			@id("f") forbid(principal, action, resource) when { context.params + 9223372036854775807 > 0 };`, from(alice), "policy f could not be evaluated, and may forbid it"},
 		{"so does a permit that fails", `@id("p") permit(principal, action, resource);
 			@id("q") permit(principal, action, resource) when { context.params * 9223372036854775807 > 0 };`, from(alice), "policy q could not be evaluated, and may forbid it"},
+		{"a forbid beside one that fails is named", `@id("f") forbid(principal, action, resource);
+			@id("q") permit(principal, action, resource) when { context.params * 9223372036854775807 > 0 };`, from(alice), "policy f forbids it"},
 		{"a policy that fails for others does not", `@id("p") permit(principal, action, resource);
 			@id("f") forbid(principal == Peer::"mallory", action, resource) when { context.params + 9223372036854775807 > 0 };`, from(alice), "policy p permits it"},
 
@@ -93,6 +95,8 @@ func TestSubmit(t *testing.T) {
 		{"module by name", `@id("p") permit(principal, action, resource) when { context.module.name == "guestbook" };`, from(alice), "policy p permits it"},
 		{"another module", `permit(principal, action, resource) when { context.module.name == "calendar" };`, from(alice), "no policy permits it"},
 		{"module by digest", `@id("p") permit(principal, action, resource) when { context.module.digest == "sha256:01` + strings.Repeat("00", 31) + `" };`, from(alice), "policy p permits it"},
+		{"by the digest that the script names, elsewhere", `@id("p") permit(principal, action, resource) when { context.module.digest like "sha256:01*" };`,
+			change(func(r *Request) { r.Code = Code{Digest: guestbook.Digest} }), "policy p permits it"},
 		{"another digest", `permit(principal, action, resource) when { context.module.digest == "sha256:02` + strings.Repeat("00", 31) + `" };`, from(alice), "no policy permits it"},
 		{"module by layer", `@id("p") permit(principal, action, resource) when { context.module.layer == "peer" };`, from(alice), "policy p permits it"},
 		{"no carried code", `permit(principal, action, resource); @id("f") forbid(principal, action, resource) when { context.module.layer == "carried" };`,
@@ -120,6 +124,9 @@ func TestSubmit(t *testing.T) {
 			v := parse(t, tt.policy).Submit(tt.request)
 			if v.String() != tt.want {
 				t.Errorf("%s, want %s", v, tt.want)
+			}
+			if strings.HasPrefix(tt.want, "policy ") && (len(v.Policies) != 1 || v.Policies[0] != strings.Fields(tt.want)[1]) {
+				t.Errorf("decided by %v", v.Policies)
 			}
 			if v.Permitted != (strings.HasSuffix(tt.want, "permits it") && !strings.HasPrefix(tt.want, "no ")) {
 				t.Errorf("permitted: %v", v.Permitted)
@@ -187,6 +194,15 @@ func TestRefusalIsTheSameWithoutTheModule(t *testing.T) {
 	e := &RefusedError{Request: r, Verdict: parse(t, "//").Submit(r)}
 	if strings.Contains(e.Error(), "guestbook") || !strings.Contains(e.Error(), "no policy of bob permits it") {
 		t.Error(e)
+	}
+}
+
+// Who sends to himself is caller and target, and is asked about as the caller.
+func TestSubmitToOneself(t *testing.T) {
+	me := peer.Peer{ID: bob.ID, Name: "bob", Circles: []string{"me"}}
+	r := from(me)
+	if v := parse(t, `@id("p") permit(principal in Circle::"me", action, resource);`).Submit(r); !v.Permitted {
+		t.Error(v)
 	}
 }
 

@@ -58,10 +58,10 @@ type Request struct {
 type Verdict struct {
 	Permitted bool
 	// Policies are the ids of those that decided, sorted: the permits of what is
-	// permitted; else the forbids, if any.
+	// permitted; else the forbids; else those that failed, if any.
 	Policies []string
 	// Failed are policies whose evaluation failed. What they would have said is
-	// unknown, so nothing is permitted.
+	// unknown, so nothing is permitted. The messages are for the owner.
 	Failed []Failure
 	// Problem is why there are no policies to ask.
 	Problem error
@@ -81,12 +81,8 @@ func (v Verdict) of(owner string) string {
 	switch {
 	case v.Problem != nil:
 		return "the policies" + owner + " have a mistake in them, and permit nothing until it is mended"
-	case len(v.Failed) > 0:
-		ids := make([]string, len(v.Failed))
-		for i, f := range v.Failed {
-			ids[i] = f.Policy
-		}
-		return named(ids) + owner + " could not be evaluated, and may forbid it"
+	case len(v.Failed) > 0 && slices.Equal(v.Policies, v.failed()):
+		return named(v.Policies) + owner + " could not be evaluated, and may forbid it"
 	case v.Permitted && len(v.Policies) == 1:
 		return named(v.Policies) + owner + " permits it"
 	case v.Permitted:
@@ -97,6 +93,15 @@ func (v Verdict) of(owner string) string {
 		return named(v.Policies) + owner + " forbid it"
 	}
 	return "no policy" + owner + " permits it"
+}
+
+// failed are the ids of the policies that failed, sorted.
+func (v Verdict) failed() []string {
+	ids := make([]string, len(v.Failed))
+	for i, f := range v.Failed {
+		ids[i] = f.Policy
+	}
+	return ids
 }
 
 func named(ids []string) string {
@@ -166,8 +171,8 @@ func (q *question) ask(action script.Action, resource types.EntityUID) Verdict {
 	// Cedar skips a policy that fails: a permit beside a failed forbid is
 	// "allow", with an error in the diagnostic.
 	v.Permitted = decision == cedar.Allow && len(v.Failed) == 0
-	if decision == cedar.Allow && !v.Permitted {
-		v.Policies = nil // these permits did not decide
+	if forbidden := decision == cedar.Deny && len(v.Policies) > 0; len(v.Failed) > 0 && !forbidden {
+		v.Policies = v.failed()
 	}
 	return v
 }
@@ -178,7 +183,7 @@ func (r Request) context(lent bool) types.Record {
 		imports[i] = types.String(name)
 	}
 	digest := types.String("")
-	if r.Code.Found {
+	if r.Code.Digest != (script.Digest{}) {
 		digest = types.String(digestText(r.Code.Digest))
 	}
 	return types.NewRecord(types.RecordMap{
