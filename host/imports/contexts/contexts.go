@@ -12,6 +12,7 @@ package contexts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 
@@ -29,7 +30,8 @@ const (
 	maxMessage = 4 << 10  // bytes of an error's message
 )
 
-// State is what a call's state (engine.Call.State) has to offer.
+// State is what a call's state (engine.Call.State) has to offer. Either may be
+// nil, in a run outside of any context: a guest that asks for it is trapped.
 type State interface {
 	Caller() Context
 	Target() Context
@@ -81,10 +83,10 @@ func Functions() []abi.Func {
 	self := abi.Borrow(kind)
 	return []abi.Func{
 		{Name: "caller", Result: abi.Own(kind), Do: func(c *abi.Call) {
-			c.Result().Own(state(c.Context()).Caller())
+			lowerContext(c, state(c.Context()).Caller())
 		}},
 		{Name: "target", Result: abi.Own(kind), Do: func(c *abi.Call) {
-			c.Result().Own(state(c.Context()).Target())
+			lowerContext(c, state(c.Context()).Target())
 		}},
 		abi.Drop(kind),
 
@@ -180,6 +182,13 @@ func Functions() []abi.Func {
 			Do:     act(Context.Remove),
 		},
 	}
+}
+
+func lowerContext(c *abi.Call, x Context) {
+	if x == nil {
+		panic(errors.New("call circles:host/contexts: this run has no such context; send the module as a script from one peer to another"))
+	}
+	c.Result().Own(x)
 }
 
 // act is a method of a path alone.
@@ -292,7 +301,7 @@ func lowerKind(k Kind) uint32 { return uint32(min(k, Other)) }
 func state(ctx context.Context) State {
 	s, ok := engine.CallState(ctx).(State)
 	if !ok {
-		panic(fmt.Errorf("call circles:host/contexts: this run has no contexts (its state is %T)", engine.CallState(ctx)))
+		panic(errors.New("call circles:host/contexts: this run has no contexts; send the module as a script from one peer to another"))
 	}
 	return s
 }

@@ -502,6 +502,11 @@ func TestStateWithoutContexts(t *testing.T) {
 			t.Errorf("state %v: %v", state, err)
 		}
 	}
+	_, err := run(t, p, "read", "", peers{})
+	var f *engine.Failure
+	if !errors.As(err, &f) || f.Kind != engine.Trapped || !strings.Contains(f.Detail, "no such context") {
+		t.Errorf("run without a target: %v", err)
+	}
 }
 
 // A run that ends while a context works on it ends as what it is, and the guest
