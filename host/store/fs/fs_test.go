@@ -3,6 +3,7 @@
 package fs
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,6 +14,17 @@ import (
 // config is a fresh context on disk.
 func config(t testing.TB) Config {
 	dir := t.TempDir()
+	return Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")}
+}
+
+// memoryConfig is one where fsync costs nothing, for tests that commit by the
+// hundred. What they test does not depend on the file system.
+func memoryConfig(t testing.TB) Config {
+	dir, err := os.MkdirTemp("/dev/shm", "circles-test-")
+	if err != nil {
+		return config(t)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")}
 }
 

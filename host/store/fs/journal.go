@@ -94,8 +94,14 @@ func (r *record) append(b []byte) []byte {
 		str(string(enc))
 	}
 	binary.BigEndian.PutUint64(b[start+8:], uint64(len(b)-body))
-	binary.BigEndian.PutUint32(b[start+16:], crc32.Checksum(b[body:], castagnoli))
+	binary.BigEndian.PutUint32(b[start+16:], journalSum(b[start+8:start+16], b[body:]))
 	return b
+}
+
+// journalSum covers the length too: without it a head of zeros would be that of
+// an empty record.
+func journalSum(length, body []byte) uint32 {
+	return crc32.Update(crc32.Checksum(length, castagnoli), castagnoli, body)
 }
 
 var errRecord = errors.New("malformed journal record")
@@ -257,7 +263,7 @@ func (j *journal) read() (*record, error) {
 	if _, err := j.f.ReadAt(body, int64(journalHead)); err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
-	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(head[16:]) {
+	if journalSum(head[8:16], body) != binary.BigEndian.Uint32(head[16:]) {
 		return nil, nil
 	}
 	r, err := decodeRecord(body)

@@ -292,7 +292,7 @@ func (b *backend) apply(s overlay.Step, slots []*node) error {
 	case overlay.StepPut:
 		n := b.node(store.KindFile)
 		n.content = s.File.(*content)
-		clear(n.content.owned) // shared from now on
+		n.content.owned = nil // never written again, only copied
 		n.attr.Size, n.attr.Atime, n.attr.Mtime = s.Size, s.Atime, s.Mtime
 		d.children[name] = n
 		changed()

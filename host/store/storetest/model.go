@@ -199,6 +199,7 @@ func (r *randomRun) tx() {
 			r.op(fs)
 			if r.rnd.IntN(8) == 0 {
 				r.same(fs, r.m.dump(), fs.dump())
+				r.checkChanges(fs, before)
 			}
 		}
 		r.same(fs, r.m.dump(), fs.dump())

@@ -1,0 +1,329 @@
+//go:build linux || darwin || freebsd
+
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/overlay"
+)
+
+// plug stops a commit at its nth step for good: the goroutine that it runs on
+// never goes on, so nothing is cleaned up, just as when the process dies.
+type plug struct {
+	at      int // 0: never
+	n       int
+	steps   []string
+	stopped chan struct{}
+}
+
+func (p *plug) step(name string) error {
+	p.n++
+	p.steps = append(p.steps, name)
+	if p.n == p.at {
+		close(p.stopped)
+		select {}
+	}
+	return nil
+}
+
+// crash runs f on the context and pulls the plug at step at. It reports whether
+// f came that far.
+func crash(t *testing.T, c Config, at int, f func(s store.Store)) (steps []string, stopped bool) {
+	t.Helper()
+	p := &plug{at: at, stopped: make(chan struct{})}
+	var b *backend
+	done := make(chan struct{})
+	opened := make(chan struct{})
+	go func() {
+		defer close(done)
+		var err error
+		// Opening may be what crashes: it recovers.
+		if b, err = open(c, func(step string) error {
+			return p.step(step)
+		}); err != nil {
+			t.Errorf("open: %v", err)
+			return
+		}
+		close(opened)
+		s := overlay.New(b, overlay.Config{})
+		f(s)
+		s.Close()
+	}()
+	select {
+	case <-done:
+		return p.steps, false
+	case <-p.stopped:
+		select {
+		case <-opened:
+			b.lock.Close() // as the kernel does for the dead
+		default:
+			t.Fatal("stopped while opening: use crashRecovery")
+		}
+		return p.steps, true
+	}
+}
+
+// crashRecovery opens the context and pulls the plug at step at of recovery.
+func crashRecovery(t *testing.T, c Config, at int) (stopped bool) {
+	t.Helper()
+	b, err := open(c, func() func(string) error {
+		n := 0
+		return func(string) error {
+			if n++; n == at {
+				return errPlug
+			}
+			return nil
+		}
+	}())
+	switch {
+	case errors.Is(err, errPlug):
+		return true
+	case err != nil:
+		t.Fatalf("open: %v", err)
+	}
+	b.Close()
+	return false
+}
+
+var errPlug = errors.New("plug pulled")
+
+// everything is all that a context holds, as a string.
+func everything(t *testing.T, c Config) string {
+	t.Helper()
+	s, err := Open(c)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	defer s.Close()
+	var b strings.Builder
+	if err := s.View(context.Background(), func(tx store.Tx) error {
+		b.WriteString(tree(t, tx.Files(nil), ""))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var prev [32]byte
+	for e, err := range s.Log(context.Background(), 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Prev != prev {
+			t.Fatalf("entry %d breaks the chain", e.Seq)
+		}
+		prev = e.Hash()
+		fmt.Fprintf(&b, "entry %d %x %s\n", e.Seq, e.Key[:2], e.Data)
+	}
+	left, err := os.ReadDir(filepath.Join(c.Tx, "stage"))
+	if err != nil || len(left) > 0 {
+		t.Fatalf("left in staging: %v, %v", left, err)
+	}
+	return b.String()
+}
+
+func tree(t *testing.T, fs store.FS, dir string) string {
+	t.Helper()
+	h, err := fs.Open(dir+"/", store.FlagRead|store.FlagDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.ReadDir(0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range list {
+		p := dir + "/" + e.Name
+		switch e.Kind {
+		case store.KindDir:
+			fmt.Fprintf(&b, "%s/\n%s", p, tree(t, fs, p))
+		case store.KindLink:
+			target, _ := fs.Readlink(p)
+			fmt.Fprintf(&b, "%s -> %s\n", p, target)
+		default:
+			f, err := fs.Open(p, store.FlagRead)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&b, "%s = %.20q %d\n", p, data, len(data))
+		}
+	}
+	return b.String()
+}
+
+func write(fs store.FS, path, content string) error {
+	f, err := fs.Open(path, store.FlagWrite|store.FlagCreate|store.FlagTruncate)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt([]byte(content), 0)
+	return err
+}
+
+// must collects the first error of a sequence.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func seed(tx store.Tx) error {
+	fs := tx.Files(nil)
+	return first(
+		fs.Mkdir("d"), fs.Mkdir("d/sub"), fs.Mkdir("gone"), fs.Mkdir("gone/too"),
+		write(fs, "a", "A"), write(fs, "b", "B"), write(fs, "d/f", "in d"), write(fs, "d/sub/g", "in sub"),
+		write(fs, "gone/x", "x"), write(fs, "kind", "file"), write(fs, "edit", "before"), fs.Symlink("a", "l"),
+		tx.Append(store.Key{1}, []byte("seed")),
+	)
+}
+
+var commits = map[string]func(tx store.Tx) error{
+	"files": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(write(fs, "a", "new A"), write(fs, "made", "x"), write(fs, "d/sub/g", strings.Repeat("long", 50_000)), fs.Unlink("b"),
+			tx.Append(store.Key{2}, []byte("two")), tx.Append(store.Key{3}, []byte("three")))
+	},
+	"no entries": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(write(fs, "a", "new A"), fs.Mkdir("m"))
+	},
+	"swap": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(fs.Rename("a", "t"), fs.Rename("b", "a"), fs.Rename("t", "b"), fs.Rename("d", "e"), fs.Rename("gone", "d"), fs.Rename("e", "gone"),
+			tx.Append(store.Key{2}, nil))
+	},
+	"same name in a new directory": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(fs.Rename("d", "e"), fs.Mkdir("d"), fs.Rename("e/f", "d/f"), fs.Rename("e/sub", "d/sub"), fs.Rmdir("e"), write(fs, "d/sub/new", "n"))
+	},
+	"inside out": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(fs.Rename("d/sub", "s"), fs.Rename("d", "s/d"), fs.Rename("s", "d"), write(fs, "d/d/f", "rewritten"), write(fs, "d/g", "too"))
+	},
+	"kinds": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(fs.Unlink("kind"), fs.Mkdir("kind"), write(fs, "kind/f", "x"), fs.Unlink("l"), write(fs, "l", "a file"),
+			fs.Unlink("a"), fs.Symlink("kind/f", "a"), fs.Unlink("gone/x"), fs.Rmdir("gone/too"), fs.Rmdir("gone"), fs.Symlink("d", "gone"))
+	},
+	"moved and edited": func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		return first(write(fs, "d/f", "edited"), fs.Rename("d", "m"), fs.Rename("m/f", "edit"), fs.Rename("b", "m/f"), fs.Unlink("m/sub/g"),
+			tx.Append(store.Key{2}, []byte("moved")))
+	},
+}
+
+// TestCrash pulls the plug at every step of every kind of commit, and at every
+// step of the recovery from that: what is found is the old state or the new one,
+// and once it was the new one it stays so.
+func TestCrash(t *testing.T) {
+	for name, commit := range commits {
+		t.Run(name, func(t *testing.T) {
+			// What the two states are, and how many steps lie between.
+			c := config(t)
+			apply := func(f func(store.Tx) error) func(store.Store) {
+				return func(s store.Store) {
+					if err := s.Update(context.Background(), f); err != nil {
+						t.Errorf("update: %v", err)
+					}
+				}
+			}
+			crash(t, c, 0, apply(seed))
+			before := everything(t, c)
+			steps, _ := crash(t, c, 0, apply(commit))
+			after := everything(t, c)
+			if before == after {
+				t.Fatal("the commit does nothing")
+			}
+			decided := slices.Index(steps, "decided") + 1
+			if decided == 0 || steps[len(steps)-1] != "dropped" {
+				t.Fatalf("steps: %q", steps)
+			}
+			for at := 1; at <= len(steps); at++ {
+				want := before
+				if at >= decided {
+					want = after
+				}
+				// Recovery crashes at its first, second, … step, until it has
+				// fewer; for a few steps only, or it takes long.
+				again := at%5 == 0 || at == decided
+				for recovery := 0; recovery == 0 || again; recovery++ {
+					c := memoryConfig(t)
+					if at%4 == 0 && recovery == 0 {
+						c = config(t) // a file system that uses inode numbers again
+					}
+					crash(t, c, 0, apply(seed))
+					if _, stopped := crash(t, c, at, apply(commit)); !stopped {
+						t.Fatalf("step %d was not reached", at)
+					}
+					stopped := recovery > 0 && crashRecovery(t, c, recovery)
+					if got := everything(t, c); got != want {
+						t.Fatalf("after a crash at step %d (%s) and one at step %d of recovery there is\n%s\nwant\n%s", at, steps[at-1], recovery, got, want)
+					}
+					if recovery > 0 && !stopped {
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestTornJournal: a record of which any part is missing or changed was never
+// decided.
+func TestTornJournal(t *testing.T) {
+	c := memoryConfig(t)
+	run := func(f func(store.Tx) error) func(store.Store) {
+		return func(s store.Store) { s.Update(context.Background(), f) }
+	}
+	crash(t, c, 0, run(seed))
+	before := everything(t, c)
+	probe := config(t)
+	crash(t, probe, 0, run(seed))
+	steps, _ := crash(t, probe, 0, run(commits["files"]))
+	if _, stopped := crash(t, c, slices.Index(steps, "decided")+1, run(commits["files"])); !stopped {
+		t.Fatal("not reached")
+	}
+	journal := filepath.Join(c.Tx, "journal")
+	whole, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var torn [][]byte
+	for cut := 0; cut < len(whole); cut += 1 + cut/20 {
+		torn = append(torn, whole[:cut], append(slices.Clone(whole[:cut]), make([]byte, len(whole)-cut)...))
+	}
+	for i := 0; i < len(whole); i += 1 + i/20 {
+		flipped := slices.Clone(whole)
+		flipped[i] ^= 0x10
+		torn = append(torn, flipped)
+	}
+	for i, b := range torn {
+		if bytes.Equal(b, whole) {
+			continue
+		}
+		if err := os.WriteFile(journal, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := everything(t, c); got != before {
+			t.Fatalf("torn record %d was applied:\n%s", i, got)
+		}
+	}
+}
