@@ -457,9 +457,12 @@ func TestStopGivesUpItsWatches(t *testing.T) {
 
 func TestClosedWatcherIsInert(t *testing.T) {
 	w := New(quick)
+	n := w.notify
+	stop := w.Dir(t.TempDir(), func() { t.Error("called") })
 	w.Close()
+	stop()
 	w.Dir(t.TempDir(), func() { t.Error("called") })()
-	if !errors.Is(w.notify.Add(t.TempDir()), fsnotify.ErrClosed) {
+	if !errors.Is(n.Add(t.TempDir()), fsnotify.ErrClosed) {
 		t.Error("the notification was not closed")
 	}
 }
