@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,8 +60,16 @@ type Host struct {
 	runtime wazero.Runtime
 }
 
-// cache lets the guests of one process share compiled code.
-var cache = wazero.NewCompilationCache()
+// compiled lets guests share compiled code, with those of later test runs too:
+// compiling a guest in Go takes a second, and ten with the race detector.
+var compiled = sync.OnceValue(func() wazero.CompilationCache {
+	if dir, err := os.UserCacheDir(); err == nil {
+		if cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(dir, "circles-sdktest")); err == nil {
+			return cache
+		}
+	}
+	return wazero.NewCompilationCache()
+})
 
 // New makes a host whose caller is alice and whose target is bob, each with an
 // empty folder.
@@ -70,7 +79,7 @@ func New(t testing.TB) *Host {
 	h := &Host{
 		Caller:  Party{ID: "did:key:z6MkAlice", Name: "alice", Dir: t.TempDir()},
 		Target:  Party{ID: "did:key:z6MkBob", Name: "bob", Dir: t.TempDir()},
-		runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache)),
+		runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(compiled())),
 	}
 	t.Cleanup(func() { h.runtime.Close(ctx) })
 	return h
@@ -155,7 +164,7 @@ func (h *Host) instantiate(t testing.TB, wasm []byte, o Options) *Guest {
 	g := &Guest{host: h, handles: map[uint32]string{}}
 	g.ctx = context.WithValue(context.Background(), guestKey{}, g)
 	ctx := g.ctx
-	compiled, err := h.runtime.CompileModule(ctx, wasm)
+	code, err := h.runtime.CompileModule(ctx, wasm)
 	if err != nil {
 		t.Fatalf("compile: %v", err)
 	}
@@ -175,7 +184,7 @@ func (h *Host) instantiate(t testing.TB, wasm []byte, o Options) *Guest {
 		WithStdin(strings.NewReader(o.Stdin)).WithStdout(&g.Stdout).WithStderr(&g.Stderr).
 		WithRandSource(rand.Reader).WithSysWalltime().WithNanotime(tick, 1).
 		WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(sysfs.DirFS(h.Target.Dir), "/"))
-	g.Module, err = h.runtime.InstantiateModule(ctx, compiled, config)
+	g.Module, err = h.runtime.InstantiateModule(ctx, code, config)
 	if err != nil {
 		t.Fatalf("instantiate: %v", err)
 	}
