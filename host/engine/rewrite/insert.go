@@ -24,10 +24,16 @@ type metering struct {
 	slots   int // opened so far
 	writing bool
 	out     []byte
-	copied  int    // how much of the body has been written or left out
-	depth   uint32 // of labels in the output
+	copied  int // how much of the body has been written or left out
+
+	// The innermost loop, while no other loop has been met in it: its number,
+	// or -1.
+	inner  int
+	loopID int
 
 	// What the first time through found.
+	uses                  []use      // by local
+	carry                 [][]uint32 // by loop: the locals to carry over its slow path, see carried
 	loops, calls, lengths bool
 
 	local    uint32 // holds the counter if the function has loops
@@ -45,13 +51,13 @@ type frame struct {
 	dead    bool // starts in dead code
 	// entry is the slot from before it; after a frame that is only left through
 	// its end, counting goes on there.
-	entry int
+	entry     int
+	then, els int // slots of the arms of an if
 	// outer is the outermost frame that a branch in this one goes to; or this
 	// frame's own index, or more.
 	outer   int
 	reached bool // its end is branched to, or it is an if whose first arm goes on to its end
-	out     uint32
-	wrapped bool // loop: has the three labels around it that its slow path needs
+	id      int  // loop without parameters: its number; or -1
 }
 
 // function returns the metered body of the module's own function fn.
@@ -60,7 +66,7 @@ func (c *metering) function(fn int) ([]byte, error) {
 	body := m.wasm[s.from:s.to]
 
 	c.loops, c.calls, c.lengths = false, false, false
-	c.costs = c.costs[:0]
+	c.costs, c.carry, c.uses = c.costs[:0], c.carry[:0], c.uses[:0]
 	c.writing = false
 	if err := c.walk(fn, s); err != nil {
 		return nil, err
@@ -102,9 +108,8 @@ func (c *metering) walk(fn int, s span) error {
 	w.open(fn, s)
 	c.copied = w.code
 	c.frames = append(c.frames[:0], frame{outer: 0, entry: dead})
-	c.slots = 0
-	c.depth = 0
-	c.open(slotFunction)
+	c.slots, c.loopID, c.inner = 0, 0, -1
+	c.enter()
 	var in instr
 	for w.next(&in) {
 		c.step(&in)
@@ -132,14 +137,13 @@ func (c *metering) step(in *instr) {
 	}
 	switch in.op {
 	case opBlock:
-		c.depth++
-		c.frames = append(c.frames, frame{op: opBlock, entry: c.slot, dead: c.slot == dead, outer: top + 1, out: c.depth})
+		c.frames = append(c.frames, frame{op: opBlock, entry: c.slot, dead: c.slot == dead, outer: top + 1})
 	case opIf:
-		c.depth++
-		c.frames = append(c.frames, frame{op: opIf, entry: c.slot, dead: c.slot == dead, outer: top + 1, out: c.depth})
+		c.frames = append(c.frames, frame{op: opIf, entry: c.slot, dead: c.slot == dead, outer: top + 1})
 		if c.slot != dead {
 			c.flush(in.end)
 			c.open(slotArm)
+			c.frames[top+1].then = c.slot
 		}
 	case opLoop:
 		c.loop(in)
@@ -154,16 +158,15 @@ func (c *metering) step(in *instr) {
 		if !f.dead {
 			c.flush(in.end)
 			c.open(slotArm)
+			f.els = c.slot
 		}
 	case opEnd:
 		c.end(in)
 	case opBr:
 		c.branch(in.index)
-		c.relabel(in, in.index)
 		c.slot = dead
 	case opBrIf:
 		c.branch(in.index)
-		c.relabel(in, in.index)
 		if c.slot != dead {
 			c.flush(in.end)
 			c.open(slotAfter)
@@ -172,7 +175,6 @@ func (c *metering) step(in *instr) {
 		for _, l := range in.labels {
 			c.branch(l)
 		}
-		c.relabelTable(in)
 		c.slot = dead
 	case opReturn:
 		c.branch(uint32(top))
@@ -188,9 +190,12 @@ func (c *metering) step(in *instr) {
 		c.afterCall(in)
 	case opCallIndirect, opReturnCallIndirect:
 		c.afterCall(in)
+	case opLocalGet, opLocalSet, opLocalTee:
+		c.use(in)
 	case opMemoryGrow, opMisc:
 		if l, ok := lengthOf(in); ok && c.slot != dead {
 			c.lengths = true
+			c.inner = -1
 			c.length(in, l)
 		}
 	}
@@ -207,6 +212,7 @@ func (c *metering) afterCall(in *instr) {
 		c.slot = dead
 	case opCall, opCallIndirect:
 		c.calls = true
+		c.inner = -1
 		if c.writing && c.hasLocal {
 			c.flush(in.end)
 			c.getGlobal()
@@ -244,12 +250,15 @@ func (c *metering) end(in *instr) {
 	if top == 0 {
 		return
 	}
-	if f.op == opLoop {
-		c.endLoop(in, &f)
+	if f.op == opIf && f.hasElse && !f.dead && !c.writing {
+		// One arm runs or the other: what both cost is charged before them.
+		least := min(c.costs[f.then], c.costs[f.els])
+		c.costs[f.entry] += least
+		c.costs[f.then] -= least
+		c.costs[f.els] -= least
 	}
-	c.depth = f.out - 1
-	if f.wrapped {
-		c.depth -= 3
+	if f.op == opLoop {
+		c.endLoop(&f)
 	}
 	// A branch to a frame around the parent leaves the parent too.
 	if parent := &c.frames[top-1]; f.outer < parent.outer {
@@ -290,14 +299,7 @@ func (c *metering) open(kind int) {
 		c.costs = append(c.costs, 0)
 		return
 	}
-	if kind == slotFunction && c.hasLocal {
-		c.getGlobal()
-		c.setLocal()
-	}
 	c.charge(c.costs[c.slot])
-	if kind == slotFunction && c.calls {
-		c.check()
-	}
 }
 
 // charge takes k from the counter.
@@ -348,95 +350,67 @@ func (c *metering) setCounter() {
 	c.out = appendU32(append(c.out, opGlobalSet), c.fuel)
 }
 
-// loop opens a loop. The counter is checked before the turn is charged. The call
-// for more lies outside the loop, because a call inside makes the compiler give
-// up registers across it even where it is never reached:
-//
-//	block bt
-//	  loop bt
-//	    block
-//	      loop bt            ;; the guest's
-//	        counter < 0
-//	        br_if 1
-//	        …
-//	      end
-//	      br 2
-//	    end
-//	    call more
-//	    br 0
-//	  end
-//	end
+// loop opens a loop. The counter is checked before the turn is charged, so that
+// the way back from asking can be the way that every turn takes, see ask.
 func (c *metering) loop(in *instr) {
-	f := frame{op: opLoop, entry: c.slot, dead: c.slot == dead, outer: len(c.frames)}
+	f := frame{op: opLoop, entry: c.slot, dead: c.slot == dead, outer: len(c.frames), id: -1}
+	c.inner = -1
 	switch {
 	case f.dead:
-		c.depth++
 	case in.block < 0 && len(c.m.types[in.index].params) > 0:
-		// Its parameters are on the stack and cannot be brought back: ask in place.
+		// A branch back would need the parameters, which may be gone: ask in place.
 		c.loops = true
-		c.depth++
+		c.flush(in.end)
 		if c.writing {
-			c.flush(in.end)
 			c.check()
 		}
 	default:
 		c.loops = true
-		c.depth += 4
-		f.wrapped = true
+		f.id = c.loopID
+		c.inner = f.id
+		c.loopID++
+		c.flush(in.end)
 		if c.writing {
-			c.flush(in.at)
-			bt := c.w.r.b[in.at+1 : in.end]
-			c.out = append(append(c.out, opBlock), bt...)
-			c.out = append(append(c.out, opLoop), bt...)
-			c.out = append(c.out, opBlock, typeEmpty)
-			c.out = append(append(c.out, opLoop), bt...)
-			c.copied = in.end
-			c.getCounter()
-			c.out = append(c.out, opI64Const, 0, opI64LtS, opBrIf, 1)
+			c.ask(c.carry[f.id])
+		} else {
+			c.carry = append(c.carry, nil)
 		}
 	}
-	f.out = c.depth
 	c.frames = append(c.frames, f)
 	if !f.dead {
-		c.flush(in.end)
 		c.open(slotTurn)
 	}
 }
 
-func (c *metering) endLoop(in *instr, f *frame) {
-	if !f.wrapped || !c.writing {
-		return
+// ask asks for more if the counter is below zero, at the start of a loop
+// without parameters, and then starts the loop's turn anew:
+//
+//	block
+//	  counter >= 0
+//	  br_if 0
+//	  …              ;; refresh what the loop carries
+//	  call more
+//	  br 1
+//	end
+//
+// Were it to go on in place, as check does, two ways would join in every turn,
+// and wazero would forget there what it holds in registers.
+func (c *metering) ask(carry []uint32) {
+	c.out = append(c.out, opBlock, typeEmpty)
+	c.getCounter()
+	c.out = append(c.out, opI64Const, 0, opI64GeS, opBrIf, 0)
+	for _, l := range carry {
+		c.refresh(l)
 	}
-	c.flush(in.end)
-	c.out = append(c.out, opBr, 2, opEnd)
 	c.callMore()
-	c.out = append(c.out, opBr, 0, opEnd, opEnd)
+	c.out = append(c.out, opBr, 1, opEnd)
 }
 
-// label returns the label in the output that the input's label l has become.
-func (c *metering) label(l uint32) uint32 {
-	return c.depth - c.frames[len(c.frames)-1-int(l)].out
-}
-
-func (c *metering) relabel(in *instr, l uint32) {
-	if !c.writing || c.label(l) == l {
-		return
+func (c *metering) endLoop(f *frame) {
+	if c.inner >= 0 && c.inner == f.id && !c.writing {
+		c.carry[f.id] = c.carried(f.id)
 	}
-	c.flush(in.at)
-	c.out = appendU32(append(c.out, in.op), c.label(l))
-	c.copied = in.end
-}
-
-func (c *metering) relabelTable(in *instr) {
-	if !c.writing {
-		return
-	}
-	c.flush(in.at)
-	c.out = appendU32(append(c.out, in.op), uint32(len(in.labels)-1))
-	for _, l := range in.labels {
-		c.out = appendU32(c.out, c.label(l))
-	}
-	c.copied = in.end
+	c.inner = -1
 }
 
 // length charges for the range that in works through. Before it runs, the length
@@ -481,4 +455,117 @@ func (c *metering) moreBody() []byte {
 	b = appendU32(append(b, opI64Add, opGlobalSet), c.fuel)
 	b = appendU32(append(b, opGlobalGet), c.fuel)
 	return append(b, opI64Const, 0, opI64LtS, opBrIf, 0, opEnd, opEnd)
+}
+
+// enter opens the function. One that calls others asks for more first.
+func (c *metering) enter() {
+	if c.writing && c.calls {
+		c.out = append(c.out, opLoop, typeEmpty)
+		if c.hasLocal {
+			c.getGlobal()
+			c.setLocal()
+		}
+		c.ask(nil)
+		c.out = append(c.out, opEnd)
+	} else if c.writing && c.hasLocal {
+		c.getGlobal()
+		c.setLocal()
+	}
+	c.open(slotFunction)
+}
+
+// A use is how a local is used in the loop numbered loop.
+type use struct {
+	loop int
+	kind uint8 // usedGet, usedSet
+}
+
+const (
+	usedGet = 1 << iota // read before it is set, in the order of the text
+	usedSet
+	usedCarried = usedGet | usedSet
+)
+
+// use notes the use of a local in the innermost loop.
+func (c *metering) use(in *instr) {
+	if c.writing || c.inner < 0 {
+		return
+	}
+	for uint32(len(c.uses)) <= in.index {
+		c.uses = append(c.uses, use{loop: -1})
+	}
+	u := &c.uses[in.index]
+	if u.loop != c.inner {
+		*u = use{loop: c.inner}
+	}
+	switch {
+	case in.op != opLocalGet:
+		u.kind |= usedSet
+	case u.kind == 0:
+		u.kind = usedGet
+	}
+}
+
+// maxCarried is for how many locals of a loop refresh is worth its while: a
+// machine has no more registers.
+const maxCarried = 16
+
+// carried returns the locals that hold values from one turn of loop id to the
+// next, in registers if all goes well.
+func (c *metering) carried(id int) []uint32 {
+	var ls []uint32
+	for l, u := range c.uses {
+		if u.loop == id && u.kind == usedCarried {
+			if len(ls) == maxCarried {
+				return nil
+			}
+			ls = append(ls, uint32(l))
+		}
+	}
+	return ls
+}
+
+// refresh sets local l to itself, by way of an instruction that makes it
+// another value for the compiler. wazero's register allocator stores a value
+// that is needed after a call where the value is made, and the values that a
+// loop carries are made in every turn. The copy is made on the slow path, and it
+// is the copy that is needed after the call.
+func (c *metering) refresh(l uint32) {
+	t := c.localType(l)
+	if t == typeFuncref || t == typeExternref {
+		return
+	}
+	c.out = appendU32(append(c.out, opLocalGet), l)
+	switch t {
+	case typeI32:
+		c.out = append(c.out, opI32Const, 0, opI32Add)
+	case typeI64:
+		c.out = append(c.out, opI64Const, 0, opI64Add)
+	case typeF32:
+		c.out = append(c.out, opI32ReinterpretF32, opF32ReinterpretI32)
+	case typeF64:
+		c.out = append(c.out, opI64ReinterpretF64, opF64ReinterpretI64)
+	case typeV128:
+		c.out = appendU32(append(c.out, opLocalGet), l)
+		c.out = append(c.out, opVector, vecV128Or)
+	}
+	c.out = appendU32(append(c.out, opLocalSet), l)
+}
+
+// localType returns the type of a local or parameter of the current function.
+func (c *metering) localType(l uint32) byte {
+	w := c.w
+	params := c.m.funcType(c.m.importedFuncs + uint32(w.fn)).params
+	if l < uint32(len(params)) {
+		return params[l]
+	}
+	l -= uint32(len(params))
+	r := reader{b: w.r.b[w.groups.from:w.groups.to]}
+	for {
+		n, t := r.u32(), r.byte()
+		if l < n || r.err != nil {
+			return t
+		}
+		l -= n
+	}
 }

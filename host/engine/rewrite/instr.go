@@ -38,6 +38,7 @@ const (
 	opFirstNumeric       = 0x45 // i32.eqz
 	opI32Ne              = 0x47
 	opI64LtS             = 0x53
+	opI64GeS             = 0x59
 	opI32DivS            = 0x6d
 	opI32RemU            = 0x70
 	opI32Add             = 0x6a
@@ -53,6 +54,10 @@ const (
 	opF64Sqrt            = 0x9f
 	opF64Div             = 0xa3
 	opI64ExtendI32U      = 0xad
+	opI32ReinterpretF32  = 0xbc
+	opI64ReinterpretF64  = 0xbd
+	opF32ReinterpretI32  = 0xbe
+	opF64ReinterpretI64  = 0xbf
 	opLastNumeric        = 0xc4 // i64.extend32_s
 	opRefNull            = 0xd0
 	opRefIsNull          = 0xd1
@@ -76,6 +81,9 @@ const (
 	miscTableSize    = 0x10
 	miscTableFill    = 0x11
 )
+
+// Second bytes of opVector.
+const vecV128Or = 0x50
 
 // Value types of WebAssembly 2.0.
 const (
