@@ -33,7 +33,7 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, ba
 		lent.view = func(ctx context.Context, f func(store.FS) error) error {
 			return f(tx.Files(guard{h.lend(target, a)}))
 		}
-	case h.peers.Holds(caller.ID):
+	case h.Holds(caller.ID):
 		lent.view = func(ctx context.Context, f func(store.FS) error) error {
 			held, release, err := h.contexts.open(ctx, caller.ID)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,9 @@ import (
 type Config struct {
 	// OpenStore opens the store of a peer that is held here. The Host closes it.
 	OpenStore func(ctx context.Context, e peer.Entry) (store.Store, error)
+	// Only, if not empty, are the peers that are served; others that the root
+	// holds are as if they were elsewhere.
+	Only []peer.ID
 	// Limits of each script. The deadline that it carries may be nearer.
 	Limits engine.Limits
 	// CacheDir keeps compiled code. "" means cache in the root.
@@ -103,6 +107,11 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	return h, nil
 }
 
+// Holds reports whether the context of id is served here.
+func (h *Host) Holds(id peer.ID) bool {
+	return h.peers.Holds(id) && (len(h.config.Only) == 0 || slices.Contains(h.config.Only, id))
+}
+
 // ID is the host's identity, which signs its receipts.
 func (h *Host) ID() peer.ID { return h.key.ID() }
 
@@ -156,12 +165,16 @@ func (h *Host) notice(n Notice) {
 		return
 	}
 	args := []any{"peer", n.Peer, "kind", n.Kind}
+	level := slog.LevelInfo
 	if n.Module != nil {
+		if n.Module.Kind == module.Loaded {
+			level = slog.LevelDebug // as each is when a context opens
+		}
 		args = append(args, "module", n.Module.Name, "event", n.Module.Kind)
 	}
 	if n.Err != nil {
 		h.log.Warn("not in force; the last good version stays", append(args, "error", n.Err)...)
 		return
 	}
-	h.log.Info("reloaded", args...)
+	h.log.Log(h.running, level, "reloaded", args...)
 }

@@ -30,8 +30,6 @@ func nonceKey(caller peer.ID, nonce script.Nonce) store.Key {
 // known answers what envelope.Open asks.
 type known struct{ *Host }
 
-func (k known) Holds(id peer.ID) bool { return k.peers.Holds(id) }
-
 func (k known) Prior(ctx context.Context, caller, target peer.ID, nonce script.Nonce) (id script.ID, receipt []byte, ok bool, err error) {
 	c, release, err := k.contexts.open(ctx, target)
 	if err != nil {

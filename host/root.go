@@ -173,6 +173,18 @@ func readRootConfig(path string) (c RootConfig, err error) {
 	return all.RootConfig, nil
 }
 
+// URL is where this root's own worker listens, as circles.toml has it.
+func (r *Root) URL() string {
+	listen, scheme := r.Config.Listen, "http://"
+	if listen == "" {
+		listen = DefaultListen
+	}
+	if r.Config.TLS.Cert != "" {
+		scheme = "https://"
+	}
+	return scheme + listen
+}
+
 // Key reads the host's key.
 func (r *Root) Key() (*peer.Key, error) { return peer.ReadKeyFile(filepath.Join(r.Dir, hostKeyFile)) }
 

@@ -19,7 +19,8 @@ import (
 type Manifest struct {
 	Description string               `json:"description"`
 	Entries     map[string]EntryInfo `json:"entries"`
-	Needs       []Need               `json:"needs"`
+	Needs       []Need               `json:"needs"` // of the target
+	Lends       []Need               `json:"lends"` // of the caller: what is asked to be lent
 }
 
 // EntryInfo describes one entry.
@@ -29,8 +30,8 @@ type EntryInfo struct {
 	Result      string `json:"result"`
 }
 
-// Need is an action on a path of the target that the module does not work
-// without.
+// Need is an action on a path of a context that the module does not work
+// without, or not as well.
 type Need struct {
 	Action string `json:"action"` // read, list, write or remove
 	Path   string `json:"path"`   // absolute and clean
@@ -53,8 +54,8 @@ func parseManifest(section []byte) (*Manifest, error) {
 	if err := json.Unmarshal(section, &raw); err != nil {
 		return nil, fmt.Errorf("parse JSON: %s", clean(err.Error(), 200))
 	}
-	if len(raw.Entries) > maxManifestEntries || len(raw.Needs) > maxManifestNeeds {
-		return nil, fmt.Errorf("it has %d entries and %d needs; this host reads %d of each", len(raw.Entries), len(raw.Needs), maxManifestNeeds)
+	if len(raw.Entries) > maxManifestEntries || len(raw.Needs)+len(raw.Lends) > maxManifestNeeds {
+		return nil, fmt.Errorf("it has %d entries and %d needs; this host reads %d of each", len(raw.Entries), len(raw.Needs)+len(raw.Lends), maxManifestNeeds)
 	}
 	m := &Manifest{Description: clean(raw.Description, maxManifestText)}
 	for name, e := range raw.Entries {
@@ -70,7 +71,18 @@ func parseManifest(section []byte) (*Manifest, error) {
 			Result:      clean(e.Result, maxManifestText),
 		}
 	}
-	for _, n := range raw.Needs {
+	var err error
+	if m.Needs, err = checkNeeds(raw.Needs); err == nil {
+		m.Lends, err = checkNeeds(raw.Lends)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func checkNeeds(needs []Need) ([]Need, error) {
+	for _, n := range needs {
 		switch n.Action {
 		case "read", "list", "write", "remove":
 		default:
@@ -79,9 +91,8 @@ func parseManifest(section []byte) (*Manifest, error) {
 		if !strings.HasPrefix(n.Path, "/") || path.Clean(n.Path) != n.Path || n.Path != clean(n.Path, maxManifestText) {
 			return nil, fmt.Errorf("need %s of %s: a path is absolute and clean, like /shared/notes", n.Action, quote(n.Path))
 		}
-		m.Needs = append(m.Needs, n)
 	}
-	return m, nil
+	return needs, nil
 }
 
 // clean returns s, cut to max bytes, with everything that is not printable

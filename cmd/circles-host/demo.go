@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aymanbagabas/go-udiff"
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport/http2"
+	"github.com/circles-host/circles/modules"
+)
+
+// The demo's scene.
+const (
+	demoCard    = "Alice Liddell, Oxford\n"
+	demoParams  = `{"message":"What a lovely garden!"}`
+	demoBook    = "/guestbook/entries.txt"
+	demoCommand = `send --as alice --to bob guestbook:sign '` + demoParams + `' --lend read:/card.txt`
+)
+
+// demo makes two peers and has them exchange scripts, over the network, through
+// the code that any peer uses.
+func demo(c *cli.Context) error {
+	dir := c.String("root")
+	if !c.IsSet("root") {
+		var err error
+		if dir, err = os.MkdirTemp("", "circles-demo-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+	} else if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return usage("--demo wants a folder of its own; %s is not empty", relative(dir))
+	}
+	d := &demonstration{c: c, p: printerOf(c)}
+	if c.Bool("json") {
+		d.p = &printer{w: discard{}}
+	}
+	if err := d.setUp(dir); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	listen := c.String("listen")
+	if listen == "" {
+		listen = "127.0.0.1:0"
+	}
+	w, err := startWorker(c, d.root, listen)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	var failed error
+	err = w.serveUntil(ctx, c, func() {
+		go func() {
+			failed = d.play(ctx, w)
+			if failed == nil && !c.Bool("once") {
+				d.stay(w)
+				return
+			}
+			stop()
+		}()
+	})
+	if failed != nil {
+		return errors.Join(fmt.Errorf("demo: %w", failed), err)
+	}
+	if c.Bool("json") {
+		return errors.Join(printerOf(c).json(d.record), err)
+	}
+	return err
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// demonstration is one showing.
+type demonstration struct {
+	c          *cli.Context
+	p          *printer
+	root       *host.Root
+	alice, bob peer.Entry
+	record     demoRecord
+}
+
+// demoRecord is the demo for programs.
+type demoRecord struct {
+	Root    string            `json:"root"`
+	URL     string            `json:"url"`
+	Host    peer.ID           `json:"host"`
+	Peers   map[string]string `json:"peers"`
+	Refused script.Receipt    `json:"refused"`
+	Allow   string            `json:"allow"`
+	Policy  string            `json:"policy"`
+	Done    script.Receipt    `json:"done"`
+	Log     []logged          `json:"log"`
+	Diff    string            `json:"diff"`
+}
+
+func (d *demonstration) setUp(dir string) (err error) {
+	if d.root, _, err = host.InitRoot(dir); err != nil {
+		return err
+	}
+	if d.alice, err = d.root.AddPeer("alice", ""); err != nil {
+		return err
+	}
+	if d.bob, err = d.root.AddPeer("bob", ""); err != nil {
+		return err
+	}
+	for _, m := range modules.List() {
+		if _, err := module.Add(filepath.Join(dir, "modules"), m.Name, m.Wasm); err != nil {
+			return err
+		}
+	}
+	for file, text := range map[string]string{"card.txt": demoCard, "diary.txt": "nobody's business\n"} {
+		if err := os.WriteFile(filepath.Join(d.alice.Dir, "data", file), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	book := filepath.Join(d.bob.Dir, "data", filepath.Dir(demoBook))
+	if err := os.MkdirAll(book, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(book, "entries.txt"), []byte("1. bob: Welcome! Sign below.\n"), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(book, "count"), []byte("1\n"), 0o600)
+}
+
+// step prints a heading.
+func (d *demonstration) step(n int, format string, a ...any) {
+	d.p.f("\n%s %s\n", d.p.cyan(fmt.Sprint(n)), d.p.bold(fmt.Sprintf(format, a...)))
+}
+
+func (d *demonstration) command(text string) {
+	d.p.f("  %s %s\n", d.p.dim("$"), host.Command+" "+text)
+}
+
+func (d *demonstration) play(ctx context.Context, w *worker) error {
+	p, started := d.p, time.Now()
+	d.record = demoRecord{Root: d.root.Dir, URL: w.url, Host: w.host.ID(),
+		Peers: map[string]string{"alice": string(d.alice.ID), "bob": string(d.bob.ID)}}
+	p.f("%s\n", p.bold("circles: a script, its target's policy, and a signed receipt"))
+	p.f("\n  root    %s\n  worker  %s  %s\n", d.root.Dir, w.url, p.dim(w.host.ID().Short()))
+	p.f("  alice   %s  %s\n", d.alice.ID.Short(), p.dim("has card.txt and diary.txt"))
+	p.f("  bob     %s  %s\n", d.bob.ID.Short(), p.dim("has guestbook/entries.txt"))
+
+	d.step(1, "alice sends bob a script: sign his guestbook")
+	d.command(demoCommand)
+	refused, err := d.send(ctx, w)
+	if err != nil {
+		return err
+	}
+	d.record.Refused = refused.Receipt
+	if refused.Receipt.Code != script.Refused {
+		return fmt.Errorf("bob's context has no permit, and the script was %v: %s", refused.Receipt.Code, refused.Receipt.Message)
+	}
+	reason, hint, _ := strings.Cut(refused.Receipt.Message, "; to allow it: ")
+	p.f("  %s %s\n", p.red("✗ refused"), p.dim("in "+took(refused.Took)))
+	p.f("    %s\n", reason)
+	p.f("    to allow it: %s\n", p.yellow(hint))
+
+	d.step(2, "bob allows it")
+	d.record.Allow = hint
+	d.p.f("  %s %s\n", p.dim("$"), hint)
+	text, err := d.allow(ctx)
+	if err != nil {
+		return err
+	}
+	d.record.Policy = text
+	p.f("%s\n", indent("  "+p.green("+ "), text))
+
+	d.step(3, "alice sends the same script again")
+	d.command(demoCommand)
+	before, err := d.read(demoBook)
+	if err != nil {
+		return err
+	}
+	done, err := d.send(ctx, w)
+	if err != nil {
+		return err
+	}
+	r := done.Receipt
+	d.record.Done = r
+	if r.Code != script.Done {
+		return fmt.Errorf("bob allowed the script, and it was %v: %s", r.Code, r.Message)
+	}
+	p.f("  %s %s\n", p.green("✓ done"), p.dim("in "+took(done.Took)))
+	p.f("    result     %s\n", line(string(r.Result)))
+	p.f("    permitted  %s\n", strings.Join(r.Policies, ", "))
+	p.f("    ran        in a fresh sandbox: %s\n", usageText(r.Usage))
+	p.f("    read       alice's /card.txt, which she lent with this script; not her diary\n")
+	for i, e := range r.Effects {
+		label := "changed"
+		if i > 0 {
+			label = ""
+		}
+		p.f("    %s %s\n", pad(label, 10), effectText(e))
+	}
+
+	d.step(4, "both sides hold signed receipts")
+	if err := d.receipts(refused, done); err != nil {
+		return err
+	}
+
+	d.step(5, "what changed in bob's context")
+	after, err := d.read(demoBook)
+	if err != nil {
+		return err
+	}
+	d.record.Diff = udiff.Unified("before"+demoBook, "after"+demoBook, before, after)
+	for _, l := range strings.Split(strings.TrimRight(d.record.Diff, "\n"), "\n") {
+		switch {
+		case strings.HasPrefix(l, "+"):
+			l = p.green(clean(l))
+		case strings.HasPrefix(l, "-"):
+			l = p.red(clean(l))
+		default:
+			l = p.dim(clean(l))
+		}
+		p.f("  %s\n", l)
+	}
+	p.f("\n%s\n", p.dim("all of it in "+took(time.Since(started))+", over "+w.url))
+	return nil
+}
+
+// send is alice's side: it signs, sends over the network, answers what her card
+// says if she is asked, and checks the receipt.
+func (d *demonstration) send(ctx context.Context, w *worker) (host.Sent, error) {
+	key, err := d.alice.Key()
+	if err != nil {
+		return host.Sent{}, err
+	}
+	client, err := http2.Dial(w.url, nil)
+	if err != nil {
+		return host.Sent{}, err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	s := script.Script{
+		Target: d.bob.ID,
+		Logic:  script.Logic{Name: "guestbook"}, Entry: "sign", Params: []byte(demoParams),
+		Lent: []script.Grant{{Action: script.Read, Path: "/card.txt"}},
+	}
+	return host.Send(ctx, client, s, key, w.host.ID(), func(l *host.Lender) {
+		l.Parties = d.root.Peers.Meet(d.alice.ID, d.bob.ID, nil)
+		l.Policies = policy.Broken(errors.New("the worker holds the context itself"))
+		l.OpenStore = func(ctx context.Context) (store.Store, error) { return openStore(ctx, d.alice) }
+	})
+}
+
+// allow does what the suggested command does.
+func (d *demonstration) allow(ctx context.Context) (string, error) {
+	guestbook, _ := modules.Get("guestbook")
+	info, err := engine.Inspect(guestbook.Wasm)
+	if err != nil {
+		return "", err
+	}
+	permit := policy.Permit{Peer: d.alice.ID, Name: d.alice.Name, Module: "guestbook"}
+	for _, n := range info.Manifest.Needs {
+		switch script.Action(n.Action) {
+		case script.Read:
+			permit.Read = append(permit.Read, n.Path)
+		case script.List:
+			permit.List = append(permit.List, n.Path)
+		case script.Write:
+			permit.Write = append(permit.Write, n.Path)
+		case script.Remove:
+			permit.Remove = append(permit.Remove, n.Path)
+		}
+	}
+	if _, err := permit.Save(filepath.Join(d.bob.Dir, "policy")); err != nil {
+		return "", err
+	}
+	return permit.Format()
+}
+
+func (d *demonstration) read(path string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(d.bob.Dir, "data", path))
+	return string(b), err
+}
+
+// receipts compares alice's copies with what is in bob's log, and checks both.
+func (d *demonstration) receipts(sent ...host.Sent) error {
+	key, err := d.root.Key()
+	if err != nil {
+		return err
+	}
+	entries, err := readLog(d.c, d.bob, key.ID())
+	if err != nil {
+		return err
+	}
+	d.record.Log = entries
+	p := d.p
+	for i, s := range sent {
+		if _, _, err := envelope.OpenReceiptOf(s.ID, s.Bytes, key.ID()); err != nil {
+			return err
+		}
+		if i >= len(entries) || entries[i].Receipt.Script != s.ID {
+			return fmt.Errorf("receipt %v is not entry %d of bob's log", s.ID, i+1)
+		}
+		p.f("  %s %s  %s %s\n", p.green("✓"), pad(s.Receipt.Code.String(), 8), short(s.ID),
+			p.dim(fmt.Sprintf("signed by the host; alice's copy is entry %d of bob's log", i+1)))
+	}
+	p.f("  %s %s\n", p.green("✓"), fmt.Sprintf("bob's log: %s, each chained to the one before", count(len(entries), "receipt")))
+	return nil
+}
+
+// stay tells what to try while the demo goes on serving.
+func (d *demonstration) stay(w *worker) {
+	if d.c.Bool("json") {
+		b, _ := json.Marshal(map[string]string{"url": w.url, "root": d.root.Dir})
+		printerOf(d.c).f("%s\n", b)
+		return
+	}
+	p := d.p
+	p.f("\n%s\n", p.bold("Still serving. In another terminal:"))
+	p.f("  export CIRCLES_ROOT=%s\n", d.root.Dir)
+	for _, text := range []string{
+		`send --as alice --to bob guestbook:read --host ` + w.url,
+		`log bob`,
+		`log bob --verify`,
+		`policy explain --as bob --to alice guestbook:sign`,
+		`module inspect guestbook`,
+	} {
+		p.f("  %s %s\n", host.Command, text)
+	}
+	p.f("%s\n", p.dim("Ctrl-C ends it and removes the root."))
+}

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/script"
+)
+
+func moduleCommand() *cli.Command {
+	peerFlag := func() cli.Flag {
+		return &cli.StringFlag{Name: "peer", Usage: "in the own layer of the peer `NAME`, which shadows the host's"}
+	}
+	return &cli.Command{
+		Name:  "module",
+		Usage: "add, list and inspect modules",
+		Subcommands: []*cli.Command{
+			{
+				Name:      "add",
+				Usage:     "check a module and put it into a layer; a running worker takes it over",
+				ArgsUsage: "FILE.wasm [NAME]",
+				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
+				Action:    moduleAdd,
+			},
+			{
+				Name:      "list",
+				Usage:     "list modules, and which layer wins",
+				ArgsUsage: " ",
+				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
+				Action:    moduleList,
+			},
+			{
+				Name:      "inspect",
+				Usage:     "tell what a module is, what it asks for and whether this host can run it",
+				ArgsUsage: "FILE.wasm|NAME",
+				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
+				Action:    moduleInspect,
+			},
+		},
+	}
+}
+
+// layerDir is the folder of the layer that --peer names.
+func layerDir(c *cli.Context, root *host.Root) (string, error) {
+	name := c.String("peer")
+	if name == "" {
+		return filepath.Join(root.Dir, "modules"), nil
+	}
+	e, err := held(root, name)
+	return filepath.Join(e.Dir, "modules"), err
+}
+
+func moduleAdd(c *cli.Context) error {
+	if err := args(c, 1, 2, "FILE.wasm [NAME]"); err != nil {
+		return err
+	}
+	file := c.Args().First()
+	name := c.Args().Get(1)
+	if name == "" {
+		name = strings.TrimSuffix(filepath.Base(file), module.Suffix)
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	dir, err := layerDir(c, root)
+	if err != nil {
+		return err
+	}
+	wasm, err := readModule(file)
+	if err != nil {
+		return err
+	}
+	info, err := check(c, root, wasm)
+	if err != nil {
+		return coded{exitInvalid, fmt.Errorf("%s: %w", file, err)}
+	}
+	path, err := module.Add(dir, name, wasm)
+	if err != nil {
+		return err
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return p.json(moduleView(name, "", info))
+	}
+	p.f("%s %s  %s\n  %s\n", p.green("✓"), p.bold(name), script.Digest(info.Digest), relative(path))
+	return nil
+}
+
+func readModule(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > module.MaxBytes {
+		return nil, fmt.Errorf("read module: %s is not a file of at most %d bytes", file, module.MaxBytes)
+	}
+	wasm, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	return wasm, nil
+}
+
+// check compiles a module as the worker will, and leaves the code in the root's
+// cache for it. root may be nil.
+func check(c *cli.Context, root *host.Root, wasm []byte) (engine.Info, error) {
+	info, err := engine.Inspect(wasm)
+	if err != nil {
+		return info, err
+	}
+	var config engine.Config
+	if root != nil {
+		config.CacheDir = filepath.Join(root.Dir, "cache")
+	}
+	e, err := engine.New(c.Context, config, host.HostModules()...)
+	if err != nil {
+		return info, err
+	}
+	defer e.Close(c.Context)
+	p, err := e.Compile(c.Context, wasm)
+	if err != nil {
+		return info, err
+	}
+	defer p.Close()
+	return p.Info(), nil
+}
+
+type moduleJSON struct {
+	Name        string                      `json:"name,omitempty"`
+	Layer       string                      `json:"layer,omitempty"`
+	Digest      script.Digest               `json:"digest"`
+	Size        int                         `json:"size"`
+	Shape       engine.Shape                `json:"shape"`
+	Language    string                      `json:"language,omitempty"`
+	Description string                      `json:"description,omitempty"`
+	Entries     []string                    `json:"entries,omitempty"`
+	About       map[string]engine.EntryInfo `json:"about_entries,omitempty"`
+	Imports     map[string][]string         `json:"imports"`
+	Needs       []engine.Need               `json:"needs,omitempty"`
+	Lends       []engine.Need               `json:"lends,omitempty"`
+	Memory      uint64                      `json:"initial_memory"`
+	Warnings    []string                    `json:"warnings,omitempty"`
+	Hides       string                      `json:"hides,omitempty"`
+	Problem     string                      `json:"problem,omitempty"`
+}
+
+func moduleView(name, layer string, i engine.Info) moduleJSON {
+	v := moduleJSON{
+		Name: name, Layer: layer, Digest: i.Digest, Size: i.Size, Shape: i.Shape, Language: i.Language,
+		Entries: i.Entries, Memory: i.Memory, Warnings: i.Warnings, Imports: map[string][]string{},
+	}
+	for _, imp := range i.Imports {
+		v.Imports[imp.Module] = append(v.Imports[imp.Module], imp.Name)
+	}
+	if m := i.Manifest; m != nil {
+		v.Description, v.About, v.Needs, v.Lends = m.Description, m.Entries, m.Needs, m.Lends
+	}
+	return v
+}
+
+func moduleList(c *cli.Context) error {
+	if err := args(c, 0, 0, "without arguments"); err != nil {
+		return err
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	layers := []struct{ label, dir string }{{"host", filepath.Join(root.Dir, "modules")}}
+	if name := c.String("peer"); name != "" {
+		e, err := held(root, name)
+		if err != nil {
+			return err
+		}
+		layers = slices.Insert(layers, 0, struct{ label, dir string }{"peer", filepath.Join(e.Dir, "modules")})
+	}
+	seen := map[string]int{}
+	var list []moduleJSON
+	for _, layer := range layers {
+		for _, name := range names(layer.dir, module.Suffix) {
+			if at, ok := seen[name]; ok {
+				list[at].Hides = "the " + layer.label + "'s"
+				continue
+			}
+			seen[name] = len(list)
+			wasm, err := readModule(filepath.Join(layer.dir, name+module.Suffix))
+			var info engine.Info
+			if err == nil {
+				info, err = engine.Inspect(wasm)
+			}
+			v := moduleView(name, layer.label, info)
+			if err != nil {
+				v.Problem = err.Error()
+			}
+			list = append(list, v)
+		}
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		if list == nil {
+			list = []moduleJSON{}
+		}
+		return p.json(list)
+	}
+	for _, m := range list {
+		if m.Problem != "" {
+			p.f("%s %s  %s\n", p.red("✗"), p.bold(pad(m.Name, 14)), line(m.Problem))
+			continue
+		}
+		about := []string{string(m.Shape), bytesText(uint64(m.Size))}
+		if len(m.Entries) > 0 {
+			about = append(about, "entries "+strings.Join(m.Entries, " "))
+		}
+		about = append(about, m.Layer+" layer")
+		if m.Hides != "" {
+			about = append(about, "hides "+m.Hides)
+		}
+		p.f("%s  %s  %s\n", p.bold(pad(m.Name, 14)), m.Digest.Short(), p.dim(strings.Join(about, " · ")))
+	}
+	if len(list) == 0 {
+		newPrinter(c.App.ErrWriter).f("no modules yet; %s module add FILE.wasm\n", host.Command)
+	}
+	return nil
+}
+
+func moduleInspect(c *cli.Context) error {
+	if err := args(c, 1, 1, "FILE.wasm|NAME"); err != nil {
+		return err
+	}
+	file, name := c.Args().First(), ""
+	var root *host.Root
+	if module.ValidName(file) {
+		var err error
+		if root, err = openRoot(c); err != nil {
+			return err
+		}
+		name = file
+		file = ""
+		dirs := []string{filepath.Join(root.Dir, "modules")}
+		if c.String("peer") != "" {
+			dir, err := layerDir(c, root)
+			if err != nil {
+				return err
+			}
+			dirs = slices.Insert(dirs, 0, dir)
+		}
+		for _, dir := range dirs {
+			if path := filepath.Join(dir, name+module.Suffix); file == "" {
+				if _, err := os.Stat(path); err == nil {
+					file = path
+				}
+			}
+		}
+		if file == "" {
+			return coded{exitNotFound, fmt.Errorf("there is no module %s in %s; %s module list names those that are", name, relative(root.Dir), host.Command)}
+		}
+	}
+	wasm, err := readModule(file)
+	if err != nil {
+		return err
+	}
+	info, problem := check(c, root, wasm)
+	if info.Shape == "" && problem != nil && len(info.Imports) == 0 && !c.Bool("json") {
+		return coded{exitInvalid, fmt.Errorf("%s: %w", file, problem)}
+	}
+	v := moduleView(name, "", info)
+	if problem != nil {
+		v.Problem = problem.Error()
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return errors.Join(p.json(v), silently(map[bool]int{true: exitInvalid}[problem != nil]))
+	}
+	row := func(label, value string) {
+		if value != "" {
+			p.f("%s %s\n", p.dim(pad(label, 9)), value)
+		}
+	}
+	row("file", relative(file))
+	row("about", line(v.Description))
+	row("digest", v.Digest.String())
+	row("size", bytesText(uint64(v.Size)))
+	row("shape", string(v.Shape))
+	row("language", line(v.Language))
+	row("memory", bytesText(v.Memory)+" to begin with")
+	for i, entry := range v.Entries {
+		about := v.About[entry]
+		label := ""
+		if i == 0 {
+			label = "entries"
+		}
+		row(label+" ", strings.TrimRight(pad(entry, 12)+" "+p.dim(line(about.Description)), " "))
+		if about.Params != "" {
+			row(" ", strings.Repeat(" ", 13)+p.dim("params "+line(about.Params)))
+		}
+	}
+	for i, m := range info.Modules() {
+		label := "imports"
+		if i > 0 {
+			label = " "
+		}
+		functions := v.Imports[m]
+		slices.Sort(functions)
+		row(label, m+p.dim("  "+strings.Join(functions, " ")))
+	}
+	wants := func(label, whose string, needs []engine.Need) {
+		for i, n := range needs {
+			if i > 0 {
+				label = " "
+			}
+			row(label, pad(n.Action, 6)+" "+clean(n.Path)+p.dim("  "+whose))
+		}
+	}
+	wants("needs", "of the target", v.Needs)
+	wants("lend it", "of the caller", v.Lends)
+	for _, w := range v.Warnings {
+		p.f("%s %s\n", p.yellow("!"), line(w))
+	}
+	if problem != nil {
+		p.f("%s this host cannot run it: %s\n", p.red("✗"), line(problem.Error()))
+		return coded{code: exitInvalid}
+	}
+	p.f("%s this host can run it\n", p.green("✓"))
+	return nil
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+)
+
+func peerCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "peer",
+		Usage: "add, list and show peers",
+		Subcommands: []*cli.Command{
+			{
+				Name:      "add",
+				Usage:     "hold a new peer's context here, or write down where a peer is held",
+				ArgsUsage: "NAME",
+				Description: `Without --id the peer gets a new key, kept here. With --id its key stays where it
+is; with --url too, its context is not held here and scripts for it go there.`,
+				Flags: []cli.Flag{
+					rootFlag(),
+					&cli.StringFlag{Name: "id", Usage: "the peer's `DID`, did:key:z6Mk…"},
+					&cli.StringFlag{Name: "url", Usage: "`URL` of the worker that holds its context"},
+					&cli.StringFlag{Name: "host", Usage: "`DID` of that worker, which signs its receipts"},
+					jsonFlag(),
+				},
+				Action: peerAdd,
+			},
+			{
+				Name:      "list",
+				Usage:     "list the peers that this root knows",
+				ArgsUsage: " ",
+				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
+				Action:    peerList,
+			},
+			{
+				Name:      "show",
+				Usage:     "show one peer",
+				ArgsUsage: "PEER",
+				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
+				Action:    peerShow,
+			},
+		},
+	}
+}
+
+func peerAdd(c *cli.Context) error {
+	if err := args(c, 1, 1, "NAME"); err != nil {
+		return err
+	}
+	name, err := peer.ParseName(c.Args().First())
+	if err != nil {
+		return coded{exitUsage, err}
+	}
+	var id, at peer.ID
+	if c.IsSet("id") {
+		if id, err = peer.ParseID(c.String("id")); err != nil {
+			return coded{exitUsage, err}
+		}
+	}
+	if c.IsSet("host") {
+		if at, err = peer.ParseID(c.String("host")); err != nil {
+			return coded{exitUsage, err}
+		}
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	var e peer.Entry
+	if url := c.String("url"); url != "" {
+		if id == "" {
+			return usage("--url needs --id: whose context is it?")
+		}
+		if err := root.Peers.SetRoute(name, peer.Route{ID: id, URL: url, Host: at}); err != nil {
+			return err
+		}
+		e, _ = root.Peers.ByName(name)
+	} else if at != "" {
+		return usage("--host goes with --url")
+	} else if e, err = root.AddPeer(name, id); err != nil {
+		return err
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return p.json(peerView(e))
+	}
+	p.f("%s %s  %s\n", p.green("✓"), p.bold(string(e.Name)), e.ID)
+	switch {
+	case !e.Held():
+		p.f("  scripts for %s go to %s\n", e.Name, e.URL)
+		if e.Host == "" {
+			p.f("  %s\n", p.dim("without --host DID a receipt of any host is taken for good"))
+		}
+	default:
+		p.f("  context  %s\n", relative(e.Dir))
+		p.f("  %s\n", p.dim("nobody may run anything there yet; see "+host.Command+" policy allow --help"))
+	}
+	return nil
+}
+
+type peerJSON struct {
+	Name    peer.Name `json:"name,omitempty"`
+	ID      peer.ID   `json:"id"`
+	Held    bool      `json:"held"`
+	Dir     string    `json:"dir,omitempty"`
+	URL     string    `json:"url,omitempty"`
+	Host    peer.ID   `json:"host,omitempty"`
+	HasKey  bool      `json:"has_key"`
+	Circles []string  `json:"circles,omitempty"`
+	Modules []string  `json:"modules,omitempty"`
+	Policy  []string  `json:"policy_files,omitempty"`
+	Data    *dataJSON `json:"data,omitempty"`
+}
+
+type dataJSON struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+func peerView(e peer.Entry) peerJSON {
+	v := peerJSON{Name: e.Name, ID: e.ID, Held: e.Held(), Dir: e.Dir, URL: e.URL, Host: e.Host}
+	if e.Held() {
+		_, err := os.Lstat(filepath.Join(e.Dir, "peer.key"))
+		v.HasKey = err == nil
+	}
+	return v
+}
+
+func peerList(c *cli.Context) error {
+	if err := args(c, 0, 0, "without arguments"); err != nil {
+		return err
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	p := printerOf(c)
+	all := root.Peers.All()
+	if c.Bool("json") {
+		views := make([]peerJSON, 0, len(all))
+		for _, e := range all {
+			views = append(views, peerView(e))
+		}
+		return p.json(views)
+	}
+	for _, e := range all {
+		where := "held here"
+		switch {
+		case !e.Held() && e.URL != "":
+			where = e.URL
+		case !e.Held():
+			where = "elsewhere"
+		case !peerView(e).HasKey:
+			where = "held here, key elsewhere"
+		}
+		p.f("%-16s %s  %s\n", e.Name, e.ID, p.dim(where))
+	}
+	if len(all) == 0 {
+		newPrinter(c.App.ErrWriter).f("no peers yet; %s peer add NAME\n", host.Command)
+	}
+	warn(c, root)
+	return nil
+}
+
+// warn tells of peers that are not served.
+func warn(c *cli.Context, root *host.Root) {
+	e := newPrinter(c.App.ErrWriter)
+	for _, err := range root.Peers.Problems() {
+		e.f("%s %s\n", e.yellow("!"), line(err.Error()))
+	}
+}
+
+func peerShow(c *cli.Context) error {
+	if err := args(c, 1, 1, "PEER"); err != nil {
+		return err
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	e, err := root.Peers.Resolve(c.Args().First())
+	if err != nil {
+		return coded{exitNotFound, err}
+	}
+	v := peerView(e)
+	var circlesErr error
+	if e.Held() {
+		var circles *peer.Circles
+		if circles, circlesErr = peer.ReadCircles(e.CirclesFile(), root.Peers.Knows); circlesErr == nil {
+			v.Circles = circles.Names()
+		} else if errors.Is(circlesErr, fs.ErrNotExist) {
+			circlesErr = nil
+		}
+		v.Modules = names(filepath.Join(e.Dir, "modules"), module.Suffix)
+		v.Policy = names(filepath.Join(e.Dir, "policy"), ".cedar")
+		v.Data = size(filepath.Join(e.Dir, "data"))
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return errors.Join(p.json(v), circlesErr)
+	}
+	row := func(label, value string) {
+		if value != "" {
+			p.f("%s %s\n", p.dim(pad(label, 9)), value)
+		}
+	}
+	row("peer", p.bold(string(v.Name)))
+	row("id", string(v.ID))
+	row("url", v.URL)
+	row("host", string(v.Host))
+	if e.Held() {
+		row("context", relative(v.Dir))
+		if v.HasKey {
+			row("key", "kept here")
+		} else {
+			row("key", "kept elsewhere: this host cannot send as "+string(v.Name))
+		}
+		row("circles", orNone(v.Circles))
+		row("modules", orNone(v.Modules))
+		row("policies", orNone(v.Policy))
+		row("data", count(v.Data.Files, "file")+", "+bytesText(uint64(v.Data.Bytes)))
+	}
+	return circlesErr
+}
+
+// names lists the files of dir with a suffix, without it.
+func names(dir, suffix string) (list []string) {
+	entries, _ := os.ReadDir(dir) // a directory that is not there has none
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && !strings.HasPrefix(name, ".") {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// size adds up the files of a context.
+func size(dir string) *dataJSON {
+	var d dataJSON
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if info, err := e.Info(); err == nil {
+				d.Files++
+				d.Bytes += info.Size()
+			}
+		}
+		return nil // what cannot be read is not counted
+	})
+	return &d
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+)
+
+func policyCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "policy",
+		Usage: "say who may run what in a peer's context, and find out why",
+		Subcommands: []*cli.Command{
+			{
+				Name:      "allow",
+				Usage:     "write a policy that lets a peer run a module",
+				ArgsUsage: "WHO MODULE[:ENTRY]",
+				Description: `WHO is a petname, a did:key or, with --circle, a circle of the target. MODULE is a
+name or sha256:DIGEST. The policy is a readable Cedar file in the target's policy
+folder; delete it to take the permit back. It is in force when it is saved.`,
+				Flags: []cli.Flag{
+					rootFlag(),
+					&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it may run", Required: true},
+					&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
+					&cli.StringSliceFlag{Name: "read", Usage: "let it read `PATH` and all below"},
+					&cli.StringSliceFlag{Name: "list", Usage: "let it list `PATH` and all below"},
+					&cli.StringSliceFlag{Name: "write", Usage: "let it write `PATH` and all below"},
+					&cli.StringSliceFlag{Name: "remove", Usage: "let it remove `PATH` and all below"},
+					&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"},
+					jsonFlag(),
+				},
+				Action: policyAllow,
+			},
+			{
+				Name:      "check",
+				Usage:     "check a peer's policies and circles, or everybody's",
+				ArgsUsage: "[PEER]",
+				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
+				Action:    policyCheck,
+			},
+			{
+				Name:      "explain",
+				Usage:     "tell what would become of a script, and which policies decide",
+				ArgsUsage: "MODULE[:ENTRY]",
+				Flags: []cli.Flag{
+					rootFlag(),
+					&cli.StringFlag{Name: "as", Usage: "the caller: a petname or did:key", Required: true},
+					&cli.StringFlag{Name: "to", Usage: "the target `PEER`, held in this root", Required: true},
+					jsonFlag(),
+				},
+				Action: policyExplain,
+			},
+		},
+	}
+}
+
+// held finds a peer whose context is in the root.
+func held(root *host.Root, name string) (peer.Entry, error) {
+	e, err := root.Peers.Resolve(name)
+	if err != nil {
+		return e, coded{exitNotFound, err}
+	}
+	if !e.Held() {
+		return e, coded{exitNotFound, fmt.Errorf("the context of %s is not in %s", name, relative(root.Dir))}
+	}
+	return e, nil
+}
+
+func policyAllow(c *cli.Context) error {
+	if err := args(c, 2, 2, "WHO MODULE[:ENTRY]"); err != nil {
+		return err
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	target, err := held(root, c.String("to"))
+	if err != nil {
+		return err
+	}
+	permit := policy.Permit{
+		Read: c.StringSlice("read"), List: c.StringSlice("list"),
+		Write: c.StringSlice("write"), Remove: c.StringSlice("remove"),
+	}
+	if who := c.Args().First(); c.Bool("circle") {
+		permit.Circle = who
+	} else {
+		e, err := root.Peers.Resolve(who)
+		if err != nil {
+			return coded{exitNotFound, err}
+		}
+		permit.Peer, permit.Name = e.ID, e.Name
+	}
+	l, entry, err := logic(c.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	if l.Wasm != nil {
+		info, err := engine.Inspect(l.Wasm)
+		if err != nil {
+			return coded{exitInvalid, err}
+		}
+		l.Digest = info.Digest
+	}
+	permit.Module, permit.Digest = l.Name, l.Digest
+	if entry != "" {
+		permit.Entries = []string{entry}
+	}
+	text, err := permit.Format()
+	if err != nil {
+		return coded{exitUsage, err}
+	}
+	p := printerOf(c)
+	if c.Bool("print") {
+		p.f("%s", text)
+		return nil
+	}
+	file, err := permit.Save(filepath.Join(target.Dir, "policy"))
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(target.Dir, "policy", file)
+	if c.Bool("json") {
+		return p.json(map[string]string{"file": path, "policy": text})
+	}
+	p.f("%s\n%s\n", p.green("+ "+relative(path)), indent(p.dim("│ "), text))
+	return nil
+}
+
+func policyCheck(c *cli.Context) error {
+	if err := args(c, 0, 1, "[PEER]"); err != nil {
+		return err
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	var peers []peer.Entry
+	if name := c.Args().First(); name != "" {
+		e, err := held(root, name)
+		if err != nil {
+			return err
+		}
+		peers = append(peers, e)
+	} else {
+		for _, e := range root.Peers.All() {
+			if e.Held() {
+				peers = append(peers, e)
+			}
+		}
+	}
+	type result struct {
+		Peer     peer.Name `json:"peer"`
+		Policies []string  `json:"policies"`
+		Problems []string  `json:"problems"`
+	}
+	p := printerOf(c)
+	var results []result
+	wrong := 0
+	for _, e := range peers {
+		r := result{Peer: e.Name, Policies: []string{}, Problems: []string{}}
+		dir := filepath.Join(e.Dir, "policy")
+		set, err := policy.Load(dir)
+		if err == nil {
+			r.Policies = append(r.Policies, set.Policies()...)
+		} else {
+			r.Problems = append(r.Problems, problems(err)...)
+		}
+		if _, err := peer.ReadCircles(e.CirclesFile(), root.Peers.Knows); err != nil && !errors.Is(err, os.ErrNotExist) {
+			r.Problems = append(r.Problems, err.Error())
+		}
+		wrong += len(r.Problems)
+		results = append(results, r)
+		if c.Bool("json") {
+			continue
+		}
+		if len(r.Problems) == 0 {
+			p.f("%s %s  %s\n", p.green("✓"), p.bold(string(e.Name)), p.dim(count(len(r.Policies), "policy")+": "+orNone(r.Policies)))
+			continue
+		}
+		p.f("%s %s  %s\n", p.red("✗"), p.bold(string(e.Name)), "not in force as written:")
+		for _, problem := range r.Problems {
+			p.f("%s\n", indent("  ", clean(relativeIn(dir, problem))))
+		}
+	}
+	if c.Bool("json") {
+		if err := p.json(results); err != nil {
+			return err
+		}
+	}
+	if wrong > 0 {
+		return coded{code: exitInvalid}
+	}
+	return nil
+}
+
+func problems(err error) (list []string) {
+	var ps policy.Problems
+	if !errors.As(err, &ps) {
+		return []string{err.Error()}
+	}
+	for _, p := range ps {
+		list = append(list, p.Error())
+	}
+	return list
+}
+
+// relativeIn puts the folder in front of a problem that names a file only.
+func relativeIn(dir, problem string) string {
+	if strings.Contains(problem, dir) {
+		return strings.ReplaceAll(problem, dir, relative(dir))
+	}
+	return filepath.Join(relative(dir), problem)
+}
+
+func policyExplain(c *cli.Context) error {
+	if err := args(c, 1, 1, "MODULE[:ENTRY]"); err != nil {
+		return err
+	}
+	root, err := openRoot(c)
+	if err != nil {
+		return err
+	}
+	target, err := held(root, c.String("to"))
+	if err != nil {
+		return err
+	}
+	caller, err := root.Peers.Resolve(c.String("as"))
+	if err != nil {
+		return coded{exitNotFound, err}
+	}
+	l, entry, err := logic(c.Args().First())
+	if err != nil {
+		return err
+	}
+	circles, err := peer.ReadCircles(target.CirclesFile(), root.Peers.Knows)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return coded{exitInvalid, err}
+	}
+	set, err := policy.Load(filepath.Join(target.Dir, "policy"))
+	if err != nil {
+		return coded{exitInvalid, err}
+	}
+	m, err := locate(root, target, l)
+	if err != nil {
+		return err
+	}
+	request := policy.Request{Parties: root.Peers.Meet(caller.ID, target.ID, circles), Code: m.code(), Entry: entry, Now: time.Now()}
+	var needs []policy.Need
+	if m.found && m.info.Manifest != nil {
+		for _, n := range m.info.Manifest.Needs {
+			needs = append(needs, policy.Need{Action: script.Action(n.Action), Path: n.Path})
+		}
+	}
+	x := set.Explain(request, needs...)
+	p := printerOf(c)
+	if c.Bool("json") {
+		type need struct {
+			Action  script.Action `json:"action"`
+			Path    string        `json:"path"`
+			Allowed bool          `json:"allowed"`
+			By      []string      `json:"policies,omitempty"`
+			Reason  string        `json:"reason,omitempty"`
+		}
+		v := struct {
+			Permitted bool     `json:"permitted"`
+			Policies  []string `json:"policies"`
+			Reason    string   `json:"reason"`
+			Needs     []need   `json:"needs,omitempty"`
+		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), nil}
+		for _, n := range x.Needs {
+			j := need{Action: n.Action, Path: n.Path, Allowed: n.Denied == nil, By: n.By}
+			if n.Denied != nil {
+				j.Reason = n.Denied.Error()
+			}
+			v.Needs = append(v.Needs, j)
+		}
+		return p.json(v)
+	}
+	mark := func(ok bool) string {
+		if ok {
+			return p.green("✓")
+		}
+		return p.red("✗")
+	}
+	what := c.Args().First()
+	if !m.found {
+		p.f("%s\n", p.yellow("! "+string(target.Name)+" has no module "+what+"; a script that names it is refused or not found"))
+	}
+	p.f("%s %s runs %s in the context of %s: %s\n", mark(x.Submit.Permitted), who(caller), what, target.Name, x.Submit.String())
+	for _, n := range x.Needs {
+		why := strings.Join(n.By, ", ")
+		if n.Denied != nil {
+			why = n.Denied.Verdict.String()
+		}
+		p.f("  %s %s %s  %s\n", mark(n.Denied == nil), pad(string(n.Action), 6), n.Path, p.dim(why))
+	}
+	if !x.Submit.Permitted {
+		return coded{code: exitRefused}
+	}
+	return nil
+}
+
+func who(e peer.Entry) string {
+	if e.Name != "" {
+		return string(e.Name)
+	}
+	return string(e.ID)
+}
+
+// located is the module that a name or digest means in a context.
+type located struct {
+	found bool
+	name  string
+	layer string
+	path  string
+	info  engine.Info
+}
+
+func (m located) code() policy.Code {
+	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules()}
+}
+
+// locate looks a module up as a worker does, in the files: the peer's own layer,
+// then the host's.
+func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error) {
+	if l.Wasm != nil {
+		info, err := engine.Inspect(l.Wasm)
+		if err != nil {
+			return located{}, coded{exitInvalid, err}
+		}
+		return located{found: true, layer: module.Carried, info: info}, nil
+	}
+	for _, layer := range []struct{ label, dir string }{{"peer", filepath.Join(target.Dir, "modules")}, {"host", filepath.Join(root.Dir, "modules")}} {
+		for _, name := range names(layer.dir, module.Suffix) {
+			if l.Name != "" && name != l.Name {
+				continue
+			}
+			path := filepath.Join(layer.dir, name+module.Suffix)
+			wasm, err := os.ReadFile(path)
+			if err != nil {
+				continue
+			}
+			info, err := engine.Inspect(wasm)
+			if err != nil || l.Name == "" && info.Digest != l.Digest {
+				continue
+			}
+			return located{true, name, layer.label, path, info}, nil
+		}
+	}
+	return located{}, nil
+}

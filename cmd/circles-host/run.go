@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/transport/http2"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "serve the contexts of a root until Ctrl-C",
+		ArgsUsage: " ",
+		Description: `Takes scripts over HTTP on one port: Connect and gRPC over HTTP/2, JSON over
+HTTP/1.1, GET /healthz. Plain text is for loopback only; elsewhere set [tls] in
+circles.toml. Policies and modules are reloaded when they change. Ctrl-C lets
+running scripts finish; a second one ends them.
+
+   circles-host run --demo --once     see it all in a temporary root`,
+		Flags: []cli.Flag{
+			rootFlag(),
+			&cli.StringFlag{Name: "listen", Usage: "`HOST:PORT` to listen on, instead of what circles.toml says"},
+			&cli.StringSliceFlag{Name: "peer", Usage: "serve only the peer `NAME`; may be given several times"},
+			&cli.BoolFlag{Name: "demo", Usage: "make a temporary root with two peers, and show them exchange scripts"},
+			&cli.BoolFlag{Name: "once", Usage: "with --demo: end when it has been shown"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "log more"},
+			jsonFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			if err := args(c, 0, 0, "without arguments"); err != nil {
+				return err
+			}
+			if c.Bool("demo") {
+				return demo(c)
+			}
+			if c.Bool("once") {
+				return usage("--once goes with --demo")
+			}
+			root, err := openRoot(c)
+			if err != nil {
+				return err
+			}
+			w, err := startWorker(c, root, c.String("listen"))
+			if err != nil {
+				return err
+			}
+			return w.serveUntil(c.Context, c, func() { w.announce(c, root) })
+		},
+	}
+}
+
+// worker is a host and its listener.
+type worker struct {
+	host   *host.Host
+	server *http2.Server
+	l      net.Listener
+	url    string
+}
+
+// startWorker opens the root's contexts to the network; nothing is served before
+// serveUntil.
+func startWorker(c *cli.Context, root *host.Root, listen string) (*worker, error) {
+	log := logger(c)
+	config := host.Config{OpenStore: openStore, Limits: root.Config.Engine(), Log: log}
+	for _, name := range c.StringSlice("peer") {
+		e, err := root.Peers.Resolve(name)
+		if err != nil {
+			return nil, coded{exitNotFound, err}
+		}
+		if !e.Held() {
+			return nil, coded{exitNotFound, fmt.Errorf("the context of %s is not in this root", name)}
+		}
+		config.Only = append(config.Only, e.ID)
+	}
+	tlsConfig, err := tlsOf(root)
+	if err != nil {
+		return nil, err
+	}
+	if listen == "" {
+		listen = root.Config.Listen
+	}
+	if listen == "" {
+		listen = host.DefaultListen
+	}
+	h, err := host.Open(c.Context, root, config)
+	if err != nil {
+		return nil, err
+	}
+	server := http2.NewServer(h.Deliver, http2.Config{TLS: tlsConfig, Host: string(h.ID()), Version: version, Problem: h.Problem, Log: log})
+	l, err := server.Listen(listen)
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	scheme := "http://"
+	if tlsConfig != nil {
+		scheme = "https://"
+	}
+	return &worker{h, server, l, scheme + l.Addr().String()}, nil
+}
+
+func tlsOf(root *host.Root) (*tls.Config, error) {
+	t := root.Config.TLS
+	if t.Cert == "" && t.Key == "" {
+		return nil, nil
+	}
+	in := func(file string) string {
+		if filepath.IsAbs(file) {
+			return file
+		}
+		return filepath.Join(root.Dir, file)
+	}
+	cert, err := tls.LoadX509KeyPair(in(t.Cert), in(t.Key))
+	if err != nil {
+		return nil, fmt.Errorf("circles.toml [tls]: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}, nil
+}
+
+// serveUntil serves until ctx ends, and calls ready when scripts are taken.
+func (w *worker) serveUntil(ctx context.Context, c *cli.Context, ready func()) error {
+	ready()
+	err := w.server.Serve(ctx, w.l)
+	return errors.Join(err, w.host.Close())
+}
+
+func (w *worker) announce(c *cli.Context, root *host.Root) {
+	p := printerOf(c)
+	var held []string
+	for _, e := range root.Peers.All() {
+		if e.Held() {
+			held = append(held, string(e.Name))
+		}
+	}
+	if c.Bool("json") {
+		_ = p.json(map[string]any{"url": w.url, "host": w.host.ID(), "root": root.Dir, "peers": held})
+		return
+	}
+	p.f("%s serving %s on %s\n", p.green("●"), relative(root.Dir), p.bold(w.url))
+	p.f("  host   %s\n", w.host.ID())
+	switch {
+	case len(held) == 0:
+		p.f("  peers  none yet; %s peer add alice\n", host.Command)
+	case len(held) > 8:
+		p.f("  peers  %s and %d more\n", strings.Join(held[:8], ", "), len(held)-8)
+	default:
+		p.f("  peers  %s\n", strings.Join(held, ", "))
+	}
+	if err := w.host.Problem(); err != nil {
+		p.f("%s\n", indent("  "+p.yellow("! "), clean(err.Error())))
+	}
+	p.f("%s\n", p.dim("Ctrl-C lets running scripts finish and ends."))
+}

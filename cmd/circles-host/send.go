@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/transport/http2"
+)
+
+func sendCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "send",
+		Usage:     "send a script to a peer and print its result",
+		ArgsUsage: "MODULE[:ENTRY] [PARAMS|@FILE|-]",
+		Description: `MODULE is a name that the target knows, sha256:DIGEST, or a FILE.wasm that is
+carried along. PARAMS are passed as they are; @FILE reads them from a file, "-"
+from standard input.
+
+The result goes to stdout, what became of the script to stderr. When no worker
+answers and the target's context is in this root, the script runs right here.
+
+   circles-host send --as alice --to bob guestbook:sign '{"message":"hello"}' --lend read:/card.txt`,
+		Flags: []cli.Flag{
+			rootFlag(),
+			&cli.StringFlag{Name: "as", Usage: "send as `PEER`, whose key is in this root", Required: true},
+			&cli.StringFlag{Name: "to", Usage: "the target: a petname or did:key", Required: true},
+			&cli.StringFlag{Name: "host", Usage: "the worker's `URL`, instead of the one that the target's route names"},
+			&cli.StringSliceFlag{Name: "lend", Usage: "let the script do `ACTION:PATH` in the sender's context; read:/card.txt, list:/photos"},
+			&cli.DurationFlag{Name: "deadline", Usage: "give up after `TIME`", Value: time.Minute},
+			&cli.StringFlag{Name: "receipt", Usage: "keep the signed receipt in `FILE`"},
+			jsonFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			if err := args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"); err != nil {
+				return err
+			}
+			root, err := openRoot(c)
+			if err != nil {
+				return err
+			}
+			s, err := scriptFrom(c)
+			if err != nil {
+				return err
+			}
+			sent, err := deliver(c.Context, c, root, s)
+			if err != nil {
+				return err
+			}
+			if file := c.String("receipt"); file != "" {
+				if err := os.WriteFile(file, sent.Bytes, 0o600); err != nil {
+					return fmt.Errorf("keep the receipt: %w", err)
+				}
+			}
+			return report(c, sent)
+		},
+	}
+}
+
+// scriptFrom makes the script that the command line asks for, but for its
+// target and caller.
+func scriptFrom(c *cli.Context) (s script.Script, err error) {
+	if s.Logic, s.Entry, err = logic(c.Args().First()); err != nil {
+		return s, err
+	}
+	if s.Params, err = params(c.Args().Get(1), c.App.Reader); err != nil {
+		return s, err
+	}
+	for _, text := range c.StringSlice("lend") {
+		action, path, ok := strings.Cut(text, ":")
+		if !ok || !strings.HasPrefix(path, "/") || action == "" {
+			return s, usage("--lend %q: want ACTION:/PATH, as in read:/card.txt", text)
+		}
+		s.Lent = append(s.Lent, script.Grant{Action: script.Action(action), Path: path})
+	}
+	if d := c.Duration("deadline"); d > 0 {
+		s.NotBefore = time.Now()
+		s.Deadline = s.NotBefore.Add(d)
+	} else {
+		return s, usage("--deadline %v: want a time above 0, as in 30s", d)
+	}
+	return s, nil
+}
+
+// logic reads MODULE[:ENTRY].
+func logic(arg string) (l script.Logic, entry string, err error) {
+	name := arg
+	if rest, ok := strings.CutPrefix(arg, "sha256:"); ok {
+		digest, e, _ := strings.Cut(rest, ":")
+		if l.Digest, err = script.ParseDigest("sha256:" + digest); err != nil {
+			return l, "", usage("%w", err)
+		}
+		return l, e, nil
+	}
+	if i := strings.LastIndexByte(arg, ':'); i >= 0 {
+		name, entry = arg[:i], arg[i+1:]
+	}
+	if strings.HasSuffix(name, module.Suffix) {
+		if l.Wasm, err = os.ReadFile(name); err != nil {
+			return l, "", fmt.Errorf("read module: %w", err)
+		}
+		if l.Wasm == nil {
+			l.Wasm = []byte{}
+		}
+		return l, entry, nil
+	}
+	if !module.ValidName(name) {
+		return l, "", usage("module %q: want a name, sha256:DIGEST or a FILE.wasm", name)
+	}
+	l.Name = name
+	return l, entry, nil
+}
+
+// params reads PARAMS, @FILE or "-".
+func params(arg string, stdin io.Reader) (b []byte, err error) {
+	switch {
+	case arg == "-":
+		b, err = io.ReadAll(io.LimitReader(stdin, script.MaxParams+1))
+	case strings.HasPrefix(arg, "@"):
+		b, err = os.ReadFile(arg[1:])
+	default:
+		b = []byte(arg)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read params: %w", err)
+	}
+	if len(b) > script.MaxParams {
+		return nil, usage("params have more than %d bytes", script.MaxParams)
+	}
+	return b, nil
+}
+
+// deliver sends s as --as to --to.
+func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Script) (host.Sent, error) {
+	from, err := root.Peers.Resolve(c.String("as"))
+	if err != nil {
+		return host.Sent{}, coded{exitNotFound, err}
+	}
+	key, err := from.Key()
+	if err != nil {
+		return host.Sent{}, err
+	}
+	to, err := root.Peers.Resolve(c.String("to"))
+	if err != nil {
+		return host.Sent{}, coded{exitNotFound, err}
+	}
+	s.Target = to.ID
+	via, err := route(ctx, root, to, c.String("host"))
+	if err != nil {
+		return host.Sent{}, err
+	}
+	defer via.Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Until(s.Deadline)+10*time.Second)
+	defer cancel()
+	lend := func(l *host.Lender) {
+		l.Parties = root.Peers.Meet(from.ID, to.ID, nil)
+		if circles, err := peer.ReadCircles(from.CirclesFile(), root.Peers.Knows); err == nil {
+			l.Parties = root.Peers.Meet(from.ID, to.ID, circles)
+		}
+		set, err := policy.Load(filepath.Join(from.Dir, "policy"))
+		if err != nil {
+			set = policy.Broken(err)
+		}
+		l.Policies = set
+		l.OpenStore = func(ctx context.Context) (store.Store, error) { return openStore(ctx, from) }
+	}
+	sent, err := host.Send(ctx, via, s, key, via.host, lend)
+	var t *transport.Error
+	if errors.As(err, &t) && t.Code == transport.Unavailable && via.fallback != nil {
+		here, openErr := via.fallback()
+		if openErr != nil {
+			return sent, fmt.Errorf("%w; nor can it run here: %w", err, openErr)
+		}
+		defer here.Close()
+		sent, err = host.Send(ctx, here, s, key, via.host, nil)
+	}
+	return sent, err
+}
+
+// way is how a script gets to its target's host.
+type way struct {
+	transport.Sender
+	host     peer.ID                          // who signs the receipt; "" when that is not known
+	fallback func() (transport.Sender, error) // when nobody answers
+}
+
+func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*way, error) {
+	w := &way{host: to.Host}
+	if to.Held() {
+		key, err := root.Key()
+		if err != nil {
+			return nil, err
+		}
+		w.host = key.ID()
+		if url == "" {
+			w.fallback = func() (transport.Sender, error) { return openHere(ctx, root) }
+		}
+	}
+	switch {
+	case url != "":
+	case to.URL != "":
+		url = to.URL
+	case to.Held():
+		url = root.URL()
+	default:
+		return nil, coded{exitNotFound, fmt.Errorf("where is the context of %s? Say --host URL, or once and for all: %s peer add NAME --id %s --url URL", to.ID, host.Command, to.ID)}
+	}
+	client, err := http2.Dial(url, nil)
+	if err != nil {
+		return nil, coded{exitUsage, err}
+	}
+	w.Sender = client
+	return w, nil
+}
+
+// here is a worker in this process, for a root that no other serves.
+type here struct{ *host.Host }
+
+func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
+	h, err := host.Open(ctx, root, host.Config{OpenStore: openStore, Limits: root.Config.Engine()})
+	if err != nil {
+		return nil, err
+	}
+	return here{h}, nil
+}
+
+func (h here) Send(ctx context.Context, sealed []byte, answer transport.Back) ([]byte, error) {
+	return h.Deliver(ctx, sealed, answer)
+}
+
+// report prints what became of a script.
+func report(c *cli.Context, sent host.Sent) error {
+	r := sent.Receipt
+	p, e := printerOf(c), newPrinter(c.App.ErrWriter)
+	code := receiptExit(r.Code)
+	if c.Bool("json") {
+		if err := p.json(&r); err != nil {
+			return err
+		}
+		return silently(code)
+	}
+	if len(r.Log) > 0 {
+		e.f("%s\n", indent(e.dim("log │ "), clean(string(r.Log))))
+	}
+	if code == exitOK {
+		if _, err := c.App.Writer.Write(r.Result); err != nil {
+			return err
+		}
+		if p.colour && len(r.Result) > 0 && r.Result[len(r.Result)-1] != '\n' {
+			p.f("\n")
+		}
+		e.f("%s\n", e.dim(fmt.Sprintf("done in %s, permitted by %s, receipt %s", took(r.Usage.Wall), strings.Join(r.Policies, ", "), short(r.Script))))
+		return nil
+	}
+	e.f("%s %s\n", e.red(r.Code.String()+":"), clean(r.Message))
+	e.f("%s\n", e.dim("receipt "+short(r.Script)))
+	return silently(code)
+}
+
+// silently ends with an exit code when everything has been said.
+func silently(code int) error {
+	if code == exitOK {
+		return nil
+	}
+	return coded{code: code}
+}
+
+func short(id script.Digest) string { return fmt.Sprintf("%x", id[:6]) }
+
+// took shows a duration as people say it.
+func took(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
