@@ -159,6 +159,8 @@ func (b *backend) expect(all []overlay.Expect) error {
 				return conflict("was removed")
 			}
 			continue
+		case err == store.ErrSpecial: // a directory on the way is a link or a mount now
+			return conflict("was replaced")
 		case err != nil:
 			return fmt.Errorf("look at /%s before commit: %w", e.Path, err)
 		case e.Attr.Kind == 0:

@@ -3,6 +3,7 @@
 package fs
 
 import (
+	"errors"
 	"os"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 // done with *at calls on the result and a single name, which follow nothing.
 type beneath interface {
 	// openDir returns a descriptor that the caller closes. The path is not ".".
+	// Its errors are bare errnos.
 	openDir(path string) (int, error)
 	// root is the descriptor of the directory itself.
 	root() int
@@ -51,7 +53,11 @@ func (w *walkRoot) openDir(path string) (int, error) {
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
 		f, err := w.r.OpenFile(path[:i], dirFlags, 0)
 		if err != nil {
-			return -1, err
+			var errno unix.Errno
+			if errors.As(err, &errno) {
+				return -1, errno
+			}
+			return -1, unix.ELOOP // os.Root has no name for a link that leads out
 		}
 		defer f.Close()
 		at, name = int(f.Fd()), path[i+1:]

@@ -49,9 +49,7 @@ func crash(t *testing.T, c Config, at int, f func(s store.Store)) (steps []strin
 		defer close(done)
 		var err error
 		// Opening may be what crashes: it recovers.
-		if b, err = open(c, func(step string) error {
-			return p.step(step)
-		}); err != nil {
+		if b, err = open(c, hooks{crash: p.step}); err != nil {
 			t.Errorf("open: %v", err)
 			return
 		}
@@ -77,15 +75,16 @@ func crash(t *testing.T, c Config, at int, f func(s store.Store)) (steps []strin
 // crashRecovery opens the context and pulls the plug at step at of recovery.
 func crashRecovery(t *testing.T, c Config, at int) (stopped bool) {
 	t.Helper()
-	b, err := open(c, func() func(string) error {
-		n := 0
-		return func(string) error {
+	n := 0
+	b, err := open(c, hooks{
+		crash: func(string) error {
 			if n++; n == at {
 				return errPlug
 			}
 			return nil
-		}
-	}())
+		},
+		beneath: beneaths[[]string{"kernel", "os.Root"}[at%2]],
+	})
 	switch {
 	case errors.Is(err, errPlug):
 		return true

@@ -40,16 +40,21 @@ type backend struct {
 	broken error
 	closed bool
 
-	// crash, in tests, stops everything at a named step.
-	crash func(step string) error
+	hooks hooks
+}
+
+// hooks are for tests.
+type hooks struct {
+	crash   func(step string) error // called at each step of a commit; an error stops it there
+	beneath func(dir string) (beneath, error)
 }
 
 // at marks a step, at which a test may pull the plug.
 func (b *backend) at(step string) error {
-	if b.crash == nil {
+	if b.hooks.crash == nil {
 		return nil
 	}
-	return b.crash(step)
+	return b.hooks.crash(step)
 }
 
 // Open opens the context that lies in three directories, which are made if they
@@ -57,24 +62,27 @@ func (b *backend) at(step string) error {
 // log that is not as it was written is a *LogDamageError, a context that is open
 // already ErrLocked.
 func Open(c Config) (*overlay.Store, error) {
-	b, err := open(c, nil)
+	b, err := open(c, hooks{})
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", c.Data, err)
 	}
 	return overlay.New(b, overlay.Config{Limits: c.Limits, Now: c.Now}), nil
 }
 
-func open(c Config, crash func(string) error) (_ *backend, err error) {
+func open(c Config, h hooks) (_ *backend, err error) {
 	if c.Data == "" || c.Log == "" || c.Tx == "" {
 		return nil, errors.New("data, log and tx directories must be named")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if h.beneath == nil {
+		h.beneath = newBeneath
+	}
 	if c.LogSegment == 0 {
 		c.LogSegment = logSegSize
 	}
-	b := &backend{now: c.Now, txDir: -1, stage: -1, logDir: -1, crash: crash}
+	b := &backend{now: c.Now, txDir: -1, stage: -1, logDir: -1, hooks: h}
 	rand.Read(b.nonce[:])
 	defer func() {
 		if err != nil {
@@ -95,7 +103,7 @@ func open(c Config, crash func(string) error) (_ *backend, err error) {
 	if err := b.takeLock(c.Tx); err != nil {
 		return nil, err
 	}
-	if b.lower.under, err = newBeneath(c.Data); err != nil {
+	if b.lower.under, err = h.beneath(c.Data); err != nil {
 		return nil, fmt.Errorf("open %s: %w", c.Data, err)
 	}
 	var data, stage unix.Stat_t
