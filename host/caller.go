@@ -42,7 +42,7 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, ba
 			defer release()
 			// One transaction for each access: to hold one while the target's is
 			// held too could make two contexts wait for each other.
-			return held.store.View(ctx, func(tx store.Tx) error {
+			return held.store.View(store.Nested(ctx), func(tx store.Tx) error {
 				return f(tx.Files(guard{h.lend(held, a)}))
 			})
 		}

@@ -27,7 +27,8 @@ import (
 // Store holds one context. It is safe for concurrent use.
 type Store interface {
 	// View runs f on the last committed state. Views run side by side.
-	// Every mutating call on its Tx fails with ErrReadOnly, except Append.
+	// Every mutating call on its Tx fails with ErrReadOnly, except Append. A
+	// commit may hold up new views until those that run have ended; see Nested.
 	View(ctx context.Context, f func(Tx) error) error
 
 	// Update runs f alone: writers of one context wait for each other, at most
@@ -47,6 +48,19 @@ type Store interface {
 	// Close waits for running transactions and releases the store.
 	Close() error
 }
+
+// Nested marks ctx as that of somebody who is in a transaction already, of
+// another store. A View under it waits for no more than a commit that is being
+// applied: were it held up by one that waits for views, two contexts whose
+// scripts read each other could wait for each other.
+func Nested(ctx context.Context) context.Context {
+	return context.WithValue(ctx, nestedKey{}, true)
+}
+
+// IsNested reports whether ctx was marked by Nested; for backends.
+func IsNested(ctx context.Context) bool { return ctx.Value(nestedKey{}) != nil }
+
+type nestedKey struct{}
 
 // Key is what an entry is found by; unique within a log. The host uses a digest
 // of (caller, nonce).

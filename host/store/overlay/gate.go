@@ -59,8 +59,9 @@ func (g *gate) leave(undo func()) {
 }
 
 func (g *gate) beginView(ctx context.Context) error {
+	nested := store.IsNested(ctx)
 	return g.enter(ctx, func() bool {
-		if g.applying || g.waiting {
+		if g.applying || g.waiting && !nested {
 			return false
 		}
 		g.views++
