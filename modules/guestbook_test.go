@@ -1,12 +1,18 @@
 package modules_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/circles-host/circles/guest-sdk/sdktest"
 	"github.com/circles-host/circles/modules"
@@ -173,4 +179,75 @@ func TestGuestbookOfAnOwnerWhoEdits(t *testing.T) {
 	h.Put(t, "target", "/guestbook/entries.txt/x", "")
 	expect(t, g, "read", "", "error: guestbook: cannot read /guestbook/entries.txt: ")
 	expect(t, g, "sign", `{"message":"hi"}`, "error: guestbook: cannot add to /guestbook/entries.txt: ")
+}
+
+// FuzzGuestbookParams compares the parser in guestbook.c with encoding/json: what
+// it takes must mean the same there, and what it refuses must be wrong there or by
+// our rules. Whatever it is sent, it must not trap.
+func FuzzGuestbookParams(f *testing.F) {
+	for _, seed := range []string{
+		`{"message":"x"}`, ` { "message" : "\ud83d\ude00\u0000\/" } `, `{"mess\u0061ge":"é"}`, `{"message":"\ud800"}`,
+		`{"message":"x","message":"y"}`, `{"message":1}`, "{\"message\":\"\xff\"}", `{"message":"` + strings.Repeat("x", 1001) + `"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	m, _ := modules.Get("guestbook")
+	h := sdktest.New(f)
+	g := h.Load(f, m.Wasm)
+	f.Fuzz(func(t *testing.T, params []byte) {
+		h.Put(t, "target", "/guestbook/count", "0")
+		h.Put(t, "target", "/guestbook/entries.txt", "")
+		result, err := g.Call("sign", params)
+		var failed sdktest.ErrGuest
+		if err != nil && !errors.As(err, &failed) {
+			t.Fatalf("%q: %v", params, err)
+		}
+		message, ok := reference(params)
+		switch {
+		case ok && err == nil:
+			var got struct {
+				Entry int
+				Text  string
+			}
+			want := "1. alice: " + oneLine(message)
+			if err := json.Unmarshal(result, &got); err != nil || got.Entry != 1 || got.Text != want {
+				t.Errorf("%q: %s, want %q", params, result, want)
+			}
+		case ok && oneLine(message) != "" || !ok && err == nil:
+			t.Errorf("%q: %s, %v; encoding/json says %q, %v", params, result, err, message, ok)
+		}
+	})
+}
+
+// reference is read_params of guestbook.c in terms of encoding/json.
+func reference(params []byte) (message string, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(params))
+	var tokens []json.Token
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil || len(tokens) == 4 {
+			return "", false
+		}
+		tokens = append(tokens, token)
+	}
+	if len(tokens) != 4 || tokens[0] != json.Delim('{') || tokens[1] != "message" || tokens[3] != json.Delim('}') {
+		return "", false
+	}
+	message, ok = tokens[2].(string)
+	// encoding/json replaces what is not UTF-8; guestbook.c refuses it.
+	return message, ok && utf8.Valid(params) && paired.Match(params) && len(message) <= 1000
+}
+
+// paired matches JSON whose escaped surrogates are all halves of pairs.
+var paired = regexp.MustCompile(`(?s)^(?:[^\\]|\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|` +
+	`\\u(?:[0-9abcefABCEF][0-9a-fA-F]|[dD][0-7])[0-9a-fA-F]{2})*$`)
+
+// oneLine is put_line of guestbook.c.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+		return r == ' ' || unicode.IsControl(r) || r >= 0x2028 && r <= 0x202E || r >= 0x2066 && r <= 0x2069
+	}), " ")
 }

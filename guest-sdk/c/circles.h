@@ -182,24 +182,24 @@ void circles__end(circles_bytes params);
 #define CIRCLES__C
 #endif
 
-#define CIRCLES_ENTRY_AS(ident, export)                                                       \
-  static circles_result *circles__entry_##ident(circles_bytes params);                        \
-  CIRCLES__C __attribute__((export_name(export), used)) circles_result *circles__export_##ident( \
-      uint8_t *ptr, size_t len) {                                                             \
-    circles_bytes params = {ptr, len};                                                        \
-    circles__begin();                                                                         \
-    circles_result *r = circles__entry_##ident(params);                                       \
-    circles__end(params);                                                                     \
-    return r;                                                                                 \
-  }                                                                                           \
-  static circles_result *circles__entry_##ident(circles_bytes params)
+#define CIRCLES_ENTRY_AS(ident, export)                                                           \
+  static circles_result *circles__entry_##ident(circles_bytes params);                            \
+  CIRCLES__C __attribute__((export_name(export), used)) circles_result *circles__export_##ident(  \
+      uint8_t *ptr, size_t len) {                                                                 \
+    circles_bytes params = {ptr, len};                                                            \
+    circles__begin();                                                                             \
+    circles_result *r = circles__entry_##ident(params);                                           \
+    circles__end(params);                                                                         \
+    return r;                                                                                     \
+  }                                                                                               \
+  static circles_result *circles__entry_##ident(__attribute__((unused)) circles_bytes params)
 
 /* Puts the file that `path` names into the module as its manifest, the custom
  * section "circles-manifest" (modules/README.md). The path is looked up in the
  * directories of -I, then from where the compiler runs. */
-#define CIRCLES_MANIFEST(path)                                   \
+#define CIRCLES_MANIFEST(path)                                        \
   __asm__(".section \".custom_section.circles-manifest\",\"\",@\n" \
-          ".incbin \"" path "\"\n"                               \
+          ".incbin \"" path "\"\n"                                    \
           ".text\n")
 
 #ifdef __cplusplus

@@ -14,9 +14,9 @@ import (
 	"github.com/circles-host/circles/guest-sdk/sdktest"
 )
 
-// loadC starts testdata/csdk.wasm, after a look at whether it was built from the
+// loadC starts a guest of testdata/, after a look at whether it was built from the
 // sources that are there now.
-func loadC(t *testing.T, h *sdktest.Host) *sdktest.Guest {
+func loadC(t *testing.T, h *sdktest.Host, name string) *sdktest.Guest {
 	t.Helper()
 	f, err := os.Open("testdata/SHA256SUMS")
 	if err != nil {
@@ -31,13 +31,13 @@ func loadC(t *testing.T, h *sdktest.Host) *sdktest.Guest {
 			t.Fatal(err)
 		}
 		if got := sha256.Sum256(b); hex.EncodeToString(got[:]) != want {
-			t.Errorf("%s is not what csdk.wasm was built with; run testdata/build.sh", file)
+			t.Errorf("%s is not what the C guests were built with; run testdata/build.sh", file)
 		}
 	}
-	if files != 5 {
+	if files != 7 {
 		t.Fatalf("SHA256SUMS names %d files", files)
 	}
-	wasm, err := os.ReadFile("testdata/csdk.wasm")
+	wasm, err := os.ReadFile("testdata/" + name + ".wasm")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestC(t *testing.T) {
 	h.Put(t, "caller", "/lent.txt", "lent by alice")
 	h.Put(t, "target", "/dir/file", "abcdefgh")
 	h.Put(t, "target", "/dir/sub/x", "")
-	g := loadC(t, h)
+	g := loadC(t, h, "csdk")
 	for _, c := range [][2]string{
 		{"read /dir/file", "8 abcdefgh"},
 		{"read dir/sub/x", "0 "},
@@ -110,7 +110,7 @@ func TestCNoLeaks(t *testing.T) {
 	h := sdktest.New(t)
 	h.Put(t, "caller", "/card", "card")
 	h.Put(t, "target", "/a/b", "")
-	g := loadC(t, h)
+	g := loadC(t, h, "csdk")
 	size := uint32(0)
 	for i := range 20_000 {
 		for _, op := range []string{"Read /card", "Read /none", "list /a", "ignore /none", "who x", "stat /a"}[i%6:][:1] {
@@ -130,7 +130,7 @@ func TestCNoLeaks(t *testing.T) {
 
 // TestCOutOfMemoryTraps: cabi_realloc must not hand the host a null pointer.
 func TestCOutOfMemoryTraps(t *testing.T) {
-	g := loadC(t, sdktest.New(t))
+	g := loadC(t, sdktest.New(t), "csdk")
 	for _, size := range []uint64{0xFFFFFFFF, 0xFFFFFFFE, 0xFFFF0000} {
 		if r, err := g.Module.ExportedFunction("cabi_realloc").Call(t.Context(), 0, 0, 1, size); err == nil {
 			t.Errorf("cabi_realloc of %d bytes returned %#x", size, r)

@@ -344,7 +344,6 @@ CIRCLES_ENTRY_AS(entry_run, "run") { return sign(params); }
 CIRCLES_ENTRY_AS(entry_sign, "sign") { return sign(params); }
 
 CIRCLES_ENTRY_AS(entry_read, "read") {
-  (void)params; /* takes none, and minds none */
   long n = last_entry();
   if (n < 0) return bad_count(n);
 

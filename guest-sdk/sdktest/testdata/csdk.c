@@ -77,7 +77,6 @@ CIRCLES_ENTRY(op) {
 }
 
 CIRCLES_ENTRY_AS(two_words, "two-words") {
-  (void)params;
   circles_log(CIRCLES_WARN, "from C");
   return circles_ok(NULL, 0);
 }
