@@ -261,8 +261,17 @@ func TestDirectoryKeepsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "that bob is incomplete", func() bool { return len(d.Problems()) == 1 })
-	// Finished later, by hand; the directory above does not change by that.
-	time.Sleep(50 * time.Millisecond)
+	// Finished much later, by hand; the directory above does not change by that.
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Dir(dir), long, long); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "that nothing happens", func() bool {
+		d.look()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return !d.peers.fresh
+	})
 	write(t, filepath.Join(dir, identityFile), identityText(bob))
 	eventually(t, "bob", func() bool { return d.Holds(bob) && len(d.Problems()) == 0 })
 
@@ -284,6 +293,52 @@ func TestDirectoryKeepsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "that it is gone", func() bool { return len(d.Problems()) == 0 && d.NameOf(alice, carol) == "" })
+}
+
+// Two changes within one tick of the file system's clock leave one time; what was
+// read between them must not pass for the last word.
+func TestStampOfWhatHasJustChanged(t *testing.T) {
+	dir := t.TempDir()
+	look := func() stamp {
+		s, err := stampOf(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := look(); !s.changed(look()) {
+		t.Error("a directory made just now counts as unchanged")
+	}
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(dir, long, long); err != nil {
+		t.Fatal(err)
+	}
+	s := look()
+	if s.changed(look()) {
+		t.Error("a directory that nobody touched counts as changed")
+	}
+	write(t, filepath.Join(dir, "x"), "")
+	if !s.changed(look()) {
+		t.Error("a new name is not seen")
+	}
+}
+
+func TestEntryKeyIsThePeersOwn(t *testing.T) {
+	d := open(t, t.TempDir())
+	alice, bob := key(t, 1), key(t, 2)
+	e, err := d.Hold("alice", alice.ID(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteKeyFile(filepath.Join(e.Dir, keyFile), bob); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Key(); err == nil || !strings.Contains(err.Error(), string(bob.ID())) {
+		t.Errorf("bob's key was taken for alice's: %v", err)
+	}
+	if _, err := (Entry{ID: bob.ID(), Name: "bob"}).Key(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the key of a peer elsewhere: %v", err)
+	}
 }
 
 // One peer's broken files are reported and take nobody else out.
@@ -372,6 +427,14 @@ func TestRouteNeverShadowsWhoIsHere(t *testing.T) {
 	}
 	if len(d.Problems()) != 2 {
 		t.Errorf("problems: %v", d.Problems())
+	}
+	// Nor is a route a way around a context here that cannot be read.
+	write(t, filepath.Join(root, peersDir, "alice", identityFile), "id = ")
+	if err := d.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if d.Knows("alice") {
+		t.Error("alice, whose file is broken, is who the route says")
 	}
 }
 

@@ -259,6 +259,32 @@ func TestDecodeRefusesOtherEncodings(t *testing.T) {
 	}
 }
 
+// A number that does not fit its field is cut by the library, and would then be
+// another one.
+func TestDecodeRefusesNumbersOutOfRange(t *testing.T) {
+	r := Receipt{Script: Digest{1}, Caller: id(t, 1), Target: id(t, 2), Host: id(t, 3), Code: Done, ExitCode: 7}
+	good, err := r.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		field protowire.Number
+		was   uint64
+		now   uint64
+	}{{5, 1, 256 + 1}, {5, 1, math.MaxUint64}, {12, 7, 1<<32 + 7}} {
+		number := func(v uint64) []byte {
+			return protowire.AppendVarint(protowire.AppendTag(nil, test.field, protowire.VarintType), v)
+		}
+		b := bytes.Replace(good, number(test.was), number(test.now), 1)
+		if bytes.Equal(b, good) {
+			t.Fatal("the field is not there")
+		}
+		if got, err := DecodeReceipt(b); err == nil || !strings.Contains(err.Error(), "out of range") {
+			t.Errorf("%d in field %d is taken as %+v, %v", test.now, test.field, got, err)
+		}
+	}
+}
+
 func TestScriptBounds(t *testing.T) {
 	long := strings.Repeat("a", 1<<13)
 	grants := func(n int) (g []Grant) {
@@ -472,8 +498,8 @@ func TestReceiptOfAHostileScriptEncodes(t *testing.T) {
 		"policies":      func(r *Receipt) { r.Policies = strings.Split(strings.Repeat(huge[:1000]+",", 10_000), ",") },
 		"entry":         func(r *Receipt) { r.Entry, r.ModuleName = huge, huge },
 		"effects":       func(r *Receipt) { r.Effects = effects },
-		"long path":     func(r *Receipt) { r.Effects = []Effect{{Kind: Created, Path: "/" + huge}} },
-		"long link":     func(r *Receipt) { r.Effects = []Effect{{Kind: Linked, Path: "/a", To: huge}} },
+		"long path":     func(r *Receipt) { r.Effects = []Effect{{Kind: Created, Path: "/" + huge[:MaxPath]}} },
+		"long link":     func(r *Receipt) { r.Effects = []Effect{{Kind: Linked, Path: "/a", To: huge[:MaxPath+1]}} },
 		"clock":         func(r *Receipt) { r.Usage.Wall = -1 },
 		"all": func(r *Receipt) {
 			r.Message, r.Log, r.Effects, r.Result = huge, []byte(huge), effects, make([]byte, MaxResult)

@@ -55,7 +55,7 @@ func strict(b []byte, md protoreflect.MessageDescriptor, tolerant bool) error {
 		}
 		b = b[n:]
 		num, typ := protowire.DecodeTag(tag)
-		if num < protowire.MinValidNumber || num > protowire.MaxValidNumber || tag>>32 != 0 {
+		if num < protowire.MinValidNumber || num > protowire.MaxValidNumber {
 			return fmt.Errorf("%s: no valid field after field %d", md.Name(), last)
 		}
 		if num < last {
