@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
 var kernels = []struct {
@@ -27,38 +25,14 @@ var kernels = []struct {
 	{"go", "sorted", 5_000},
 }
 
-func guest(t testing.TB, name string) []byte {
-	if name == "go" {
-		return goGuest(t, "reactor")
-	}
-	return readFile(t, "testdata/"+name+".wasm")
-}
-
-// start instantiates a guest with WASI; with a meter, metered.
-func start(ctx context.Context, t testing.TB, cfg wazero.RuntimeConfig, wasm []byte, meter *meterHost) api.Module {
-	t.Helper()
-	rt := wazero.NewRuntimeWithConfig(ctx, cfg.WithCoreFeatures(features))
-	t.Cleanup(func() { rt.Close(ctx) })
-	wasi_snapshot_preview1.MustInstantiate(ctx, rt)
-	if meter != nil {
-		meter.instantiate(ctx, t, rt)
-		metered, err := Meter(wasm, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		wasm = metered
-	}
-	m, err := rt.InstantiateWithConfig(ctx, wasm, wazero.NewModuleConfig().WithStartFunctions("_initialize"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // BenchmarkMeter runs each kernel as it is, metered, and with wazero's own
 // interruption.
 func BenchmarkMeter(b *testing.B) {
-	ctx := context.Background()
+	engines := map[string]*engine{
+		"plain":         shared(b),
+		"metered":       shared(b),
+		"interruptible": newEngine(b, wazero.NewRuntimeConfig().WithCloseOnContextDone(true)),
+	}
 	for _, k := range kernels {
 		for _, way := range []string{"plain", "metered", "interruptible"} {
 			b.Run(k.guest+"_"+k.name+"/"+way, func(b *testing.B) {
@@ -66,8 +40,11 @@ func BenchmarkMeter(b *testing.B) {
 				if way == "metered" {
 					meter = &meterHost{slice: 1 << 20}
 				}
-				cfg := wazero.NewRuntimeConfig().WithCloseOnContextDone(way == "interruptible")
-				m := start(ctx, b, cfg, guest(b, k.guest), meter)
+				wasm := guest(b, k.guest)
+				if meter != nil {
+					wasm = metered(b, wasm)
+				}
+				ctx, m := engines[way].start(b, wasm, meter)
 				call, cancel := context.WithCancel(ctx)
 				defer cancel()
 				f := m.ExportedFunction(k.name)

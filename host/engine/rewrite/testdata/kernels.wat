@@ -1,5 +1,5 @@
 ;; Kernels on which metering is measured and ways to run without end.
-;; wat2wasm --enable-tail-call kernels.wat (wabt 1.0.32) made kernels.wasm.
+;; wat2wasm --enable-tail-call --debug-names kernels.wat (wabt 1.0.32) made kernels.wasm.
 (module
   (memory (export "memory") 64)
   (type $v (func))
@@ -128,4 +128,27 @@
   ;; bulk instructions in a loop
   (func (export "fill") (loop $l (memory.fill (i32.const 0) (i32.const 7) (i32.const 4194304)) (br $l)))
   (func (export "grow_nothing") (loop $l (drop (memory.grow (i32.const 0))) (br $l)))
+
+  ;; traps in the midst of things
+  (func (export "trap_divide") (result i32)
+    (local $n i32)
+    (local.set $n (i32.const 1000))
+    (loop $l (result i32)
+      (drop (i32.div_u (i32.const 5) (local.get $n)))
+      (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+      (br $l)))
+  (func $down (param $n i32) (result i32)
+    (if (i32.eqz (local.get $n)) (then (unreachable)))
+    (i32.add (call $down (i32.sub (local.get $n) (i32.const 1))) (i32.const 1)))
+  (func (export "trap_deep") (result i32) (call $down (i32.const 1000)))
+  (func (export "trap_bounds")
+    (local $p i32)
+    (loop $l
+      (i32.store (local.get $p) (i32.const 1))
+      (local.set $p (i32.add (local.get $p) (i32.const 4096)))
+      (br $l)))
+  (func (export "trap_fill")
+    (memory.fill (i32.const 0) (i32.const 1) (i32.const 1000000))
+    (memory.fill (i32.const 0) (i32.const 1) (i32.const -1)))
+  (func (export "trap_indirect") (call_indirect (type $v) (i32.const 1)))
 )
