@@ -1,0 +1,228 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/circles-host/circles/host/envelope"
+	remote "github.com/circles-host/circles/host/imports/contexts"
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/mem"
+	"github.com/circles-host/circles/host/transport"
+)
+
+// distance is a script's two ends: the host that runs it, and its caller, whose
+// context is elsewhere.
+type distance struct {
+	*testing.T
+	caller, host *peer.Key
+	lender       *Lender
+	context      *distantContext
+	asked        int
+	tamper       func(sealed []byte, err error) ([]byte, error) // what the carrier makes of an answer
+}
+
+func newDistance(t *testing.T, policies string, lent ...script.Grant) *distance {
+	t.Helper()
+	d := &distance{T: t, caller: newKey(t), host: newKey(t)}
+	target := newKey(t).ID()
+	s := script.Script{Caller: d.caller.ID(), Target: target, Logic: script.Logic{Name: "m"}, Lent: lent}
+	_, id, err := envelope.SealScript(s, d.caller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Parse([]policy.File{{Name: "p.cedar", Text: policy.Starter + policies}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := mem.New(mem.Config{})
+	err = files.Update(t.Context(), func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		for _, dir := range []string{"/shared", "/shared/many", "/private"} {
+			if err := fs.Mkdir(dir); err != nil {
+				return err
+			}
+		}
+		for path, data := range map[string]string{
+			"/shared/card.txt": "Alice", "/shared/secret.txt": "no", "/private/diary": "dear",
+			"/shared/big": strings.Repeat("0123456789abcdef", 200_000),
+		} {
+			if err := write(fs, path, data); err != nil {
+				return err
+			}
+		}
+		for i := range 3000 {
+			if err := write(fs, fmt.Sprintf("/shared/many/%04d", i), ""); err != nil {
+				return err
+			}
+		}
+		return fs.Symlink("../private/diary", "/shared/link")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.lender = &Lender{
+		Key: d.caller, Script: &s, ID: id, Host: d.host.ID(), Policies: set,
+		Parties:   peer.Parties{Caller: peer.Peer{ID: d.caller.ID(), Name: "alice"}, Target: peer.Peer{ID: target, Name: "bob"}},
+		OpenStore: func(context.Context) (store.Store, error) { return files, nil },
+	}
+	t.Cleanup(func() { d.lender.Close() })
+	d.tamper = func(sealed []byte, err error) ([]byte, error) { return sealed, err }
+	d.context = &distantContext{
+		host: &Host{key: d.host}, script: &s, id: id, peer: peer.Peer{ID: d.caller.ID(), Name: "alice"},
+		back: func(ctx context.Context, sealed []byte) ([]byte, error) {
+			d.asked++
+			return d.tamper(d.lender.Answer(ctx, sealed))
+		},
+	}
+	return d
+}
+
+func newKey(t *testing.T) *peer.Key {
+	t.Helper()
+	k, err := peer.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func write(fs store.FS, path, data string) error {
+	f, err := fs.Open(path, store.FlagWrite|store.FlagCreate)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt([]byte(data), 0)
+	return err
+}
+
+func (d *distance) wantCode(what string, err error, code remote.Code) {
+	d.Helper()
+	var e *remote.Error
+	if !errors.As(err, &e) || e.Code != code {
+		d.Errorf("%s: %v; want %v", what, err, code)
+	}
+}
+
+func TestDistantContextIsReadAsFarAsItIsLent(t *testing.T) {
+	ctx := t.Context()
+	d := newDistance(t, `@id("secret") forbid(principal, action, resource in Path::"/shared/secret.txt");`,
+		script.Grant{Action: script.Read, Path: "/shared"}, script.Grant{Action: script.List, Path: "/shared"})
+	c := d.context
+
+	data, err := c.Read(ctx, "shared/card.txt", 1<<20)
+	if err != nil || string(data) != "Alice" {
+		t.Errorf("read: %q, %v", data, err)
+	}
+	// More than one answer carries, in pieces.
+	data, err = c.Read(ctx, "/shared/big", 8<<20)
+	if err != nil || !bytes.Equal(data, bytes.Repeat([]byte("0123456789abcdef"), 200_000)) {
+		t.Errorf("read big: %d bytes, %v", len(data), err)
+	}
+	_, err = c.Read(ctx, "/shared/big", 2<<20)
+	d.wantCode("a file over the limit", err, remote.TooLarge)
+	data, err = c.ReadAt(ctx, "/shared/big", 16*100_000+4, 2<<20)
+	if err != nil || len(data) != 16*100_000-4 || string(data[:4]) != "4567" {
+		t.Errorf("read at: %d bytes, %v", len(data), err)
+	}
+	entries, err := c.List(ctx, "/shared/many", 5000)
+	if err != nil || len(entries) != 3000 || entries[2999].Name != "2999" || entries[0].Kind != remote.File {
+		t.Errorf("list: %d entries, %v", len(entries), err)
+	}
+	_, err = c.List(ctx, "/shared/many", 2000)
+	d.wantCode("a listing over the limit", err, remote.TooLarge)
+	s, err := c.Stat(ctx, "/shared/big")
+	if err != nil || s.Size != 3_200_000 || s.Kind != remote.File || s.Modified == 0 {
+		t.Errorf("stat: %+v, %v", s, err)
+	}
+
+	_, err = c.Read(ctx, "/shared/none", 1<<20)
+	d.wantCode("an absent file", err, remote.NotFound)
+	_, err = c.Read(ctx, "/shared", 1<<20)
+	d.wantCode("a directory", err, remote.IsDirectory)
+	_, err = c.Read(ctx, "/shared/secret.txt", 1<<20)
+	d.wantCode("what the caller's policy forbids", err, remote.Denied)
+	_, err = c.Read(ctx, "/shared/link", 1<<20)
+	d.wantCode("a link to what is not lent", err, remote.Denied)
+
+	asked := d.asked
+	_, err = c.Read(ctx, "/private/diary", 1<<20)
+	d.wantCode("what is not lent", err, remote.Denied)
+	_, err = c.Read(ctx, "/shared/../private/diary", 1<<20)
+	d.wantCode("what is not lent, by another way", err, remote.Denied)
+	_, err = c.List(ctx, "/sharedness", 10)
+	d.wantCode("a name that begins like one that is lent", err, remote.Denied)
+	if d.asked != asked {
+		t.Error("the caller was asked for what it did not lend")
+	}
+}
+
+// Whoever carries the bytes can neither answer for the caller nor show it an
+// answer to another question.
+func TestDistantContextTrustsNoCarrier(t *testing.T) {
+	lent := script.Grant{Action: script.Read, Path: "/shared"}
+	read := func(d *distance, p string) error {
+		_, err := d.context.Read(t.Context(), p, 1<<20)
+		return err
+	}
+	d := newDistance(t, "", lent)
+	var first []byte
+	d.tamper = func(sealed []byte, err error) ([]byte, error) {
+		if first == nil {
+			first = sealed
+		}
+		return first, err
+	}
+	if err := read(d, "/shared/card.txt"); err != nil {
+		t.Fatal(err)
+	}
+	d.wantCode("an old answer", read(d, "/shared/card.txt"), remote.Unavailable)
+	d.tamper = func([]byte, error) ([]byte, error) { return []byte("not an envelope"), nil }
+	d.wantCode("garbage", read(d, "/shared/card.txt"), remote.Unavailable)
+	d.tamper = func(sealed []byte, err error) ([]byte, error) { sealed[len(sealed)-1] ^= 1; return sealed, err }
+	d.wantCode("a changed answer", read(d, "/shared/card.txt"), remote.Unavailable)
+	d.tamper = func([]byte, error) ([]byte, error) {
+		return nil, &transport.Error{Code: transport.Unavailable, Message: "gone"}
+	}
+	d.wantCode("a sender that is gone", read(d, "/shared/card.txt"), remote.Unavailable)
+
+	other := newDistance(t, "", lent)
+	other.lender.Key = newKey(t) // somebody else answers
+	if err := read(other, "/shared/card.txt"); err == nil {
+		t.Error("an answer that the caller did not sign was taken")
+	}
+}
+
+// The caller answers the host that it sent to, about the script that it sent,
+// and nobody else.
+func TestLenderAnswersOnlyItsHost(t *testing.T) {
+	d := newDistance(t, "", script.Grant{Action: script.Read, Path: "/"})
+	ask := func(key *peer.Key, id script.ID) error {
+		sealed, err := envelope.SealQuestion(script.Question{Script: id, Seq: 1, Op: script.AskRead, Path: "/shared/card.txt", Length: 9}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.lender.Answer(t.Context(), sealed)
+		return err
+	}
+	if err := ask(d.host, d.lender.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(newKey(t), d.lender.ID); err == nil {
+		t.Error("answered another host")
+	}
+	if err := ask(d.host, script.ID{1}); err == nil {
+		t.Error("answered about a script that was not sent")
+	}
+	if _, err := d.lender.Answer(t.Context(), []byte("who are you?")); err == nil {
+		t.Error("answered something that is no question")
+	}
+}
