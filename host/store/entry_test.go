@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -45,6 +46,10 @@ func TestEntryHash(t *testing.T) {
 			t.Errorf("entries %d and %d hash alike", i, j)
 		}
 		seen[e.Hash()] = i
+	}
+	const format = "3d5da29149174773101f047a95a6c9a249408f9165af6e39051179fc71d4b480"
+	if got := fmt.Sprintf("%x", base.Hash()); got != format {
+		t.Errorf("hash %s, want %s: logs written before would no longer verify", got, format)
 	}
 	if base.Hash() != (store.Entry{Seq: 1, Time: time.Unix(1, 2).UTC(), Data: []byte("ab")}).Hash() {
 		t.Error("the time zone changes the hash")

@@ -4,8 +4,11 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,28 +20,52 @@ import (
 // place is made, complete and durable, before the commit is decided.
 func (b *backend) Prepare(ctx context.Context, p *overlay.Plan) error {
 	b.commits++
+	var puts []overlay.Step
 	for _, s := range p.Steps {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		switch s.Kind {
 		case overlay.StepPut:
-			if err := s.File.(*staged).seal(s.Atime, s.Mtime); err != nil {
-				return fmt.Errorf("make content of %s durable: %w", s.Path, fileError(err))
-			}
-			if err := b.at("sealed"); err != nil {
-				return err
-			}
+			puts = append(puts, s)
 		case overlay.StepSymlink:
 			if err := unix.Symlinkat(s.Target, b.stage, b.slot(s.Slot)); err != nil {
 				return fmt.Errorf("stage link %s: %w", s.Path, fileError(err))
 			}
 		}
 	}
+	if err := b.seal(ctx, puts); err != nil {
+		return err
+	}
 	if err := unix.Fsync(b.stage); err != nil {
 		return fmt.Errorf("make staged files durable: %w", fileError(err))
 	}
 	return b.at("prepared")
+}
+
+// seal makes staged files durable. Some at a time: a file system commits what
+// several wait for at once.
+func (b *backend) seal(ctx context.Context, puts []overlay.Step) error {
+	const together = 8
+	for chunk := range slices.Chunk(puts, together) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, len(chunk))
+		for i, s := range chunk {
+			wg.Go(func() {
+				if err := s.File.(*staged).seal(s.Atime, s.Mtime); err != nil {
+					errs[i] = fmt.Errorf("make content of %s durable: %w", s.Path, fileError(err))
+				}
+			})
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		if err := b.at("sealed"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // slot names a slot of the current commit in the staging directory. The name is

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -184,14 +185,8 @@ func TestOwnerEditsAfterCrash(t *testing.T) {
 	steps, _ := crash(t, c, 0, func(s store.Store) {
 		s.Update(context.Background(), func(tx store.Tx) error { return tx.Files(nil).Mkdir("probe") })
 	})
-	decided := 0
-	for i, s := range steps {
-		if s == "decided" {
-			decided = i + 1
-		}
-	}
-	sealed := 3 // two files and a directory more than the probe; "sealed" is a step of each file
-	_, stopped := crash(t, c, decided+sealed-1, run(func(tx store.Tx) error {
+	decided := slices.Index(steps, "decided") + 1
+	_, stopped := crash(t, c, decided+1, run(func(tx store.Tx) error {
 		fs := tx.Files(nil)
 		return first(write(fs, "edit", "script"), write(fs, "made", "script"), fs.Mkdir("newdir"), fs.Unlink("kind"), fs.Unlink("gone/x"), fs.Rmdir("gone/too"), fs.Rmdir("gone"))
 	}))

@@ -26,12 +26,18 @@ type Config struct {
 
 // New returns an empty context.
 func New(c Config) *overlay.Store {
+	return NewOn(c, func(b overlay.Backend) overlay.Backend { return b })
+}
+
+// NewOn is New with something between the transactions and what keeps the files:
+// to count what is asked for, or to make it fail.
+func NewOn(c Config, between func(overlay.Backend) overlay.Backend) *overlay.Store {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	b := &backend{now: c.Now, keys: map[store.Key]int{}}
 	b.root = b.node(store.KindDir)
-	return overlay.New(b, overlay.Config{Limits: c.Limits, Now: c.Now})
+	return overlay.New(between(b), overlay.Config{Limits: c.Limits, Now: c.Now})
 }
 
 // backend is the committed state. The tree is changed only by Commit with a

@@ -245,7 +245,7 @@ func (d *difference) sameLower(a, b string) (bool, error) {
 	if size != fb.Attr().Size {
 		return false, nil
 	}
-	return equal(d.t.ctx, io.NewSectionReader(fa, 0, size), io.NewSectionReader(fb, 0, size))
+	return equal(d.t.ctx, size, io.NewSectionReader(fa, 0, size), io.NewSectionReader(fb, 0, size))
 }
 
 // content reads a node's content as it is now.

@@ -272,6 +272,7 @@ func (h *file) Close() error {
 	if h.n.kind == store.KindDir {
 		h.n.opens--
 		h.f.t.release(h.n)
+		h.f.t.forget(h.n)
 	} else {
 		h.f.t.close(h.n)
 	}

@@ -287,11 +287,13 @@ func (t *Tx) sameContent(n *node, origin string, attr Attr) (bool, error) {
 		return false, err
 	}
 	defer now.Close()
-	return equal(t.ctx, io.NewSectionReader(was, 0, n.size), now)
+	return equal(t.ctx, n.size, io.NewSectionReader(was, 0, n.size), now)
 }
 
-func equal(ctx context.Context, a, b io.Reader) (bool, error) {
-	bufA, bufB := make([]byte, 64<<10), make([]byte, 64<<10)
+// equal compares two readers of about size bytes.
+func equal(ctx context.Context, size int64, a, b io.Reader) (bool, error) {
+	chunk := min(size, 64<<10) + 1 // so that a small file is read to its end at once
+	bufA, bufB := make([]byte, chunk), make([]byte, chunk)
 	for {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)

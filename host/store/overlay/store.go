@@ -60,7 +60,7 @@ func (s *Store) View(ctx context.Context, f func(store.Tx) error) error {
 	if len(t.records) == 0 {
 		return nil
 	}
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return fmt.Errorf("commit log entries: %w", context.Cause(ctx))
 	}
 	return s.commit(nil, t.records)
@@ -83,6 +83,9 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 	if err := f(t); err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("begin commit: %w", context.Cause(ctx))
+	}
 	t.closeHandles()
 	plan, err := t.plan()
 	if err != nil {
@@ -91,9 +94,6 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 	if len(plan.Steps) == 0 {
 		if len(t.records) == 0 {
 			return nil
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("commit log entries: %w", context.Cause(ctx))
 		}
 		return s.commit(nil, t.records)
 	}

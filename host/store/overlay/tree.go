@@ -230,14 +230,26 @@ func (t *Tx) keep(n *node) error {
 	return nil
 }
 
-// forget drops a file from the tree if it is as in the lower state and nobody
-// looks.
+// forget drops a node from the tree if it is as in the lower state and nobody
+// uses it; and then, if there are more than the cache is for, the directories
+// above it. Otherwise opening one file in each of very many directories would
+// end in a quota.
 func (t *Tx) forget(n *node) {
-	if n.kept && !n.gone && n.kind != store.KindDir && n.opens == 0 && n.staged == nil && !n.timesSet && n.home() {
+	for ; n.kept && n.clean(); n = n.parent {
+		if n.kind == store.KindDir && t.kept <= t.s.limits.cachedNodes {
+			return
+		}
+		t.charge(n, 0)
 		delete(n.parent.children, n.name)
 		n.kept = false
 		t.kept--
 	}
+}
+
+// clean reports whether the lower state knows all that there is to know of n.
+func (n *node) clean() bool {
+	return n.parent != nil && !n.gone && n.opens == 0 && n.staged == nil && !n.timesSet &&
+		len(n.children) == 0 && len(n.masked) == 0 && n.home()
 }
 
 // charge counts c entries for n, instead of what it counted before.
