@@ -297,6 +297,10 @@ func (d *Directory) readPeers(all bool) (changed bool, err error) {
 			continue
 		}
 		id, err := readIdentity(dir, f.Name())
+		if err != nil && !isThere(filepath.Join(dir, f.Name())) {
+			delete(seen, name) // removed since the directory was read
+			continue
+		}
 		switch before, was := d.broken[name]; {
 		case err == nil:
 			delete(d.broken, name)
@@ -321,6 +325,11 @@ func (d *Directory) readPeers(all bool) (changed bool, err error) {
 	}
 	d.peers = now
 	return changed, nil
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func readIdentity(dir, name string) (ID, error) {
@@ -461,7 +470,7 @@ func makeContext(peers string, name Name, id ID, key *Key) (err error) {
 		return err
 	}
 	final := filepath.Join(peers, string(name))
-	if _, err := os.Lstat(final); !errors.Is(err, fs.ErrNotExist) {
+	if isThere(final) {
 		return fmt.Errorf("%s is there already: move it away, or choose another name", final)
 	}
 	// Under a hidden name first, so that nobody sees half of it.
