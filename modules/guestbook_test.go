@@ -137,7 +137,7 @@ func TestGuestbookCards(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Put(t, "caller", "/card.txt/x", "")
-	expect(t, g, "sign", `{"message":"hi"}`, "error: read")
+	expect(t, g, "sign", `{"message":"hi"}`, "error: is a directory")
 
 	h.Caller.Name = ""
 	h.Lent = func(string) bool { return false }

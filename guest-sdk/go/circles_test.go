@@ -62,8 +62,9 @@ func TestErrorIs(t *testing.T) {
 		}
 	}
 	for err, want := range map[*circles.Error]string{
-		{Op: "read", Path: "/a", Code: circles.Denied, Message: "bob lent it to nobody"}: "read /a: bob lent it to nobody",
-		{Op: "read", Path: "/a", Code: circles.TooLarge}:                                 "read /a: too large",
+		{Op: "read", Path: "/a", Code: circles.Denied, Message: "bob lent it to nobody"}:                 "read /a: bob lent it to nobody",
+		{Op: "read", Path: "/a", Code: circles.Denied, Message: "cannot read /a: bob lent it to nobody"}: "cannot read /a: bob lent it to nobody",
+		{Op: "read", Path: "/a", Code: circles.TooLarge}:                                                 "read /a: too large",
 		{Code: circles.IO}: "input/output error",
 		{Code: 200}:        "code 200",
 	} {

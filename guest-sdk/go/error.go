@@ -3,6 +3,7 @@ package circles
 import (
 	"fmt"
 	"io/fs"
+	"strings"
 )
 
 // Error is why a context did not do what it was asked. errors.Is finds
@@ -18,7 +19,8 @@ func (e *Error) Error() string {
 	if message == "" {
 		message = e.Code.String()
 	}
-	if e.Op == "" {
+	// A host that names the path in its sentence has said what was tried too.
+	if e.Op == "" || strings.Contains(message, e.Path) {
 		return message
 	}
 	return e.Op + " " + e.Path + ": " + message

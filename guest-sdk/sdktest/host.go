@@ -572,5 +572,9 @@ func (g *Guest) putList(ctx context.Context, at uint32, b []byte) {
 func (g *Guest) putError(ctx context.Context, ret, payload uint32, err error) {
 	g.put8(ret, 1)
 	g.put8(ret+payload, code(err))
+	var path *fs.PathError
+	if errors.As(err, &path) { // which names a file of ours
+		err = path.Err
+	}
 	g.putList(ctx, ret+payload+4, []byte(err.Error()))
 }
