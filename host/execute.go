@@ -29,7 +29,7 @@ func HostModules() []engine.HostModule {
 func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, tx store.Tx, guard *watched, back transport.Back) (engine.Output, error) {
 	parties := a.Parties()
 	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{})
-	return h.engine.Run(ctx, program, engine.Call{
+	output, err := h.engine.Run(ctx, program, engine.Call{
 		Entry:  a.Script().Entry,
 		Params: a.Script().Params,
 		Name:   a.Code().Name,
@@ -40,6 +40,12 @@ func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerCont
 			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), h.report),
 		},
 	})
+	if failure := files.Err(); failure != nil {
+		// The storage failed and the guest was told of an I/O error. Whatever it
+		// made of that must not be committed.
+		return output, fmt.Errorf("files of %s: %w", target.entry.Name, failure)
+	}
+	return output, err
 }
 
 // state is what the host functions of one run find.

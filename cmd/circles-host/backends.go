@@ -21,3 +21,9 @@ var backends = map[string]func(context.Context, peer.Entry) (store.Store, error)
 func openStore(ctx context.Context, e peer.Entry) (store.Store, error) {
 	return backends["fs"](ctx, e)
 }
+
+// openScratch opens a directory that is no peer's context, with what a
+// transaction needs in stage.
+func openScratch(dir, stage string) (store.Store, error) {
+	return fs.Open(fs.Config{Data: dir, Log: filepath.Join(stage, "log"), Tx: filepath.Join(stage, "tx")})
+}

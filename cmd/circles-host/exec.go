@@ -1,5 +1,193 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
 
-func execCommand() *cli.Command { return &cli.Command{Name: "exec"} }
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/mem"
+)
+
+// Exit codes of exec beside the program's own, as other runtimes and coreutils
+// have them.
+const (
+	execTimeout = 124 // its time was over
+	execError   = 125 // it was not run
+	execStopped = 130 // Ctrl-C
+	execTrap    = 134 // a trap, or a limit other than time
+)
+
+// execLimits are wide: the program is the developer's own.
+var execLimits = engine.Limits{Wall: 10 * time.Minute, Memory: 1 << 30, Output: 1 << 40, HostCalls: 1 << 40, Log: 1 << 40}
+
+func execCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "exec",
+		Usage:     "run any WASI program in a throwaway context",
+		ArgsUsage: "FILE.wasm [ARG…]",
+		Description: `The program gets this command's standard streams and ends it with its own exit
+code. It sees an empty file system of its own, and the directories that --dir
+shows it. What it writes there is kept when it ends by itself, and dropped when it
+traps or is stopped.
+
+What follows FILE.wasm is the program's. Exit codes beside its own: 124 its time
+was over, 125 it was not run, 130 Ctrl-C, 134 a trap or another limit.
+
+   circles-host exec --dir .::/work wordcount.wasm /work/README.md`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "dir", Usage: "show the program the directory `HOST::GUEST`; HOST alone is shown under its own name"},
+			&cli.StringSliceFlag{Name: "env", Usage: "set the environment variable `K=V`; K alone takes its value from here"},
+			&cli.StringSliceFlag{Name: "limit", Usage: "`NAME=VALUE` of time, memory, output, log, fuel or host-calls, as in time=5s,memory=64MiB"},
+		},
+		Action: func(c *cli.Context) error {
+			err := execProgram(c)
+			var f *engine.Failure
+			var known coded
+			switch {
+			case err == nil:
+				return nil
+			case errors.As(err, &known):
+				return err
+			case !errors.As(err, &f):
+				return coded{execError, err}
+			case f.Kind == engine.Exited:
+				return coded{code: int(uint8(f.ExitCode))}
+			case f.Kind == engine.DeadlineHit:
+				return coded{execTimeout, fmt.Errorf("%s; nothing that it wrote was kept", f.Detail)}
+			case f.Kind == engine.Cancelled:
+				return coded{execStopped, errors.New("stopped; nothing that it wrote was kept")}
+			}
+			return coded{execTrap, fmt.Errorf("%s; nothing that it wrote was kept", clean(f.Detail))}
+		},
+	}
+}
+
+func execProgram(c *cli.Context) error {
+	if c.Args().Len() == 0 {
+		return usage("want exec FILE.wasm [ARG…]; see --help")
+	}
+	file := c.Args().First()
+	wasm, err := readModule(file)
+	if err != nil {
+		return err
+	}
+	x := host.Exec{
+		Wasm: wasm, Name: filepath.Base(file), Args: c.Args().Tail(), Env: map[string]string{}, Limits: execLimits,
+		Stdio: engine.Stdio{Stdin: c.App.Reader, Stdout: c.App.Writer, Stderr: c.App.ErrWriter},
+		Root:  mem.New(mem.Config{}), Dirs: map[string]store.Store{},
+	}
+	defer x.Root.Close()
+	// Only code that this user compiled is taken from the cache, which is why the
+	// engine wants the folder to be nobody else's.
+	if cache, err := os.UserCacheDir(); err == nil {
+		x.CacheDir = filepath.Join(cache, host.Command)
+	}
+	for _, kv := range c.StringSlice("env") {
+		k, v, ok := strings.Cut(kv, "=")
+		if k == "" {
+			return usage("--env %q: want K=V", kv)
+		}
+		if !ok {
+			v = os.Getenv(k)
+		}
+		x.Env[k] = v
+	}
+	for _, limit := range c.StringSlice("limit") {
+		if err := setLimit(&x.Limits, limit); err != nil {
+			return usage("--limit %s: %w", limit, err)
+		}
+	}
+	for _, dir := range c.StringSlice("dir") {
+		from, at, ok := strings.Cut(dir, "::")
+		if !ok {
+			at = from
+		}
+		if from == "" || at == "" {
+			return usage("--dir %q: want HOST::GUEST", dir)
+		}
+		s, done, err := openDir(from)
+		if err != nil {
+			return fmt.Errorf("--dir %s: %w", dir, err)
+		}
+		defer done()
+		if _, twice := x.Dirs[at]; twice {
+			return usage("--dir %s: there are two for %s", dir, at)
+		}
+		x.Dirs[at] = s
+	}
+	return x.Run(c.Context)
+}
+
+func setLimit(l *engine.Limits, text string) error {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return errors.New("want NAME=VALUE, as in time=5s")
+	}
+	var size host.Size
+	var duration host.Duration
+	bytes := func(to *uint64) error {
+		err := size.UnmarshalText([]byte(value))
+		*to = uint64(size)
+		return err
+	}
+	count := func(to *uint64) (err error) {
+		if *to, err = strconv.ParseUint(value, 10, 64); err != nil || *to == 0 {
+			return fmt.Errorf("%q: want a number above 0", value)
+		}
+		return nil
+	}
+	switch name {
+	case "time":
+		err := duration.UnmarshalText([]byte(value))
+		l.Wall = time.Duration(duration)
+		return err
+	case "memory":
+		return bytes(&l.Memory)
+	case "output":
+		return bytes(&l.Output)
+	case "log":
+		return bytes(&l.Log)
+	case "fuel":
+		return count(&l.Fuel)
+	case "host-calls":
+		return count(&l.HostCalls)
+	}
+	return fmt.Errorf("there is no limit %q; want time, memory, output, log, fuel or host-calls", name)
+}
+
+// openDir opens a directory of the developer's for one run. What the program
+// writes is staged beside it, since only there can a file be renamed into place.
+func openDir(dir string) (s store.Store, done func(), err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, nil, err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.IsDir() {
+		return nil, nil, errors.New("it is not a directory")
+	}
+	if dir == filepath.Dir(dir) {
+		return nil, nil, errors.New("there is no place beside / to stage what is written; name the directory that the program needs")
+	}
+	stage, err := os.MkdirTemp(filepath.Dir(dir), ".circles-exec-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("stage beside it what the program writes: %w", err)
+	}
+	s, err = openScratch(dir, stage)
+	if err != nil {
+		os.RemoveAll(stage)
+		return nil, nil, err
+	}
+	return s, func() { s.Close(); os.RemoveAll(stage) }, nil
+}
