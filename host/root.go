@@ -24,6 +24,7 @@ import (
 //	  host.key                 the host's own identity (0600); receipts are signed with it
 //	  modules/                 modules shared by all contexts; hot-reloaded
 //	  cache/                   compiled code, by digest: safe to delete
+//	  worker.lock              locked while a worker serves the root, and says where; see Claim
 //	  peers/<petname>/
 //	    peer.toml  peer.key    identity; the key may live elsewhere
 //	    policy/*.cedar         hot-reloaded; circles.toml beside them lists the peer's circles
