@@ -107,6 +107,9 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	if err := b.expect(p.Expect); err != nil {
 		return err
 	}
+	if err := b.possible(p); err != nil {
+		return err
+	}
 	for _, s := range p.Steps {
 		o := op{kind: s.Kind, path: s.Path, was: s.Was, target: s.Target, atime: s.Atime, mtime: s.Mtime}
 		switch s.Kind {
@@ -120,7 +123,11 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	if err := b.at("expected"); err != nil {
 		return err
 	}
-	if err := b.journal.write(r.append(nil)); err != nil {
+	enc := r.append(nil)
+	if len(enc) > maxJournal {
+		return fmt.Errorf("commit of %d changes, which take %d bytes to describe: %w", len(r.ops), len(enc), store.ErrQuota)
+	}
+	if err := b.journal.write(enc); err != nil {
 		// Part of it may be on the disk. Unless that is gone for certain, whether
 		// this commit was decided is for the next opening to see.
 		if undo := b.journal.drop(); undo != nil {
@@ -176,7 +183,11 @@ func (b *backend) finish(r *record) error {
 // saw them, where it matters.
 func (b *backend) expect(all []overlay.Expect) error {
 	for _, e := range all {
-		a, err := b.Lstat(e.Path)
+		look := b.Lstat
+		if e.Attr.Kind == 0 {
+			look = b.lstat // a name that differs in case only is in the way too
+		}
+		a, err := look(e.Path)
 		conflict := func(what string) error {
 			return fmt.Errorf("/%s %s while the script ran: %w; run it again", e.Path, what, ErrConflict)
 		}
@@ -210,6 +221,67 @@ func (b *backend) expect(all []overlay.Expect) error {
 				}
 			}
 		}
+	}
+	return nil
+}
+
+// possible refuses what would fail once it is decided: a script could otherwise
+// leave its context with a commit that can be neither finished nor forgotten,
+// by a name or a directory that the file system or its owner does not allow.
+func (b *backend) possible(p *overlay.Plan) error {
+	dirs := slices.Clip(p.Dirs)
+	for _, s := range p.Steps {
+		switch s.Kind {
+		case overlay.StepOut:
+			if s.Was.Kind == store.KindDir { // its ".." will change
+				dirs = append(dirs, s.Path)
+			}
+		case overlay.StepMkdir, overlay.StepIn, overlay.StepPut, overlay.StepSymlink:
+			if b.plainNames || s.Was.Kind != 0 {
+				continue
+			}
+			if err := b.tryName(s.Path); err != nil {
+				return err
+			}
+		}
+	}
+	c := &cursor{b: b, fd: -1}
+	defer c.leave()
+	for _, dir := range dirs {
+		err := c.to(dir)
+		if err == nil {
+			err = unix.Faccessat(c.fd, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		}
+		if err != nil {
+			return fmt.Errorf("directory /%s cannot be changed on the host: %w", dir, fileError(err))
+		}
+	}
+	for _, e := range p.Expect {
+		if e.Attr.Kind == 0 {
+			continue
+		}
+		dir, name := split(e.Path)
+		if err := c.to(dir); err != nil {
+			return fmt.Errorf("look at /%s before commit: %w", e.Path, fileError(err))
+		}
+		if immutable(c.fd, name) {
+			return fmt.Errorf("/%s is immutable on the host: %w", e.Path, store.ErrDenied)
+		}
+	}
+	return nil
+}
+
+// tryName makes an empty file of a name, and removes it: not every file system
+// takes every name.
+func (b *backend) tryName(path string) error {
+	_, name := split(path)
+	fd, err := openat(b.names, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		unix.Close(fd)
+		err = unix.Unlinkat(b.names, name, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("the host's file system does not take the name of /%s: %v: %w", path, err, store.ErrInvalid)
 	}
 	return nil
 }

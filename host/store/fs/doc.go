@@ -11,6 +11,7 @@
 //	tx/lock        held with flock while the context is open
 //	tx/journal     the commit that is decided and not known to be wholly applied
 //	tx/stage/      content on its way into data/, under names that mean nothing
+//	tx/names/      empty: new names are tried here if the file system is an unusual one
 //
 // # Confinement
 //
@@ -33,7 +34,7 @@
 //  1. sets mode and times of each staged file and fsyncs it; makes staged links;
 //     fsyncs tx/stage,
 //  2. checks that the owner has not changed what the plan will replace, move or
-//     remove (else ErrConflict),
+//     remove (else ErrConflict), and that names and permissions allow all of it,
 //  3. writes one record to tx/journal and fdatasyncs it: the atomic point,
 //  4. applies the plan by renames, unlinks and mkdirs, fsyncing each directory
 //     when it is done with it,

@@ -31,6 +31,9 @@ type backend struct {
 	journal *journal
 	nonce   [8]byte // tells this process's slots from any other's
 
+	names      int  // an empty directory to try names in
+	plainNames bool // the file system takes any name that a script can say
+
 	// By the one update that runs.
 	staged  uint64
 	commits uint64
@@ -82,7 +85,7 @@ func open(c Config, h hooks) (_ *backend, err error) {
 	if c.LogSegment == 0 {
 		c.LogSegment = logSegSize
 	}
-	b := &backend{now: c.Now, txDir: -1, stage: -1, logDir: -1, hooks: h}
+	b := &backend{now: c.Now, txDir: -1, stage: -1, logDir: -1, names: -1, hooks: h}
 	rand.Read(b.nonce[:])
 	defer func() {
 		if err != nil {
@@ -116,6 +119,16 @@ func open(c Config, h hooks) (_ *backend, err error) {
 	}
 	if b.stage, err = openat(b.txDir, "stage", dirFlags|unix.O_NOFOLLOW, 0); err != nil {
 		return nil, fmt.Errorf("open staging directory: %w", err)
+	}
+	if err := unix.Mkdirat(b.txDir, "names", 0o700); err != nil && err != unix.EEXIST {
+		return nil, fmt.Errorf("make directory to try names in: %w", err)
+	}
+	if b.names, err = openat(b.txDir, "names", dirFlags|unix.O_NOFOLLOW, 0); err != nil {
+		return nil, fmt.Errorf("open directory to try names in: %w", err)
+	}
+	b.plainNames = plainNames(b.lower.under.root())
+	if b.lower.folds, err = folds(b.names); err != nil {
+		return nil, fmt.Errorf("try whether the file system tells case apart: %w", err)
 	}
 	if err := unix.Fstat(b.stage, &stage); err != nil {
 		return nil, fmt.Errorf("open staging directory: %w", err)
@@ -177,6 +190,23 @@ func (b *backend) takeLock(dir string) error {
 	return nil
 }
 
+// folds reports whether a file is found by a name of another case.
+func folds(dir int) (bool, error) {
+	fd, err := openat(dir, "case", unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return false, err
+	}
+	unix.Close(fd)
+	_, err = lstatat(dir, "CASE")
+	if undo := unix.Unlinkat(dir, "case", 0); undo != nil {
+		return false, undo
+	}
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // recover finishes or forgets what a crash interrupted.
 func (b *backend) recover(c Config) error {
 	r, err := b.journal.read()
@@ -191,14 +221,19 @@ func (b *backend) recover(c Config) error {
 			return fmt.Errorf("finish interrupted commit: %w", err)
 		}
 	}
-	return b.sweep()
+	for _, dir := range []int{b.stage, b.names} {
+		if err := sweep(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// sweep empties the staging directory. A directory in it would be the owner's,
+// sweep empties a directory of staging. A directory in it would be the owner's,
 // moved out and never in again, which no crash leaves; it is not removed.
-func (b *backend) sweep() error {
+func sweep(dir int) error {
 	for {
-		fd, err := openat(b.stage, ".", dirFlags, 0)
+		fd, err := openat(dir, ".", dirFlags, 0)
 		if err != nil {
 			return fmt.Errorf("sweep staging directory: %w", err)
 		}
@@ -209,7 +244,7 @@ func (b *backend) sweep() error {
 		}
 		swept := 0
 		for _, n := range names {
-			if n.Kind != store.KindDir && unix.Unlinkat(b.stage, n.Name, 0) == nil {
+			if n.Kind != store.KindDir && unix.Unlinkat(dir, n.Name, 0) == nil {
 				swept++
 			}
 		}
@@ -295,7 +330,7 @@ func (b *backend) release() {
 	if b.lower.under != nil {
 		b.lower.under.close()
 	}
-	for _, fd := range []int{b.stage, b.logDir, b.txDir} {
+	for _, fd := range []int{b.stage, b.names, b.logDir, b.txDir} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}

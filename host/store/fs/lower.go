@@ -5,6 +5,7 @@ package fs
 import (
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ import (
 type lower struct {
 	under beneath
 	dev   uint64
+	// folds: the file system finds "a" by the name "A". Guards do not, so names
+	// must be checked to be spelled as they are stored.
+	folds bool
 }
 
 // at opens the directory that path is a name in. done releases it.
@@ -34,6 +38,20 @@ func (l *lower) at(path string) (dir int, name string, done func(), err error) {
 
 // Lstat implements overlay.Lower.
 func (l *lower) Lstat(path string) (overlay.Attr, error) {
+	if l.folds {
+		dir, name := split(path)
+		names, err := l.ReadDir(dir, 1<<20)
+		if err != nil {
+			return overlay.Attr{}, err
+		}
+		if !slices.ContainsFunc(names, func(n overlay.Name) bool { return n.Name == name }) {
+			return overlay.Attr{}, store.ErrNotExist
+		}
+	}
+	return l.lstat(path)
+}
+
+func (l *lower) lstat(path string) (overlay.Attr, error) {
 	dir, name, done, err := l.at(path)
 	if err != nil {
 		return overlay.Attr{}, fileError(err)

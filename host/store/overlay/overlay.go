@@ -173,7 +173,7 @@ type Limits struct {
 	Listed      int   // directory entries held by open handles; default 500,000; ErrQuota
 	Moved       int   // entries below one renamed directory; default 10,000; ErrQuota
 	Records     int   // log entries appended; default 1,000; ErrQuota
-	RecordBytes int   // bytes of one log entry; default 16 MiB; ErrTooBig
+	RecordBytes int   // bytes of one log entry, default 16 MiB, else ErrTooBig; four times that in all, else ErrQuota
 	cachedNodes int   // clean directories kept in memory
 	nodes       int   // nodes kept in memory, for whatever reason
 }

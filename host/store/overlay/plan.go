@@ -28,7 +28,8 @@ import (
 type Plan struct {
 	Steps  []Step
 	Expect []Expect
-	Slots  int // StepOut and StepSymlink number their slots from 0
+	Dirs   []string // the lower directories in which names will change, by their lower paths
+	Slots  int      // StepOut and StepSymlink number their slots from 0
 }
 
 // StepKind says what a step does.
@@ -83,6 +84,7 @@ type planner struct {
 	enter  []Step
 	times  []Step
 	expect []Expect
+	dirs   []string
 	slots  map[*node]int
 	next   int
 }
@@ -105,6 +107,7 @@ func (t *Tx) plan() (*Plan, error) {
 	return &Plan{
 		Steps:  slices.Concat(p.leave, p.enter, p.times),
 		Expect: p.expect,
+		Dirs:   slices.Compact(slices.Sorted(slices.Values(p.dirs))),
 		Slots:  p.next,
 	}, nil
 }
@@ -136,6 +139,9 @@ func (p *planner) leaving(d *node) error {
 			e.IsOnly, e.Only = true, slices.Sorted(maps.Keys(d.masked))
 		}
 		p.expect = append(p.expect, e)
+	}
+	if len(d.masked) > 0 {
+		p.dirs = append(p.dirs, d.origin)
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.masked)) {
 		n := d.masked[name]
@@ -225,6 +231,9 @@ func (p *planner) entering(d *node, path string) error {
 			}
 		}
 		if s.Kind != 0 {
+			if d.origin != "" {
+				p.dirs = append(p.dirs, d.origin)
+			}
 			p.enter = append(p.enter, s)
 		}
 		if c.timesSet && s.Kind != StepPut &&

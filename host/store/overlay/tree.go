@@ -27,8 +27,9 @@ type Tx struct {
 	listed  int    // counted against Limits.Listed
 	handles map[*file]struct{}
 
-	records []Record
-	keys    map[store.Key]struct{}
+	records  []Record
+	recorded int // bytes
+	keys     map[store.Key]struct{}
 }
 
 // node is an entry of the tree. There are no hard links here: a file has one
@@ -109,8 +110,8 @@ func (t *Tx) Append(key store.Key, data []byte) error {
 	if len(data) > t.s.limits.RecordBytes {
 		return fmt.Errorf("append log entry of %d bytes: %w", len(data), store.ErrTooBig)
 	}
-	if len(t.records) >= t.s.limits.Records {
-		return fmt.Errorf("append more than %d log entries in one transaction: %w", len(t.records), store.ErrQuota)
+	if len(t.records) >= t.s.limits.Records || t.recorded+len(data) > 4*t.s.limits.RecordBytes {
+		return fmt.Errorf("append more log entries than %d, of %d bytes, in one transaction: %w", len(t.records), t.recorded, store.ErrQuota)
 	}
 	if _, twice := t.keys[key]; twice || t.s.backend.HasKey(key) {
 		return fmt.Errorf("append log entry %x: %w", key[:8], store.ErrExists)
@@ -119,6 +120,7 @@ func (t *Tx) Append(key store.Key, data []byte) error {
 		t.keys = map[store.Key]struct{}{}
 	}
 	t.keys[key] = struct{}{}
+	t.recorded += len(data)
 	t.records = append(t.records, Record{key, append([]byte{}, data...)})
 	return nil
 }

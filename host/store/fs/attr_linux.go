@@ -1,0 +1,25 @@
+package fs
+
+import "golang.org/x/sys/unix"
+
+// immutable reports whether the owner has forbidden, with chattr, to remove or
+// rename an entry. File systems that know no such thing say no.
+func immutable(dir int, name string) bool {
+	var st unix.Statx_t
+	const forbid = unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_APPEND
+	return unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_TYPE, &st) == nil && st.Attributes&forbid != 0
+}
+
+// plainNames reports whether a file system is known to take every name of at
+// most 255 bytes.
+func plainNames(dir int) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(dir, &st) != nil {
+		return false
+	}
+	switch int64(uint32(st.Type)) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return true
+	}
+	return false
+}

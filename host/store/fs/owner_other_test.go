@@ -1,0 +1,5 @@
+//go:build darwin || freebsd
+
+package fs
+
+func device(string) bool { return false }
