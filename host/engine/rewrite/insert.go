@@ -413,12 +413,21 @@ func (c *metering) endLoop(f *frame) {
 	c.inner = -1
 }
 
-// length charges for the range that in works through. Before it runs, the length
-// is on top of the stack.
+// length charges for the range that in works through, and checks.
 func (c *metering) length(in *instr, l length) {
 	if !c.writing {
 		return
 	}
+	c.charged(in, l)
+	c.check()
+	if !l.gained {
+		c.flush(in.end)
+	}
+}
+
+// charged charges for the range that in works through. Before it runs, the length
+// is on top of the stack.
+func (c *metering) charged(in *instr, l length) {
 	c.flush(in.at)
 	n, result := c.scratch, c.scratch+1
 	c.out = appendU32(append(c.out, opLocalTee), n)
@@ -442,10 +451,6 @@ func (c *metering) length(in *instr, l length) {
 	}
 	c.out = append(c.out, opI64Sub)
 	c.setCounter()
-	c.check()
-	if !l.gained {
-		c.flush(in.end)
-	}
 }
 
 // moreBody is the body of the helper: do fuel += refill() while fuel < 0.

@@ -43,6 +43,7 @@ const (
 	opI32RemU            = 0x70
 	opI32Add             = 0x6a
 	opI32Mul             = 0x6c
+	opI32And             = 0x71
 	opI64Add             = 0x7c
 	opI64Sub             = 0x7d
 	opI64Mul             = 0x7e

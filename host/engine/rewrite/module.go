@@ -21,10 +21,11 @@ const (
 	maxResults      = 1_000
 	maxLocals       = 50_000
 	maxLabels       = 65_520
-	// maxNesting is how deep blocks may lie in each other. Standard Go nests a
-	// block for each point at which a function resumes, some thousands in its
-	// largest; compilers after this one recurse over it.
-	maxNesting = 50_000
+	// maxNesting is how deep blocks may lie in each other. wazero takes time that
+	// grows with its square: 0.2 s for 1,000, 7 s for this, 45 s for 10,000, in a
+	// module of 80 kB. Standard Go nests a block for each point at which a function
+	// resumes: 550 in its standard library, 7,741 in the Go compiler.
+	maxNesting = 4_096
 )
 
 const header = "\x00asm\x01\x00\x00\x00"

@@ -352,6 +352,9 @@ func FuzzMeter(f *testing.F) {
 		}
 		plain, errPlain := rt.CompileModule(ctx, wasm)
 		with, errWith := rt.CompileModule(ctx, out)
+		if errPlain != nil && strings.Contains(errPlain.Error(), "custom section") {
+			return // wazero refuses an empty one at the very end, which metering may move
+		}
 		if (errPlain == nil) != (errWith == nil) {
 			t.Fatalf("plain: %v; metered: %v", errPlain, errWith)
 		}
