@@ -221,6 +221,8 @@ func TestFilesAndDirectoriesConfused(t *testing.T) {
 		do("open", "rd", "f").is("NOTDIR"),
 		do("open", "r", "f/").is("NOTDIR"),
 		do("open", "cw", "new/").is("ISDIR"),
+		do("symlink", "f", "new/").is("NOENT"),
+		do("symlink", "f", "d/").is("EXIST"),
 		do("open", "r", "f/x").is("NOTDIR"),
 		do("stat", "f/").is("NOTDIR"),
 		do("unlink", "d").is("ISDIR"),
@@ -526,6 +528,10 @@ func TestPreopenedName(t *testing.T) {
 		do("prestat", "/", "100").is("OK /"),
 		do("prestat", "/", "0").is("NAMETOOLONG"),
 		do("prestat", "4", "0").is("BADF"),
+		do("prestat-get", "/").is("OK 4294967296"), // a directory, with a name of 1
+		do("prestat-get", "4").is("BADF"),
+		do("prestat-get", "stdin").is("BADF"),
+		do("prestat-get", "stdout").is("BADF"),
 	)
 }
 
@@ -557,6 +563,31 @@ func TestDeniedAndHidden(t *testing.T) {
 		do("readdir", "/", "4096", "0").is("ACCES"),
 		do("fdstat", "/").is("OK 3 0"),
 		do("stat", "d/open").is("OK 4 *"),
+	)
+}
+
+// rootDenied is a guard that refuses everything about the root.
+type rootDenied struct{}
+
+func (rootDenied) Allow(_ store.Op, path string) error {
+	if path == "/" {
+		return errors.New("nothing here")
+	}
+	return nil
+}
+
+// A C library asks what the preopened directory is before it opens anything
+// below it: a refusal there would take away what a policy allows.
+func TestRootThatMayNotBeSeen(t *testing.T) {
+	w := &world{}
+	w.steps(t, do("mkdir", "d"), do("f=", "open", "cw", "d/f"), do("write", "f", "text"))
+	w.guard = rootDenied{}
+	w.steps(t,
+		do("fdstat", "/").is("OK 3 0"),
+		do("fstat", "/").is("OK 3 0 0"),
+		do("f=", "open", "r", "d/f"), do("read", "f", "10").is("OK text"),
+		do("r=", "open", "rd", "."), do("fstat", "r").is("OK 3 0 0"),
+		do("readdir", "r", "4096", "0").is("ACCES"),
 	)
 }
 

@@ -40,9 +40,6 @@ const (
 	eNotcapable  errno = 76
 )
 
-// errOffset is an offset that no file can have.
-var errOffset = errors.New("offset beyond the largest")
-
 // errnos maps the errors of the store to what guests get, and to the nearest
 // of the few that wazero can carry. A refusal comes first: its cause may be
 // any error, and must not show through it.
@@ -74,7 +71,6 @@ var errnos = []struct {
 	{store.ErrQuota, eDquot, sys.EIO},
 	{store.ErrNotSupported, eNotsup, sys.ENOTSUP},
 	{store.ErrTooManyOpen, eMfile, sys.EIO},
-	{errOffset, eFbig, sys.EIO},
 }
 
 // translate returns what a guest and what wazero get for err, and whether the

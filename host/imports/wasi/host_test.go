@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental/sys"
+	wsys "github.com/tetratelabs/wazero/sys"
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/store"
@@ -71,6 +75,32 @@ func TestStorageFailureIsNotCommitted(t *testing.T) {
 	}
 }
 
+// keeping remembers the last link's target as it was given.
+type keeping struct {
+	store.FS
+	target string
+}
+
+func (k *keeping) Symlink(target, _ string) error {
+	k.target = target
+	return nil
+}
+
+// wazero passes the guest's memory as a string. A store that keeps it would
+// see it change after it was checked.
+func TestLinkTargetIsCopied(t *testing.T) {
+	k := &keeping{}
+	_, files := Mount(context.Background(), k, Config{})
+	memory := []byte("innocent")
+	if e := files.Symlink(unsafe.String(&memory[0], len(memory)), "link"); e != 0 {
+		t.Fatal(e)
+	}
+	copy(memory, "../../..")
+	if k.target != "innocent" {
+		t.Errorf("the target became %q", k.target)
+	}
+}
+
 // What a guest brings about is not the storage's failure.
 func TestRefusalsAreNotStorageFailures(t *testing.T) {
 	files := (&world{guard: writesDenied{}}).steps(t,
@@ -127,23 +157,23 @@ func TestFilesAfterTheDeadline(t *testing.T) {
 	}
 }
 
-// moduleWithoutMemory assembles a command that calls fd_write(1, 0, 1, 0), and traps unless
-// that returns want.
-func moduleWithoutMemory(want byte) []byte {
+// command assembles a module of one page of memory, or none, that imports a
+// function of four i32, and whose _start runs code, where that is function 0.
+func command(imported string, pages byte, code ...byte) []byte {
 	section := func(id byte, body ...byte) []byte { return append([]byte{id, byte(len(body))}, body...) }
 	name := func(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 	wasm := []byte("\x00asm\x01\x00\x00\x00")
 	wasm = append(wasm, section(1, 2,
 		0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f, // (func (param i32 i32 i32 i32) (result i32))
 		0x60, 0, 0)...)
-	imports := append([]byte{1}, name("wasi_snapshot_preview1")...)
-	imports = append(imports, name("fd_write")...)
-	wasm = append(wasm, section(2, append(imports, 0, 0)...)...)
+	wasm = append(wasm, section(2, slices.Concat([]byte{1}, name("wasi_snapshot_preview1"), name(imported), []byte{0, 0})...)...)
 	wasm = append(wasm, section(3, 1, 1)...)
-	wasm = append(wasm, section(7, append(append([]byte{1}, name("_start")...), 0, 1)...)...)
-	code := []byte{0, 0x41, 1, 0x41, 0, 0x41, 1, 0x41, 0, 0x10, 0, // call fd_write
-		0x41, want, 0x47, 0x04, 0x40, 0x00, 0x0b, 0x0b} // if it is not want, unreachable
-	return append(wasm, section(10, append([]byte{1, byte(len(code))}, code...)...)...)
+	if pages > 0 {
+		wasm = append(wasm, section(5, 1, 0, pages)...)
+	}
+	wasm = append(wasm, section(7, slices.Concat([]byte{1}, name("_start"), []byte{0, 1})...)...)
+	code = slices.Concat([]byte{0}, code, []byte{0x0b})
+	return append(wasm, section(10, slices.Concat([]byte{1, byte(len(code))}, code)...)...)
 }
 
 // wazero's functions dereference the memory that is not there.
@@ -151,13 +181,36 @@ func TestGuestWithoutMemory(t *testing.T) {
 	b := setup(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	p, err := b.engine.Compile(ctx, moduleWithoutMemory(byte(eFault)))
+	p, err := b.engine.Compile(ctx, command("fd_write", 0,
+		0x41, 1, 0x41, 0, 0x41, 1, 0x41, 0, 0x10, 0, // fd_write(1, 0, 1, 0)
+		0x41, byte(eFault), 0x47, 0x04, 0x40, 0x00, 0x0b)) // unless that is FAULT, unreachable
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
 	if _, err := b.engine.Run(ctx, p, engine.Call{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// An engine may leave the time to us.
+func TestSleepEndsWithoutAnEngine(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter())
+	defer r.Close(context.Background())
+	m := Module()
+	host := r.NewHostModuleBuilder(m.Name)
+	m.Export(host)
+	if _, err := host.Instantiate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Instantiate(ctx, command("poll_oneoff", 1,
+		0x41, 24, 0x42, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x37, 3, 0, // a timeout of 2^63-1 at 24
+		0x41, 0, 0x41, 0xc0, 0, 0x41, 1, 0x41, 0x80, 1, 0x10, 0, 0x1a)) // poll_oneoff(0, 64, 1, 128)
+	var exit *wsys.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != wsys.ExitCodeDeadlineExceeded {
+		t.Errorf("ended with %v, not at the deadline", err)
 	}
 }
 

@@ -59,6 +59,9 @@ func fdPwrite(fd uint32, vec unsafe.Pointer, n uint32, offset uint64, result uns
 //go:wasmimport wasi_snapshot_preview1 fd_readdir
 func fdReaddir(fd uint32, buf unsafe.Pointer, n uint32, cookie uint64, result unsafe.Pointer) uint32
 
+//go:wasmimport wasi_snapshot_preview1 fd_prestat_get
+func fdPrestatGet(fd uint32, result unsafe.Pointer) uint32
+
 //go:wasmimport wasi_snapshot_preview1 fd_prestat_dir_name
 func fdPrestatDirName(fd uint32, buf unsafe.Pointer, n uint32) uint32
 

@@ -293,6 +293,8 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 		b := make([]byte, number(w[1])+1)
 		errno = fdPrestatDirName(fd(0), unsafe.Pointer(&b[0]), uint32(len(b)-1))
 		return errno, strings.TrimRight(string(b), "\x00")
+	case "prestat-get":
+		errno = fdPrestatGet(fd(0), unsafe.Pointer(&result))
 	case "random":
 		b := make([]byte, number(w[0])+1)
 		errno = randomGet(unsafe.Pointer(&b[0]), uint32(len(b)-1))
