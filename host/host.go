@@ -81,8 +81,11 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 		if err != nil {
 			return err
 		}
-		if err := r.done(output, tx); err != nil {
+		if err := r.done(output, tx, a.Target()); err != nil {
 			return err
+		}
+		if r.DryRun {
+			return errDryRun // the transaction is dropped
 		}
 		if sealed, err = r.seal(h); err != nil {
 			return err
@@ -93,11 +96,15 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 		return h.first(ctx, target, a.Verified) // it was delivered twice at once
 	}
 	if err != nil {
-		r.failed(h, a, err, watched)
+		if !errors.Is(err, errDryRun) {
+			r.failed(h, a, err, watched)
+		}
 		return h.settle(target, a.Verified, r)
 	}
 	return sealed, nil
 }
+
+var errDryRun = errors.New("dry run")
 
 // first returns the receipt of the delivery that won.
 func (h *Host) first(ctx context.Context, target *peerContext, v *envelope.Verified) ([]byte, error) {

@@ -676,3 +676,68 @@ type counted struct {
 }
 
 func (c counted) Close() error { c.closed(); return c.Store.Close() }
+
+// A dry run says what a script would do, and does nothing.
+func TestDryRun(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.put("alice", "/card.txt", "Alice Liddell\n")
+	w.put("bob", "/guestbook/entries.txt", "1. bob: Welcome!\n")
+	w.put("bob", "/guestbook/count", "1\n")
+	s := sign("dry")
+	s.DryRun = true
+	if r := w.send("alice", "bob", s); r.Code != script.Refused || !r.DryRun {
+		t.Fatalf("a dry run without a permit: %v", r.Code)
+	}
+	w.allow("bob", guestbookPermit(w, "alice"))
+	r := w.send("alice", "bob", s)
+	if r.Code != script.Done || !r.DryRun || !bytes.Contains(r.Result, []byte("dry")) {
+		t.Fatalf("%v %s %s", r.Code, r.Message, r.Result)
+	}
+	var diff string
+	for _, e := range r.Effects {
+		if e.Path == "/guestbook/entries.txt" {
+			diff = e.Diff
+		}
+	}
+	if !strings.Contains(diff, " 1. bob: Welcome!\n+2. alice: dry (Alice Liddell)\n") {
+		t.Errorf("diff %q", diff)
+	}
+	if got := w.read("bob", "/guestbook/entries.txt"); got != "1. bob: Welcome!\n" {
+		t.Errorf("a dry run wrote: %q", got)
+	}
+	if log := w.logged("bob"); len(log) != 2 || !log[1].DryRun {
+		t.Errorf("log %+v", log)
+	}
+	s.DryRun = false
+	if r := w.send("alice", "bob", s); r.Code != script.Done || r.DryRun || !strings.Contains(string(r.Result), `"entry":2`) || r.Effects[0].Diff != "" {
+		t.Errorf("for real: %+v", r)
+	}
+}
+
+// Of a file that a script may write but not read, its receipt, which the caller
+// gets, tells neither size nor digest, nor a dry run its text.
+func TestReceiptTellsNothingOfWhatMayNotBeRead(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.put("bob", "/box", "yes\n")
+	w.policy("bob", "p", `
+@id("run") permit(principal, action == Action::"submit", resource);
+@id("post") permit(principal, action == Action::"write", resource in Path::"/box");`)
+	post := guest(func(m *abitest.Module) {
+		m.Import("circles:host/contexts@0.1.0", "target", "", "i")
+		m.Import("circles:host/contexts@0.1.0", "[method]context.append", "iiiiii", "")
+		m.Data(64, "/box")
+	}, abitest.Call(0), abitest.I32(64), abitest.I32(4), abitest.I32(64), abitest.I32(4), abitest.I32(128), abitest.Call(1), abitest.I32(16))
+	for _, dry := range []bool{true, false} {
+		r := w.send("alice", "bob", script.Script{Logic: script.Logic{Wasm: post}, DryRun: dry})
+		if r.Code != script.Done || len(r.Effects) != 1 {
+			t.Fatalf("%v %s %+v", r.Code, r.Message, r.Effects)
+		}
+		e := r.Effects[0]
+		if e.Kind != script.Modified || e.Path != "/box" || e.Before != (script.Blob{}) || e.After != (script.Blob{}) || e.Diff != "" {
+			t.Errorf("dry run %v: %+v", dry, e)
+		}
+	}
+	if got := w.read("bob", "/box"); got != "yes\n/box" {
+		t.Errorf("box: %q", got)
+	}
+}

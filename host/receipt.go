@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/circles-host/circles/host/engine"
@@ -54,7 +53,7 @@ func (h *Host) receiptOf(v *envelope.Verified) *receipt {
 	s := v.Script()
 	return &receipt{script.Receipt{
 		Script: v.ID(), Caller: s.Caller, Target: s.Target, Host: h.key.ID(),
-		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(),
+		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(), DryRun: s.DryRun,
 	}}
 }
 
@@ -66,10 +65,10 @@ func (h *Host) receipt(a *policy.Accepted, p *engine.Program) *receipt {
 }
 
 // done fills in what a run that went well did.
-func (r *receipt) done(out engine.Output, tx store.Tx) (err error) {
+func (r *receipt) done(out engine.Output, tx store.Tx, grants *policy.Grants) (err error) {
 	r.Code = script.Done
 	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage)
-	r.Effects, err = effects(tx)
+	r.Effects, err = effects(tx, grants, r.DryRun)
 	return err
 }
 
@@ -214,46 +213,4 @@ var bareCodes = map[envelope.Kind]transport.Code{
 
 func usage(u engine.Usage) script.Usage {
 	return script.Usage{Wall: u.Wall, Fuel: u.Fuel, MemoryBytes: u.Memory, HostCalls: u.HostCalls, OutputBytes: u.Output, LogBytes: u.Log}
-}
-
-var effectKinds = map[store.ChangeKind]script.EffectKind{
-	store.ChangeCreate: script.Created, store.ChangeModify: script.Modified, store.ChangeRemove: script.Removed,
-	store.ChangeMkdir: script.MadeDir, store.ChangeSymlink: script.Linked, store.ChangeTimes: script.Touched,
-}
-
-// effects are a transaction's changes as the receipt has them: contents by
-// digest.
-func effects(tx store.Tx) ([]script.Effect, error) {
-	changes, err := tx.Changes()
-	if err != nil {
-		return nil, fmt.Errorf("compare the transaction with what was before: %w", err)
-	}
-	list := make([]script.Effect, len(changes))
-	for i, c := range changes {
-		e := script.Effect{Kind: effectKinds[c.Kind], Path: c.Path, To: c.Link}
-		if e.Before, err = blob(c.Before, c.Sizes.Before); err != nil {
-			return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
-		}
-		if e.After, err = blob(c.After, c.Sizes.After); err != nil {
-			return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
-		}
-		list[i] = e
-	}
-	return list, nil
-}
-
-func blob(open func() (io.ReadCloser, error), size int64) (script.Blob, error) {
-	if open == nil {
-		return script.Blob{}, nil
-	}
-	r, err := open()
-	if err != nil {
-		return script.Blob{}, err
-	}
-	defer r.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, r); err != nil {
-		return script.Blob{}, err
-	}
-	return script.Blob{Size: size, Digest: script.Digest(sum.Sum(nil))}, nil
 }

@@ -35,6 +35,7 @@ func (s *Script) Encode() ([]byte, error) {
 		Logic:       &scriptpb.Logic{},
 		Entry:       s.Entry,
 		Params:      s.Params,
+		DryRun:      s.DryRun,
 	}
 	switch {
 	case s.Logic.Name != "":
@@ -67,6 +68,7 @@ func DecodeScript(b []byte) (Script, error) {
 		Deadline:  time.UnixMilli(m.DeadlineMs).UTC(),
 		Entry:     m.Entry,
 		Params:    m.Params,
+		DryRun:    m.DryRun,
 	}
 	if len(m.Nonce) != len(s.Nonce) {
 		return Script{}, fmt.Errorf("decode script: the nonce is %d bytes long, must be %d", len(m.Nonce), len(s.Nonce))
@@ -288,6 +290,7 @@ func (r *Receipt) Encode() ([]byte, error) {
 		},
 		StartedMs:  millis(fit.Started),
 		FinishedMs: millis(fit.Finished),
+		DryRun:     fit.DryRun,
 	}
 	for i := range fit.Effects {
 		e := &fit.Effects[i]
@@ -297,6 +300,7 @@ func (r *Receipt) Encode() ([]byte, error) {
 			To:     []byte(e.To),
 			Before: e.Before.message(),
 			After:  e.After.message(),
+			Diff:   e.Diff,
 		})
 	}
 	b, err := marshal(m)
@@ -313,8 +317,8 @@ func (r *Receipt) fitEffects() (listed []Effect, more uint64) {
 	size := 0
 	listed = r.Effects
 	for i, e := range r.Effects {
-		size += len(e.Path) + len(e.To) + each
-		if i >= MaxEffects || size > maxEffectBytes || len(e.Path) > MaxPath || len(e.To) > MaxPath {
+		size += len(e.Path) + len(e.To) + len(e.Diff) + each
+		if i >= MaxEffects || size > maxEffectBytes || len(e.Path) > MaxPath || len(e.To) > MaxPath || len(e.Diff) > MaxDiff {
 			listed = r.Effects[:i:i]
 			break
 		}
@@ -360,6 +364,7 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		},
 		Started:  fromMillis(m.StartedMs),
 		Finished: fromMillis(m.FinishedMs),
+		DryRun:   m.DryRun,
 	}
 	if m.Usage == nil {
 		return Receipt{}, errors.New("usage is missing")
@@ -386,7 +391,7 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		}
 		r.Effects[i] = Effect{
 			Kind: EffectKind(e.Kind), Path: string(e.Path), To: string(e.To),
-			Before: before, After: after,
+			Before: before, After: after, Diff: e.Diff,
 		}
 	}
 	if err := r.check(); err != nil {
@@ -455,6 +460,9 @@ func (e *Effect) check() error {
 	}
 	if len(e.Path) > MaxPath || len(e.To) > MaxPath {
 		return fmt.Errorf("an effect's path is longer than %d bytes", MaxPath)
+	}
+	if len(e.Diff) > MaxDiff {
+		return fmt.Errorf("the diff of %.80q is longer than %d bytes", e.Path, MaxDiff)
 	}
 	if e.Before.Size < 0 || e.After.Size < 0 {
 		return fmt.Errorf("an effect on %.80q has a negative size", e.Path)

@@ -51,8 +51,9 @@ const (
 	MaxResult   = 16 << 20 // bytes
 	MaxMessage  = 16 << 10 // bytes
 	MaxPolicies = 256
-	MaxPolicyID = 256     // bytes
-	MaxLog      = 1 << 20 // bytes
+	MaxPolicyID = 256      // bytes
+	MaxLog      = 1 << 20  // bytes
+	MaxDiff     = 16 << 10 // bytes of one effect's diff
 	MaxEffects  = 10_000
 )
 
@@ -66,6 +67,9 @@ type Script struct {
 	Entry          string // name of a reactor's entry; "" is "run"; a command has none
 	Params         []byte // passed as list<u8> to a reactor, as stdin to a command
 	Lent           []Grant
+	// DryRun asks to run the script on a transaction that is dropped, and for a
+	// receipt that says what it would have done.
+	DryRun bool
 }
 
 // Logic names the code: exactly one of Name, Digest and Wasm is set.
@@ -132,15 +136,21 @@ type Receipt struct {
 	Usage          Usage
 	Started        time.Time
 	Finished       time.Time
+	DryRun         bool // Effects are what would have been; there were none
 }
 
-// Effect is one change that a committed script made to its target's files.
+// Effect is one change that a committed script made to its target's files, or,
+// in a dry run, would have made.
+//
+// The receipt goes to the caller too. Of a file that the script was not allowed
+// to read, Before and After are zero: the digest of a short text gives it away.
 type Effect struct {
 	Kind   EffectKind
 	Path   string // absolute within the context
 	To     string // a rename's or link's other end
 	Before Blob   // zero when there was no file
 	After  Blob   // zero when there is none now
+	Diff   string // in a dry run: of a text that the script may read, unified, cut at MaxDiff
 }
 
 // EffectKind is on the wire: append only.

@@ -38,7 +38,7 @@ func sampleScript(t testing.TB) Script {
 		Caller: id(t, 1), Target: id(t, 2), Nonce: Nonce{1, 2, 3},
 		NotBefore: noon, Deadline: noon.Add(time.Minute),
 		Logic: Logic{Name: "guestbook"}, Entry: "sign", Params: []byte(`{"text":"hello"}`),
-		Lent: []Grant{{Read, "/shared"}, {List, "/"}},
+		Lent: []Grant{{Read, "/shared"}, {List, "/"}}, DryRun: true,
 	}
 }
 
@@ -50,13 +50,13 @@ func sampleReceipt(t testing.TB) Receipt {
 		Result: []byte(`{"ok":true}`), ExitCode: 3, Log: []byte("signed\n"),
 		Effects: []Effect{
 			{Kind: Created, Path: "/book/a", After: Blob{5, Digest{3}}},
-			{Kind: Modified, Path: "/book/b", Before: Blob{0, Digest{4}}, After: Blob{9, Digest{5}}},
+			{Kind: Modified, Path: "/book/b", Before: Blob{0, Digest{4}}, After: Blob{9, Digest{5}}, Diff: "+a\n"},
 			{Kind: Linked, Path: "/l", To: "book/a"},
 			{Kind: Removed, Path: "/not-\xffutf8", Before: Blob{1, Digest{6}}},
 		},
 		MoreEffects: 7,
 		Usage:       Usage{Wall: 81 * time.Microsecond, Fuel: 1 << 63, MemoryBytes: 1 << 20, HostCalls: 4, OutputBytes: 11, LogBytes: 7},
-		Started:     noon, Finished: noon.Add(time.Millisecond),
+		Started:     noon, Finished: noon.Add(time.Millisecond), DryRun: true,
 	}
 }
 
@@ -157,7 +157,7 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 func TestEncodingIsStable(t *testing.T) {
 	for _, c := range codecs(t)[:3] {
 		got := DigestOf(c.sample).String()[len("sha256:"):][:16]
-		if want := map[string]string{"script": "2d23055a59be4327", "receipt": "d5a944a67ea20fa6", "question": "d6888cf95a573c46"}[c.name]; got != want {
+		if want := map[string]string{"script": "82d9663017b7c0f8", "receipt": "d6d37634283c7e27", "question": "d6888cf95a573c46"}[c.name]; got != want {
 			t.Errorf("the encoding of the sample %s has changed: %s, was %s", c.name, got, want)
 		}
 	}
@@ -234,6 +234,8 @@ func TestDecodeRefusesOtherEncodings(t *testing.T) {
 		{"twice, apart", cat(good, caller), "comes after"},
 		{"logic twice (parsers merge it)", cat(caller, target, nonce, notBefore, deadline, logic, logic), "twice"},
 		{"two kinds of logic", cat(caller, target, nonce, notBefore, deadline, field(6, cat(field(1, []byte("g")), field(3, []byte("x"))))), "more than one kind"},
+		{"truth of 2", cat(caller, target, nonce, notBefore, deadline, logic, number(10, 2)), "out of range"},
+		{"untruth spelt out", cat(caller, target, nonce, notBefore, deadline, logic, number(10, 0)), "though it is empty"},
 		{"padded length", cat(padded, target, nonce, notBefore, deadline, logic), "padded"},
 		{"padded tag", cat([]byte{0x8a, 0}, caller[1:], target, nonce, notBefore, deadline, logic), "padded"},
 		{"padded number", cat(caller, target, nonce, number(4, 1767355200345)[:6], []byte{0x80 | number(4, 1767355200345)[6], 0}, deadline, logic), "padded"},
@@ -438,7 +440,7 @@ func TestStrictKnowsEveryField(t *testing.T) {
 			seen++
 			switch fd.Kind() {
 			case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind,
-				protoreflect.Int64Kind, protoreflect.Uint64Kind, protoreflect.Uint32Kind, protoreflect.EnumKind:
+				protoreflect.Int64Kind, protoreflect.Uint64Kind, protoreflect.Uint32Kind, protoreflect.EnumKind, protoreflect.BoolKind:
 			default:
 				t.Errorf("%s is a %s", fd.FullName(), fd.Kind())
 			}

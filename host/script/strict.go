@@ -115,6 +115,8 @@ func value(b []byte, fd protoreflect.FieldDescriptor, typ protowire.Type, tolera
 		want, limit = protowire.VarintType, math.MaxUint32
 	case protoreflect.EnumKind:
 		want, limit = protowire.VarintType, math.MaxUint8
+	case protoreflect.BoolKind:
+		want, limit = protowire.VarintType, 1
 	default:
 		return 0, false, fmt.Errorf("%s: a kind of field that is not used here", fd.FullName())
 	}

@@ -179,6 +179,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		ToBase64   []byte     `json:"to_base64,omitempty"`
 		Before     *blobJSON  `json:"before,omitempty"`
 		After      *blobJSON  `json:"after,omitempty"`
+		Diff       string     `json:"diff,omitempty"`
 	}
 	type usageJSON struct {
 		WallNs      int64  `json:"wall_ns"`
@@ -209,6 +210,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Usage        usageJSON    `json:"usage"`
 		Started      time.Time    `json:"started"`
 		Finished     time.Time    `json:"finished"`
+		DryRun       bool         `json:"dry_run,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
@@ -216,7 +218,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 			WallNs: int64(r.Usage.Wall), Fuel: r.Usage.Fuel, MemoryBytes: r.Usage.MemoryBytes,
 			HostCalls: r.Usage.HostCalls, OutputBytes: r.Usage.OutputBytes, LogBytes: r.Usage.LogBytes,
 		},
-		Started: r.Started.UTC(), Finished: r.Finished.UTC(),
+		Started: r.Started.UTC(), Finished: r.Finished.UTC(), DryRun: r.DryRun,
 	}
 	if !r.Module.IsZero() {
 		out.Module = r.Module.String()
@@ -230,7 +232,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		return &blobJSON{Size: b.Size, Digest: b.Digest}
 	}
 	for _, e := range r.Effects {
-		j := effectJSON{Kind: e.Kind, Before: blob(e.Before), After: blob(e.After)}
+		j := effectJSON{Kind: e.Kind, Before: blob(e.Before), After: blob(e.After), Diff: e.Diff}
 		j.Path, j.PathBase64 = readable([]byte(e.Path))
 		j.To, j.ToBase64 = readable([]byte(e.To))
 		out.Effects = append(out.Effects, j)

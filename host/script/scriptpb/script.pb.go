@@ -434,6 +434,7 @@ type Script struct {
 	Entry         string                 `protobuf:"bytes,7,opt,name=entry,proto3" json:"entry,omitempty"`
 	Params        []byte                 `protobuf:"bytes,8,opt,name=params,proto3" json:"params,omitempty"`
 	Lent          []*Grant               `protobuf:"bytes,9,rep,name=lent,proto3" json:"lent,omitempty"`
+	DryRun        bool                   `protobuf:"varint,10,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -529,6 +530,13 @@ func (x *Script) GetLent() []*Grant {
 		return x.Lent
 	}
 	return nil
+}
+
+func (x *Script) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type Logic struct {
@@ -701,6 +709,7 @@ type Receipt struct {
 	Usage         *Usage                 `protobuf:"bytes,16,opt,name=usage,proto3" json:"usage,omitempty"`
 	StartedMs     int64                  `protobuf:"varint,17,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	FinishedMs    int64                  `protobuf:"varint,18,opt,name=finished_ms,json=finishedMs,proto3" json:"finished_ms,omitempty"`
+	DryRun        bool                   `protobuf:"varint,19,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -861,6 +870,13 @@ func (x *Receipt) GetFinishedMs() int64 {
 	return 0
 }
 
+func (x *Receipt) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type Effect struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          EffectKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=circles.v1.EffectKind" json:"kind,omitempty"`
@@ -868,6 +884,7 @@ type Effect struct {
 	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	Before        *Blob                  `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`
 	After         *Blob                  `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	Diff          string                 `protobuf:"bytes,6,opt,name=diff,proto3" json:"diff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,6 +952,13 @@ func (x *Effect) GetAfter() *Blob {
 		return x.After
 	}
 	return nil
+}
+
+func (x *Effect) GetDiff() string {
+	if x != nil {
+		return x.Diff
+	}
+	return ""
 }
 
 type Blob struct {
@@ -1500,7 +1524,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\apayload\x18\x01 \x01(\fR\apayload\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\tR\vpayloadType\x12\x16\n" +
 	"\x06signer\x18\x03 \x01(\tR\x06signer\x12\x1c\n" +
-	"\tsignature\x18\x04 \x01(\fR\tsignature\"\x91\x02\n" +
+	"\tsignature\x18\x04 \x01(\fR\tsignature\"\xaa\x02\n" +
 	"\x06Script\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -1511,7 +1535,9 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x05logic\x18\x06 \x01(\v2\x11.circles.v1.LogicR\x05logic\x12\x14\n" +
 	"\x05entry\x18\a \x01(\tR\x05entry\x12\x16\n" +
 	"\x06params\x18\b \x01(\fR\x06params\x12%\n" +
-	"\x04lent\x18\t \x03(\v2\x11.circles.v1.GrantR\x04lent\"V\n" +
+	"\x04lent\x18\t \x03(\v2\x11.circles.v1.GrantR\x04lent\x12\x17\n" +
+	"\adry_run\x18\n" +
+	" \x01(\bR\x06dryRun\"V\n" +
 	"\x05Logic\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x18\n" +
 	"\x06digest\x18\x02 \x01(\fH\x00R\x06digest\x12\x14\n" +
@@ -1519,7 +1545,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x05logic\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\x91\x04\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xaa\x04\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -1542,13 +1568,15 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\n" +
 	"started_ms\x18\x11 \x01(\x03R\tstartedMs\x12\x1f\n" +
 	"\vfinished_ms\x18\x12 \x01(\x03R\n" +
-	"finishedMs\"\xaa\x01\n" +
+	"finishedMs\x12\x17\n" +
+	"\adry_run\x18\x13 \x01(\bR\x06dryRun\"\xbe\x01\n" +
 	"\x06Effect\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.circles.v1.EffectKindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12(\n" +
 	"\x06before\x18\x04 \x01(\v2\x10.circles.v1.BlobR\x06before\x12&\n" +
-	"\x05after\x18\x05 \x01(\v2\x10.circles.v1.BlobR\x05after\"2\n" +
+	"\x05after\x18\x05 \x01(\v2\x10.circles.v1.BlobR\x05after\x12\x12\n" +
+	"\x04diff\x18\x06 \x01(\tR\x04diff\"2\n" +
 	"\x04Blob\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"\xb6\x01\n" +

@@ -1,0 +1,101 @@
+package host
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aymanbagabas/go-udiff"
+
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
+)
+
+var effectKinds = map[store.ChangeKind]script.EffectKind{
+	store.ChangeCreate: script.Created, store.ChangeModify: script.Modified, store.ChangeRemove: script.Removed,
+	store.ChangeMkdir: script.MadeDir, store.ChangeSymlink: script.Linked, store.ChangeTimes: script.Touched,
+}
+
+// maxDiffs bounds all diffs of one dry run together, in bytes; maxDiffed what is
+// compared line by line.
+const (
+	maxDiffs  = 256 << 10
+	maxDiffed = 256 << 10
+)
+
+// effects are a transaction's changes as the receipt has them. Of a file that
+// the script may not read nothing is told but its path: the receipt is the
+// caller's too. A dry run shows what would change in a text.
+func effects(tx store.Tx, grants *policy.Grants, dryRun bool) ([]script.Effect, error) {
+	changes, err := tx.Changes()
+	if err != nil {
+		return nil, fmt.Errorf("compare the transaction with what was before: %w", err)
+	}
+	list := make([]script.Effect, len(changes))
+	room := maxDiffs
+	for i, c := range changes {
+		e := script.Effect{Kind: effectKinds[c.Kind], Path: c.Path, To: c.Link}
+		if grants.Allow(script.Read, c.Path) == nil {
+			diffed := dryRun && room > 0 && c.Sizes.Before <= maxDiffed && c.Sizes.After <= maxDiffed
+			var before, after []byte
+			if e.Before, before, err = blob(c.Before, c.Sizes.Before, diffed); err != nil {
+				return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
+			}
+			if e.After, after, err = blob(c.After, c.Sizes.After, diffed); err != nil {
+				return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
+			}
+			if diffed {
+				e.Diff = diff(c.Path, before, after, min(room, script.MaxDiff))
+				room -= len(e.Diff)
+			}
+		}
+		list[i] = e
+	}
+	return list, nil
+}
+
+// blob identifies contents, and returns them too if they are wanted.
+func blob(open func() (io.ReadCloser, error), size int64, wanted bool) (b script.Blob, contents []byte, err error) {
+	if open == nil {
+		return b, nil, nil
+	}
+	r, err := open()
+	if err != nil {
+		return b, nil, err
+	}
+	defer r.Close()
+	sum := sha256.New()
+	var kept bytes.Buffer
+	to := io.Writer(sum)
+	if wanted {
+		to = io.MultiWriter(sum, &kept)
+	}
+	if _, err := io.Copy(to, r); err != nil {
+		return b, nil, err
+	}
+	return script.Blob{Size: size, Digest: script.Digest(sum.Sum(nil))}, kept.Bytes(), nil
+}
+
+// diff is a unified diff of two texts of at most limit bytes, cut at a line; ""
+// if one of them is no text.
+func diff(path string, before, after []byte, limit int) string {
+	if !text(before) || !text(after) {
+		return ""
+	}
+	const cut = "… more\n"
+	d := udiff.Unified("before"+path, "after"+path, string(before), string(after))
+	if len(d) <= limit {
+		return d
+	}
+	if limit < len(cut) {
+		return ""
+	}
+	d = d[:limit-len(cut)]
+	return d[:strings.LastIndexByte(d, '\n')+1] + cut
+}
+
+func text(b []byte) bool { return utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 }
