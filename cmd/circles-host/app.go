@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -87,119 +89,186 @@ func receiptExit(code script.Code) int {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	app := newApp()
+	app.Reader, app.Writer, app.ErrWriter = stdin, stdout, stderr
 	out := newPrinter(stdout)
-	app := &cli.App{
-		Name:                   host.Command,
-		Usage:                  "own your backend: run other peers' scripts in your own context, under your own policy",
-		Version:                version,
-		HideVersion:            true, // there is a command
-		Reader:                 stdin,
-		Writer:                 stdout,
-		ErrWriter:              stderr,
-		EnableBashCompletion:   true,
-		UseShortOptionHandling: false,
-		Suggest:                true,
-		HideHelpCommand:        true,
-		Commands: []*cli.Command{
-			runCommand(), initCommand(), peerCommand(), moduleCommand(), policyCommand(),
-			sendCommand(), logCommand(), execCommand(), versionCommand(), completionCommand(),
-		},
-		Metadata: map[string]any{printerKey: out},
-		// Without this the library ends the process inside Run.
-		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return coded{exitUsage, err} },
-		CommandNotFound: func(c *cli.Context, name string) {
-			// Reported below, with an exit code; this would print to stdout.
-		},
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usage("there is no command %q; %s --help lists them", c.Args().First(), host.Command)
-			}
-			return cli.ShowAppHelp(c)
-		},
+	app.Metadata = map[string]any{printerKey: out}
+	if len(args) > 1 && args[1] == completeWord {
+		complete(app, args[2:], stdout)
+		return exitOK
 	}
-	prepare(app.Commands)
-	err := app.RunContext(ctx, interleave(app, args))
+	line, leaf := arrange(app, args)
+	if line.help {
+		help(out, leaf)
+		return exitOK
+	}
+	err := app.RunContext(ctx, line.words)
 	if err == nil {
 		return exitOK
 	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintf(stderr, "%s: %s\n", host.Command, text)
+		fmt.Fprintf(stderr, "%s: %s\n", host.Command, clean(text))
 	}
 	return exitCode(err)
+}
+
+func newApp() *cli.App {
+	app := &cli.App{
+		Name:            host.Command,
+		Usage:           "own your backend: other peers' scripts run in your context, under your policy",
+		Version:         version,
+		HideVersion:     true, // there is a command
+		HideHelp:        true, // arrange finds --help
+		HideHelpCommand: true,
+		Commands: []*cli.Command{
+			runCommand(), initCommand(), peerCommand(), moduleCommand(), policyCommand(),
+			sendCommand(), logCommand(), execCommand(), versionCommand(), completionCommand(),
+		},
+		// Without this the library ends the process inside Run.
+		ExitErrHandler:  func(*cli.Context, error) {},
+		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return flagError(err, nil, "") },
+		CommandNotFound: func(*cli.Context, string) {}, // Action says it, with an exit code
+	}
+	app.Action = func(c *cli.Context) error {
+		if !c.Args().Present() {
+			help(printerOf(c), &cli.Command{Subcommands: app.Commands, Usage: app.Usage})
+			return nil
+		}
+		return noCommand(app.Commands, c.Args().First(), "")
+	}
+	prepare(app.Commands, "")
+	return app
 }
 
 const printerKey = "printer"
 
 func printerOf(c *cli.Context) *printer { return c.App.Metadata[printerKey].(*printer) }
 
+// nameOfCommand is what a person types for c, as in "peer add".
+func nameOfCommand(c *cli.Command) string {
+	return strings.TrimPrefix(strings.TrimPrefix(c.HelpName, host.Command), " ")
+}
+
 // prepare gives every command what the library does not inherit.
-func prepare(commands []*cli.Command) {
+func prepare(commands []*cli.Command, parent string) {
 	for _, c := range commands {
+		c.HelpName = strings.TrimPrefix(parent+" "+c.Name, " ")
 		c.OnUsageError = func(ctx *cli.Context, err error, _ bool) error {
-			return usage("%w; see %s %s --help", err, host.Command, ctx.Command.FullName())
+			return flagError(err, c.Flags, nameOfCommand(c))
 		}
-		c.HideHelpCommand = true
-		if len(c.Subcommands) > 0 && c.Action == nil {
+		c.HideHelp, c.HideHelpCommand = true, true
+		if len(c.Subcommands) > 0 {
 			c.Action = func(ctx *cli.Context) error {
 				if ctx.Args().Present() {
-					return usage("there is no command %q; see %s %s --help", ctx.Command.Name+" "+ctx.Args().First(), host.Command, ctx.Command.FullName())
+					return noCommand(c.Subcommands, ctx.Args().First(), nameOfCommand(c))
 				}
-				return cli.ShowSubcommandHelp(ctx)
+				help(printerOf(ctx), c)
+				return nil
 			}
 		}
-		prepare(c.Subcommands)
+		prepare(c.Subcommands, c.HelpName)
 	}
 }
 
-// interleave moves flags before arguments, because the library stops looking for
-// flags at the first argument, and people write either. "--" ends the flags, and
-// a command marked so keeps what follows its first argument as it is.
-func interleave(app *cli.App, args []string) []string {
-	if len(args) == 0 {
-		return args
+func noCommand(commands []*cli.Command, name, parent string) error {
+	words := strings.TrimSpace(host.Command + " " + parent)
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.Name)
 	}
-	out := args[:1:1]
-	commands, flags := app.Commands, app.Flags
-	var command *cli.Command
-	i := 1
-	for ; i < len(args); i++ {
-		next := find(commands, args[i])
-		if next == nil {
-			break
+	if meant := nearest(name, names); meant != "" {
+		return usage("there is no command %q; did you mean %s %s?", strings.TrimSpace(parent+" "+name), words, meant)
+	}
+	return usage("there is no command %q; %s --help lists those that there are", strings.TrimSpace(parent+" "+name), words)
+}
+
+// flagError says what the flag package says in its own words.
+func flagError(err error, flags []cli.Flag, command string) error {
+	text := err.Error()
+	see := strings.Join(strings.Fields("; see "+host.Command+" "+command+" --help"), " ")
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		name = strings.TrimLeft(name, "-")
+		var names []string
+		for _, f := range flags {
+			names = append(names, f.Names()...)
 		}
-		command, commands, flags = next, next.Subcommands, next.Flags
-		out = append(out, args[i])
+		if meant := nearest(name, names); meant != "" {
+			return usage("%s has no flag --%s; did you mean --%s?", command, name, meant)
+		}
+		if command == "" {
+			return usage("there is no flag --%s%s", name, see)
+		}
+		return usage("%s has no flag --%s%s", command, name, see)
 	}
-	if command == nil {
-		return args
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		return usage("--%s needs a value%s", strings.TrimLeft(name, "-"), see)
 	}
-	var first, rest []string
-	for ; i < len(args); i++ {
+	if value, rest, ok := strings.Cut(text, " for flag -"); ok {
+		name, reason, _ := strings.Cut(rest, ": ")
+		return usage("--%s: %s: %s%s", strings.TrimLeft(name, "-"), value, reason, see)
+	}
+	return usage("%w%s", err, see)
+}
+
+// commandLine is what was typed, as the library wants it.
+type commandLine struct {
+	words []string
+	help  bool
+}
+
+// arrange puts flags before arguments, because the library stops looking for
+// flags at the first argument, and people write either. "--" ends the flags; what
+// follows the first argument of a command that passes it through is not looked
+// at. It also finds --help, and "help COMMAND", and what they are about.
+func arrange(app *cli.App, args []string) (commandLine, *cli.Command) {
+	top := &cli.Command{Subcommands: app.Commands, Flags: app.Flags, Usage: app.Usage}
+	if len(args) == 0 {
+		return commandLine{words: []string{host.Command}}, top
+	}
+	if len(args) > 1 && args[1] == "help" {
+		args = append(append([]string{args[0]}, args[2:]...), "--help")
+	}
+	line := commandLine{words: args[:1:1]}
+	leaf := top
+	takesValue := valued(top)
+	var flags, rest []string
+	ended := false
+	for i := 1; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
-			rest = append(rest, args[i+1:]...)
+			rest, ended = append(rest, args[i+1:]...), true
 			break
 		}
-		if len(arg) < 2 || arg[0] != '-' {
-			if passThrough[command.Name] {
-				rest = append(rest, args[i:]...)
-				break
+		if len(arg) > 1 && arg[0] == '-' {
+			if arg == "-h" || arg == "--help" || arg == "-help" {
+				line.help = true
+				continue
 			}
-			rest = append(rest, arg)
+			flags = append(flags, arg)
+			if takesValue[strings.TrimLeft(arg, "-")] && i+1 < len(args) {
+				i++
+				flags = append(flags, args[i])
+			}
 			continue
 		}
-		first = append(first, arg)
-		if takesValue(flags, arg) && i+1 < len(args) {
-			i++
-			first = append(first, args[i])
+		if len(rest) == 0 {
+			if next := find(leaf.Subcommands, arg); next != nil {
+				leaf = next
+				line.words = append(line.words, arg)
+				continue
+			}
 		}
+		if passThrough[leaf.Name] {
+			rest, ended = append(rest, args[i:]...), true
+			break
+		}
+		rest = append(rest, arg)
 	}
-	out = append(out, first...)
-	if len(rest) > 0 {
-		out = append(append(out, "--"), rest...)
+	line.words = append(line.words, flags...)
+	if len(rest) > 0 || ended {
+		line.words = append(append(line.words, "--"), rest...)
 	}
-	return out
+	return line, leaf
 }
 
 // passThrough names the commands whose arguments are another program's.
@@ -214,26 +283,26 @@ func find(commands []*cli.Command, name string) *cli.Command {
 	return nil
 }
 
-// takesValue reports whether the flag arg is followed by its value.
-func takesValue(flags []cli.Flag, arg string) bool {
-	name := strings.TrimLeft(arg, "-")
-	if strings.Contains(name, "=") {
-		return false
-	}
-	for _, f := range flags {
+// valued names the flags, of whichever command, that are followed by a value. A
+// name means the same everywhere, which TestFlags holds, so that a flag may stand
+// before its command too.
+func valued(c *cli.Command) map[string]bool {
+	names := map[string]bool{}
+	for _, f := range c.Flags {
+		_, isBool := f.(*cli.BoolFlag)
 		for _, n := range f.Names() {
-			if n == name {
-				_, isBool := f.(*cli.BoolFlag)
-				return !isBool
-			}
+			names[n] = !isBool
 		}
 	}
-	return false
+	for _, sub := range c.Subcommands {
+		maps.Copy(names, valued(sub))
+	}
+	return names
 }
 
 // rootFlag is on every command that works on a root.
 func rootFlag() cli.Flag {
-	return &cli.StringFlag{Name: "root", EnvVars: []string{"CIRCLES_ROOT"}, Value: "circles", Usage: "the host's directory `DIR`"}
+	return &cli.StringFlag{Name: "root", EnvVars: []string{"CIRCLES_ROOT"}, Value: "circles", Usage: "`DIR` that holds the host"}
 }
 
 func jsonFlag() cli.Flag {
@@ -250,10 +319,50 @@ func openRoot(c *cli.Context) (*host.Root, error) {
 
 // args checks how many arguments there are; names tells what they are.
 func args(c *cli.Context, least, most int, names string) error {
-	if n := c.Args().Len(); n < least || n > most {
-		return usage("want %s %s; got %d arguments; see --help", c.Command.FullName(), names, n)
+	n := c.Args().Len()
+	if n >= least && n <= most {
+		return nil
+	}
+	got := "nothing"
+	if n > 0 {
+		quoted := make([]string, n)
+		for i, a := range c.Args().Slice() {
+			quoted[i] = fmt.Sprintf("%.60q", a)
+		}
+		got = strings.Join(quoted, " ")
+	}
+	if most == 0 {
+		names = "no arguments"
+	}
+	name := nameOfCommand(c.Command)
+	return usage("%s takes %s, and got %s; see %s %s --help", name, names, got, host.Command, name)
+}
+
+// first returns the first error.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// needs checks that flags are there. The library's own check prints the help on
+// standard output, where a program expects the result.
+func needs(c *cli.Context, flags ...string) error {
+	var missing []string
+	for _, f := range c.Command.Flags {
+		if name := f.Names()[0]; slices.Contains(flags, name) && c.String(name) == "" {
+			word, _ := describe(f)
+			missing = append(missing, "--"+name+" "+word)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	name := nameOfCommand(c.Command)
+	return usage("%s needs %s; see %s %s --help", name, strings.Join(missing, " and "), host.Command, name)
 }
 
 // logger writes the operator's log to stderr.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
+	"time"
 
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/store"
@@ -17,10 +19,23 @@ var backends = map[string]func(context.Context, peer.Entry) (store.Store, error)
 	},
 }
 
-// openStore opens a context that is held in a root.
-func openStore(ctx context.Context, e peer.Entry) (store.Store, error) {
-	return backends["fs"](ctx, e)
+// openStore opens a context that is held in a root. When another process has it
+// open, as a send without a worker does for a moment, it waits a while.
+func openStore(ctx context.Context, e peer.Entry) (s store.Store, err error) {
+	for start := time.Now(); ; {
+		s, err = backends["fs"](ctx, e)
+		if !errors.Is(err, fs.ErrLocked) || time.Since(start) > lockedFor {
+			return s, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
+
+const lockedFor = 3 * time.Second
 
 // openScratch opens a directory that is no peer's context, with what a
 // transaction needs in stage.

@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ const (
 	demoCard    = "Alice Liddell, Oxford\n"
 	demoParams  = `{"message":"What a lovely garden!"}`
 	demoBook    = "/guestbook/entries.txt"
-	demoCommand = `send --as alice --to bob guestbook:sign '` + demoParams + `' --lend read:/card.txt`
+	demoCommand = "send --as alice --to bob --lend read:/card.txt \\\n      guestbook:sign '" + demoParams + "'"
 )
 
 // demo makes two peers and has them exchange scripts, over the network, through
@@ -64,9 +65,14 @@ func demo(c *cli.Context) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	var failed error
+	played := make(chan struct{})
 	err = w.serveUntil(ctx, c, func() {
 		go func() {
+			defer close(played)
 			failed = d.play(ctx, w)
+			if failed == nil && c.Bool("json") {
+				failed = printerOf(c).json(d.record)
+			}
 			if failed == nil && !c.Bool("once") {
 				d.stay(w)
 				return
@@ -74,11 +80,9 @@ func demo(c *cli.Context) error {
 			stop()
 		}()
 	})
-	if failed != nil {
+	<-played
+	if failed != nil && c.Context.Err() == nil { // what Ctrl-C cut short did not fail
 		return errors.Join(fmt.Errorf("demo: %w", failed), err)
-	}
-	if c.Bool("json") {
-		return errors.Join(printerOf(c).json(d.record), err)
 	}
 	return err
 }
@@ -154,7 +158,8 @@ func (d *demonstration) play(ctx context.Context, w *worker) error {
 	d.record = demoRecord{Root: d.root.Dir, URL: w.url, Host: w.host.ID(),
 		Peers: map[string]string{"alice": string(d.alice.ID), "bob": string(d.bob.ID)}}
 	p.f("%s\n", p.bold("circles: a script, its target's policy, and a signed receipt"))
-	p.f("\n  root    %s\n  worker  %s  %s\n", d.root.Dir, w.url, p.dim(w.host.ID().Short()))
+	p.f("\n  root    %s\n", d.root.Dir)
+	p.f("  worker  %s  %s\n", w.host.ID().Short(), p.dim(w.url))
 	p.f("  alice   %s  %s\n", d.alice.ID.Short(), p.dim("has card.txt and diary.txt"))
 	p.f("  bob     %s  %s\n", d.bob.ID.Short(), p.dim("has guestbook/entries.txt"))
 
@@ -171,17 +176,18 @@ func (d *demonstration) play(ctx context.Context, w *worker) error {
 	reason, hint, _ := strings.Cut(refused.Receipt.Message, "; to allow it: ")
 	p.f("  %s %s\n", p.red("✗ refused"), p.dim("in "+took(refused.Took)))
 	p.f("    %s\n", reason)
-	p.f("    to allow it: %s\n", p.yellow(hint))
+	p.f("    to allow it:\n    %s\n", p.yellow(hint))
 
 	d.step(2, "bob allows it")
 	d.record.Allow = hint
 	d.p.f("  %s %s\n", p.dim("$"), hint)
-	text, err := d.allow(ctx)
+	file, text, err := d.allow(ctx)
 	if err != nil {
 		return err
 	}
 	d.record.Policy = text
-	p.f("%s\n", indent("  "+p.green("+ "), text))
+	p.f("  %s %s\n", p.green("+"), p.dim(file))
+	p.f("%s\n", indent("  "+p.green("+ "), fold(text)))
 
 	d.step(3, "alice sends the same script again")
 	d.command(demoCommand)
@@ -222,17 +228,7 @@ func (d *demonstration) play(ctx context.Context, w *worker) error {
 		return err
 	}
 	d.record.Diff = udiff.Unified("before"+demoBook, "after"+demoBook, before, after)
-	for _, l := range strings.Split(strings.TrimRight(d.record.Diff, "\n"), "\n") {
-		switch {
-		case strings.HasPrefix(l, "+"):
-			l = p.green(clean(l))
-		case strings.HasPrefix(l, "-"):
-			l = p.red(clean(l))
-		default:
-			l = p.dim(clean(l))
-		}
-		p.f("  %s\n", l)
-	}
+	printDiff(p, "  ", d.record.Diff)
 	p.f("\n%s\n", p.dim("all of it in "+took(time.Since(started))+", over "+w.url))
 	return nil
 }
@@ -264,11 +260,11 @@ func (d *demonstration) send(ctx context.Context, w *worker) (host.Sent, error) 
 }
 
 // allow does what the suggested command does.
-func (d *demonstration) allow(ctx context.Context) (string, error) {
+func (d *demonstration) allow(ctx context.Context) (file, text string, err error) {
 	guestbook, _ := modules.Get("guestbook")
 	info, err := engine.Inspect(guestbook.Wasm)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	permit := policy.Permit{Peer: d.alice.ID, Name: d.alice.Name, Module: "guestbook"}
 	for _, n := range info.Manifest.Needs {
@@ -283,11 +279,33 @@ func (d *demonstration) allow(ctx context.Context) (string, error) {
 			permit.Remove = append(permit.Remove, n.Path)
 		}
 	}
-	if _, err := permit.Save(filepath.Join(d.bob.Dir, "policy")); err != nil {
-		return "", err
+	name, err := permit.Save(filepath.Join(d.bob.Dir, "policy"))
+	if err != nil {
+		return "", "", err
 	}
-	return permit.Format()
+	file = filepath.Join(d.bob.Dir, "policy", name)
+	b, err := os.ReadFile(file)
+	return file, string(b), err
 }
+
+// fold is a policy file without what a first reader can do without: comments,
+// ids, line breaks, and the middle of keys.
+func fold(policies string) string {
+	var words []string
+	for l := range strings.Lines(policies) {
+		if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "//") && !strings.HasPrefix(l, "@id(") {
+			words = append(words, l)
+		}
+	}
+	text := strings.NewReplacer(
+		"permit ( ", "permit (",
+		", action ", ",\n        action ", ", resource", ",\n        resource",
+		" ) when", ") when", "; ", ";\n",
+	).Replace(strings.Join(words, " "))
+	return longID.ReplaceAllStringFunc(text, func(s string) string { return "did:key:" + peer.ID(s).Short() })
+}
+
+var longID = regexp.MustCompile(`did:key:z[1-9A-HJ-NP-Za-km-z]+`)
 
 func (d *demonstration) read(path string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(d.bob.Dir, "data", path))
@@ -322,22 +340,48 @@ func (d *demonstration) receipts(sent ...host.Sent) error {
 
 // stay tells what to try while the demo goes on serving.
 func (d *demonstration) stay(w *worker) {
-	if d.c.Bool("json") {
-		b, _ := json.Marshal(map[string]string{"url": w.url, "root": d.root.Dir})
-		printerOf(d.c).f("%s\n", b)
-		return
-	}
 	p := d.p
 	p.f("\n%s\n", p.bold("Still serving. In another terminal:"))
-	p.f("  export CIRCLES_ROOT=%s\n", d.root.Dir)
+	if dir := pathHint(); dir != "" {
+		p.f("  export PATH=%s:$PATH\n", quote(dir))
+	}
+	p.f("  export CIRCLES_ROOT=%s\n", quote(d.root.Dir))
 	for _, text := range []string{
-		`send --as alice --to bob guestbook:read --host ` + w.url,
+		`send --as alice --to bob guestbook:read`,
 		`log bob`,
 		`log bob --verify`,
-		`policy explain --as bob --to alice guestbook:sign`,
+		`policy explain --as alice --to bob guestbook:sign`,
 		`module inspect guestbook`,
 	} {
 		p.f("  %s %s\n", host.Command, text)
 	}
 	p.f("%s\n", p.dim("Ctrl-C ends it and removes the root."))
+}
+
+// pathHint is the folder to add to PATH so that the commands which the demo
+// prints are this very program; "" if they are already.
+func pathHint() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	if found, err := exec.LookPath(host.Command); err == nil {
+		a, errA := os.Stat(self)
+		b, errB := os.Stat(found)
+		if errA == nil && errB == nil && os.SameFile(a, b) {
+			return ""
+		}
+	}
+	if filepath.Base(self) != host.Command {
+		return ""
+	}
+	return filepath.Dir(self)
+}
+
+// quote makes a path one word of a POSIX shell.
+func quote(path string) string {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./+") == "" {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

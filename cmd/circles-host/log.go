@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,12 +23,19 @@ func logCommand() *cli.Command {
 		Name:      "log",
 		Usage:     "show what was done, or refused, in a peer's context, by whom and under which rule",
 		ArgsUsage: "PEER [RECEIPT]",
-		Description: `Without RECEIPT lists receipts, oldest first; with one, or the beginning of its
-script's id, shows it whole. --verify checks the hash chain from the first receipt
-to the last and every signature. It may be used while a worker runs.`,
+		Description: `Lists receipts, oldest first. RECEIPT is the beginning of a script's id, and shows
+one whole. The log may be read while a worker writes it.
+
+Whatever is shown has been checked: that each entry follows from the one before
+it, and that the host signed it. Nothing in the log itself can tell that its last
+entries were taken away: keep the head that --verify prints, and give it to
+--head later. --receipt checks one that was kept elsewhere.`,
 		Flags: []cli.Flag{
 			rootFlag(),
-			&cli.BoolFlag{Name: "verify", Usage: "check the chain and the signatures"},
+			&cli.BoolFlag{Name: "verify", Usage: "only check the log, and print its head"},
+			&cli.StringFlag{Name: "head", Usage: "fail unless the entry with this `HASH` is still there"},
+			&cli.StringFlag{Name: "receipt", Usage: "instead of a log, show the receipt in `FILE`, as send --receipt or an HTTP answer has it"},
+			&cli.StringFlag{Name: "host", Usage: "with --receipt: the `DID` of the host that must have signed it"},
 			&cli.BoolFlag{Name: "denied", Usage: "only what was not done"},
 			&cli.IntFlag{Name: "last", Usage: "only the last `N`"},
 			jsonFlag(),
@@ -43,12 +53,23 @@ type logged struct {
 }
 
 func showLog(c *cli.Context) error {
-	if err := args(c, 1, 2, "PEER [RECEIPT]"); err != nil {
+	kept := c.String("receipt") != ""
+	if kept {
+		if err := args(c, 0, 0, ""); err != nil {
+			return err
+		}
+	} else if err := args(c, 1, 2, "PEER [RECEIPT]"); err != nil {
 		return err
 	}
 	root, err := openRoot(c)
 	if err != nil {
 		return err
+	}
+	if kept {
+		return showKept(c, root)
+	}
+	if c.IsSet("host") {
+		return usage("--host goes with --receipt; a log is this host's own")
 	}
 	e, err := held(root, c.Args().First())
 	if err != nil {
@@ -61,6 +82,11 @@ func showLog(c *cli.Context) error {
 	entries, err := readLog(c, e, key.ID())
 	if err != nil {
 		return coded{exitInvalid, err}
+	}
+	if hash := c.String("head"); hash != "" {
+		if err := contains(entries, e, hash); err != nil {
+			return err
+		}
 	}
 	p := printerOf(c)
 	if c.Bool("verify") {
@@ -117,16 +143,83 @@ func showLog(c *cli.Context) error {
 		if r.Code != script.Done {
 			paint = p.red
 		}
-		about := line(r.Message)
+		about, _ := splitHint(line(r.Message))
+		if _, reason, ok := strings.Cut(about, " in the context of "+nameOf(root, r.Target)+": "); ok {
+			about = reason // who and what stand before it
+		}
 		if r.Code == script.Done {
 			about = count(len(r.Effects), "change") + ", permitted by " + strings.Join(r.Policies, ", ")
+			if r.DryRun {
+				about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
+			}
 		}
 		p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(l.Time.Local().Format("2006-01-02 15:04:05")),
-			short(r.Script), paint(pad(r.Code.String(), 8)), pad(nameOf(root, r.Caller)+" "+what, 26), p.dim(about))
+			short(r.Script), paint(pad(r.Code.String(), 8)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
 	}
 	if len(entries) == 0 {
 		newPrinter(c.App.ErrWriter).f("nothing is in the log of %s\n", e.Name)
 	}
+	return nil
+}
+
+// contains checks that the entry with that hash is in the log.
+func contains(entries []logged, e peer.Entry, hash string) error {
+	want, err := script.ParseDigest(hash)
+	if err != nil {
+		return usage("--head: %w", err)
+	}
+	for _, l := range entries {
+		if l.Hash == want {
+			return nil
+		}
+	}
+	return coded{exitInvalid, fmt.Errorf("the log of %s is not whole: the entry %s is gone, and perhaps others after it; %d are left", e.Name, hash, len(entries))}
+}
+
+// showKept shows a receipt that was kept by whoever sent the script.
+func showKept(c *cli.Context, root *host.Root) error {
+	file := c.String("receipt")
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("read receipt: %w", err)
+	}
+	defer f.Close()
+	sealed, err := io.ReadAll(io.LimitReader(f, 2*script.MaxSealed))
+	if err != nil {
+		return fmt.Errorf("read receipt: %w", err)
+	}
+	var answer struct{ Receipt []byte }
+	if json.Unmarshal(sealed, &answer) == nil {
+		sealed = answer.Receipt
+	}
+	var signer peer.ID
+	if c.IsSet("host") {
+		if signer, err = peer.ParseID(c.String("host")); err != nil {
+			return coded{exitUsage, err}
+		}
+	}
+	r, by, err := envelope.OpenReceipt(sealed, signer)
+	if err != nil {
+		return coded{exitInvalid, fmt.Errorf("%s: %w", file, err)}
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return p.json(&r)
+	}
+	showReceipt(p, root, logged{Receipt: &r})
+	whose := "of which nothing is known here; --host DID says which one it must be"
+	key, err := root.Key()
+	if err != nil {
+		return err
+	}
+	if target, ok := root.Peers.ByID(r.Target); by == signer {
+		whose = "as it must be"
+	} else if ok && target.Host == by || ok && target.Held() && key.ID() == by {
+		whose = "which is the host of " + who(target)
+	} else if by == key.ID() {
+		whose = "which is the host of this root"
+	}
+	p.f("%s signed by %s, %s\n", p.green("✓"), by, whose)
 	return nil
 }
 
@@ -178,10 +271,16 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	if r.Code != script.Done {
 		paint = p.red
 	}
-	row("receipt", fmt.Sprintf("%d of the log, %s", l.Seq, l.Time.Local().Format("2006-01-02 15:04:05 MST")))
+	if l.Seq > 0 {
+		row("receipt", fmt.Sprintf("%d of the log, %s", l.Seq, l.Time.Local().Format("2006-01-02 15:04:05 MST")))
+	} else {
+		row("receipt", r.Finished.Local().Format("2006-01-02 15:04:05 MST"))
+	}
 	row("script", r.Script.String())
 	row("outcome", paint(r.Code.String()))
-	row("why", clean(r.Message))
+	reason, hint := splitHint(r.Message)
+	row("why", clean(reason))
+	row("allow it", clean(hint))
 	row("caller", nameOf(root, r.Caller)+p.dim("  "+string(r.Caller)))
 	row("target", nameOf(root, r.Target)+p.dim("  "+string(r.Target)))
 	row("host", string(r.Host))
@@ -205,12 +304,17 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	}
 	for i, e := range r.Effects {
 		label := "changes"
+		if r.DryRun {
+			label = "would do"
+		}
 		if i > 0 {
 			label = " "
 		}
 		row(label, effectText(e))
 	}
-	row("used", usageText(r.Usage))
+	if r.Usage != (script.Usage{}) {
+		row("used", usageText(r.Usage))
+	}
 	if len(r.Log) > 0 {
 		row("log", strings.TrimPrefix(indent(strings.Repeat(" ", 10), clean(string(r.Log))), strings.Repeat(" ", 10)))
 	}

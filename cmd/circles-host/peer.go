@@ -21,15 +21,18 @@ func peerCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name:      "add",
-				Usage:     "hold a new peer's context here, or write down where a peer is held",
+				Usage:     "hold a new peer's context here, or name a peer that is elsewhere",
 				ArgsUsage: "NAME",
-				Description: `Without --id the peer gets a new key, kept here. With --id its key stays where it
-is; with --url too, its context is not held here and scripts for it go there.`,
+				Description: `Without --id the peer is new: it gets a key and a context here. With --id NAME
+becomes the petname of a peer that is elsewhere; with --url scripts for it go to
+the worker there, and with --host only that worker's receipts are taken for good.
+With --id and --hold its context is here, and its key is not.`,
 				Flags: []cli.Flag{
 					rootFlag(),
 					&cli.StringFlag{Name: "id", Usage: "the peer's `DID`, did:key:z6Mk…"},
 					&cli.StringFlag{Name: "url", Usage: "`URL` of the worker that holds its context"},
 					&cli.StringFlag{Name: "host", Usage: "`DID` of that worker, which signs its receipts"},
+					&cli.BoolFlag{Name: "hold", Usage: "with --id: hold the context here"},
 					jsonFlag(),
 				},
 				Action: peerAdd,
@@ -75,18 +78,21 @@ func peerAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	url, hold := c.String("url"), c.Bool("hold")
+	switch {
+	case id == "" && (url != "" || at != "" || hold):
+		return usage("--url, --host and --hold go with --id: whose context is it?")
+	case hold && (url != "" || at != ""):
+		return usage("--hold keeps the context here, --url and --host say that it is elsewhere: choose")
+	}
 	var e peer.Entry
-	if url := c.String("url"); url != "" {
-		if id == "" {
-			return usage("--url needs --id: whose context is it?")
-		}
-		if err := root.Peers.SetRoute(name, peer.Route{ID: id, URL: url, Host: at}); err != nil {
-			return err
-		}
+	if id == "" || hold {
+		e, err = root.AddPeer(name, id)
+	} else {
+		err = root.Peers.SetRoute(name, peer.Route{ID: id, URL: url, Host: at})
 		e, _ = root.Peers.ByName(name)
-	} else if at != "" {
-		return usage("--host goes with --url")
-	} else if e, err = root.AddPeer(name, id); err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	p := printerOf(c)
@@ -95,6 +101,8 @@ func peerAdd(c *cli.Context) error {
 	}
 	p.f("%s %s  %s\n", p.green("✓"), p.bold(string(e.Name)), e.ID)
 	switch {
+	case !e.Held() && e.URL == "":
+		p.f("  %s\n", p.dim("is elsewhere; to send it scripts too, say where with --url URL"))
 	case !e.Held():
 		p.f("  scripts for %s go to %s\n", e.Name, e.URL)
 		if e.Host == "" {
@@ -102,7 +110,10 @@ func peerAdd(c *cli.Context) error {
 		}
 	default:
 		p.f("  context  %s\n", relative(e.Dir))
-		p.f("  %s\n", p.dim("nobody may run anything there yet; see "+host.Command+" policy allow --help"))
+		if c.IsSet("id") {
+			p.f("  key      %s\n", "kept elsewhere: this host cannot send as "+string(e.Name))
+		}
+		p.f("  %s\n", p.dim("nobody may run anything there yet: "+host.Command+" policy allow --to "+string(e.Name)+" WHO MODULE"))
 	}
 	return nil
 }

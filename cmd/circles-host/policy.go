@@ -32,7 +32,7 @@ name or sha256:DIGEST. The policy is a readable Cedar file in the target's polic
 folder; delete it to take the permit back. It is in force when it is saved.`,
 				Flags: []cli.Flag{
 					rootFlag(),
-					&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it may run", Required: true},
+					&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it may run"},
 					&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
 					&cli.StringSliceFlag{Name: "read", Usage: "let it read `PATH` and all below"},
 					&cli.StringSliceFlag{Name: "list", Usage: "let it list `PATH` and all below"},
@@ -56,8 +56,8 @@ folder; delete it to take the permit back. It is in force when it is saved.`,
 				ArgsUsage: "MODULE[:ENTRY]",
 				Flags: []cli.Flag{
 					rootFlag(),
-					&cli.StringFlag{Name: "as", Usage: "the caller: a petname or did:key", Required: true},
-					&cli.StringFlag{Name: "to", Usage: "the target `PEER`, held in this root", Required: true},
+					&cli.StringFlag{Name: "as", Usage: "the caller, `PEER`: a petname or did:key"},
+					&cli.StringFlag{Name: "to", Usage: "the target `PEER`, held in this root"},
 					jsonFlag(),
 				},
 				Action: policyExplain,
@@ -79,7 +79,7 @@ func held(root *host.Root, name string) (peer.Entry, error) {
 }
 
 func policyAllow(c *cli.Context) error {
-	if err := args(c, 2, 2, "WHO MODULE[:ENTRY]"); err != nil {
+	if err := first(args(c, 2, 2, "WHO MODULE[:ENTRY]"), needs(c, "to")); err != nil {
 		return err
 	}
 	root, err := openRoot(c)
@@ -161,26 +161,11 @@ func policyCheck(c *cli.Context) error {
 			}
 		}
 	}
-	type result struct {
-		Peer     peer.Name `json:"peer"`
-		Policies []string  `json:"policies"`
-		Problems []string  `json:"problems"`
-	}
 	p := printerOf(c)
-	var results []result
+	results := []checked{}
 	wrong := 0
 	for _, e := range peers {
-		r := result{Peer: e.Name, Policies: []string{}, Problems: []string{}}
-		dir := filepath.Join(e.Dir, "policy")
-		set, err := policy.Load(dir)
-		if err == nil {
-			r.Policies = append(r.Policies, set.Policies()...)
-		} else {
-			r.Problems = append(r.Problems, problems(err)...)
-		}
-		if _, err := peer.ReadCircles(e.CirclesFile(), root.Peers.Knows); err != nil && !errors.Is(err, os.ErrNotExist) {
-			r.Problems = append(r.Problems, err.Error())
-		}
+		r := checkPeer(root, e)
 		wrong += len(r.Problems)
 		results = append(results, r)
 		if c.Bool("json") {
@@ -192,7 +177,7 @@ func policyCheck(c *cli.Context) error {
 		}
 		p.f("%s %s  %s\n", p.red("✗"), p.bold(string(e.Name)), "not in force as written:")
 		for _, problem := range r.Problems {
-			p.f("%s\n", indent("  ", clean(relativeIn(dir, problem))))
+			p.f("%s\n", indent("  ", clean(problem)))
 		}
 	}
 	if c.Bool("json") {
@@ -206,7 +191,33 @@ func policyCheck(c *cli.Context) error {
 	return nil
 }
 
+// checked is what was found in a peer's policy folder.
+type checked struct {
+	Peer     peer.Name `json:"peer"`
+	Policies []string  `json:"policies"`
+	Problems []string  `json:"problems"`
+}
+
+func checkPeer(root *host.Root, e peer.Entry) checked {
+	r := checked{Peer: e.Name, Policies: []string{}, Problems: []string{}}
+	dir := filepath.Join(e.Dir, "policy")
+	set, err := policy.Load(dir)
+	if err == nil {
+		r.Policies = append(r.Policies, set.Policies()...)
+	}
+	for _, problem := range problems(err) {
+		r.Problems = append(r.Problems, relativeIn(dir, problem))
+	}
+	if _, err := peer.ReadCircles(e.CirclesFile(), root.Peers.Knows); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.Problems = append(r.Problems, relativeIn(dir, err.Error()))
+	}
+	return r
+}
+
 func problems(err error) (list []string) {
+	if err == nil {
+		return nil
+	}
 	var ps policy.Problems
 	if !errors.As(err, &ps) {
 		return []string{err.Error()}
@@ -226,7 +237,7 @@ func relativeIn(dir, problem string) string {
 }
 
 func policyExplain(c *cli.Context) error {
-	if err := args(c, 1, 1, "MODULE[:ENTRY]"); err != nil {
+	if err := first(args(c, 1, 1, "MODULE[:ENTRY]"), needs(c, "as", "to")); err != nil {
 		return err
 	}
 	root, err := openRoot(c)

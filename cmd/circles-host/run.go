@@ -8,10 +8,12 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/transport/http2"
 )
 
@@ -64,21 +66,21 @@ type worker struct {
 	server *http2.Server
 	l      net.Listener
 	url    string
+	claim  *host.Claim
 }
 
 // startWorker opens the root's contexts to the network; nothing is served before
 // serveUntil.
-func startWorker(c *cli.Context, root *host.Root, listen string) (*worker, error) {
+func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err error) {
 	log := logger(c)
 	config := host.Config{OpenStore: openStore, Limits: root.Config.Engine(), Log: log}
+	var only []peer.Entry
 	for _, name := range c.StringSlice("peer") {
-		e, err := root.Peers.Resolve(name)
+		e, err := held(root, name)
 		if err != nil {
-			return nil, coded{exitNotFound, err}
+			return nil, err
 		}
-		if !e.Held() {
-			return nil, coded{exitNotFound, fmt.Errorf("the context of %s is not in this root", name)}
-		}
+		only = append(only, e)
 		config.Only = append(config.Only, e.ID)
 	}
 	tlsConfig, err := tlsOf(root)
@@ -91,12 +93,24 @@ func startWorker(c *cli.Context, root *host.Root, listen string) (*worker, error
 	if listen == "" {
 		listen = host.DefaultListen
 	}
+	claim, err := root.Claim(only...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			claim.Release()
+		}
+	}()
 	h, err := host.Open(c.Context, root, config)
 	if err != nil {
 		return nil, err
 	}
 	server := http2.NewServer(h.Deliver, http2.Config{TLS: tlsConfig, Host: string(h.ID()), Version: version, Problem: h.Problem, Log: log})
 	l, err := server.Listen(listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; choose another with --listen HOST:PORT, or with listen in %s", err, filepath.Join(relative(root.Dir), "circles.toml"))
+	}
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -104,7 +118,11 @@ func startWorker(c *cli.Context, root *host.Root, listen string) (*worker, error
 	if tlsConfig != nil {
 		scheme = "https://"
 	}
-	return &worker{h, server, l, scheme + l.Addr().String()}, nil
+	w := &worker{h, server, l, scheme + l.Addr().String(), claim}
+	if err := claim.Announce(w.url); err != nil {
+		return nil, errors.Join(err, l.Close(), h.Close())
+	}
+	return w, nil
 }
 
 func tlsOf(root *host.Root) (*tls.Config, error) {
@@ -129,14 +147,16 @@ func tlsOf(root *host.Root) (*tls.Config, error) {
 func (w *worker) serveUntil(ctx context.Context, c *cli.Context, ready func()) error {
 	ready()
 	err := w.server.Serve(ctx, w.l)
-	return errors.Join(err, w.host.Close())
+	err = errors.Join(err, w.host.Close())
+	w.claim.Release()
+	return err
 }
 
 func (w *worker) announce(c *cli.Context, root *host.Root) {
 	p := printerOf(c)
-	var held []string
+	held := []string{}
 	for _, e := range root.Peers.All() {
-		if e.Held() {
+		if e.Held() && w.host.Holds(e.ID) {
 			held = append(held, string(e.Name))
 		}
 	}
@@ -154,8 +174,30 @@ func (w *worker) announce(c *cli.Context, root *host.Root) {
 	default:
 		p.f("  peers  %s\n", strings.Join(held, ", "))
 	}
-	if err := w.host.Problem(); err != nil {
-		p.f("%s\n", indent("  "+p.yellow("! "), clean(err.Error())))
+	for _, problem := range w.problems(root) {
+		p.f("  %s %s\n", p.yellow("!"), strings.TrimSpace(indent("    ", clean(problem))))
 	}
 	p.f("%s\n", p.dim("Ctrl-C lets running scripts finish and ends."))
+}
+
+// problems says what is not in force as it is written. Contexts open when they
+// are first asked for; of some the files are looked at now, so that who starts a
+// worker by hand sees a mistake at once.
+func (w *worker) problems(root *host.Root) (list []string) {
+	if err := w.host.Problem(); err != nil {
+		list = append(list, err.Error())
+	}
+	const some = 100
+	for i, e := range root.Peers.All() {
+		if i == some {
+			break
+		}
+		if !e.Held() || !w.host.Holds(e.ID) {
+			continue
+		}
+		for _, problem := range checkPeer(root, e).Problems {
+			list = append(list, fmt.Sprintf("peer %s: not in force as written: %s", e.Name, problem))
+		}
+	}
+	return list
 }

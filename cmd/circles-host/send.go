@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -31,22 +33,26 @@ func sendCommand() *cli.Command {
 carried along. PARAMS are passed as they are; @FILE reads them from a file, "-"
 from standard input.
 
-The result goes to stdout, what became of the script to stderr. When no worker
-answers and the target's context is in this root, the script runs right here.
+The result goes to standard output, what became of the script to standard error.
+When the target's context is in this root and no worker serves it, the script
+runs right here. Exit codes: 0 done, 3 refused, 4 failed, 5 not found, 6 try
+again.
 
-   circles-host send --as alice --to bob guestbook:sign '{"message":"hello"}' --lend read:/card.txt`,
+   circles-host send --as alice --to bob guestbook:sign '{"message":"hello"}'`,
 		Flags: []cli.Flag{
 			rootFlag(),
-			&cli.StringFlag{Name: "as", Usage: "send as `PEER`, whose key is in this root", Required: true},
-			&cli.StringFlag{Name: "to", Usage: "the target: a petname or did:key", Required: true},
+			&cli.StringFlag{Name: "as", Usage: "send as `PEER`, whose key is in this root"},
+			&cli.StringFlag{Name: "to", Usage: "send to `PEER`, a petname or did:key"},
 			&cli.StringFlag{Name: "host", Usage: "the worker's `URL`, instead of the one that the target's route names"},
 			&cli.StringSliceFlag{Name: "lend", Usage: "let the script do `ACTION:PATH` in the sender's context; read:/card.txt, list:/photos"},
 			&cli.DurationFlag{Name: "deadline", Usage: "give up after `TIME`", Value: time.Minute},
-			&cli.StringFlag{Name: "receipt", Usage: "keep the signed receipt in `FILE`"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "run it on a transaction that is dropped, and show what it would change"},
+			&cli.StringFlag{Name: "receipt", Usage: "keep the signed receipt in `FILE`; log --receipt FILE reads it"},
+			&cli.StringFlag{Name: "seal", Usage: "sign the script into `FILE`, - for standard output, and do not send it; with --json as the body of an HTTP request"},
 			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"); err != nil {
+			if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), needs(c, "as", "to")); err != nil {
 				return err
 			}
 			root, err := openRoot(c)
@@ -56,6 +62,9 @@ answers and the target's context is in this root, the script runs right here.
 			s, err := scriptFrom(c)
 			if err != nil {
 				return err
+			}
+			if c.String("seal") != "" {
+				return seal(c, root, s)
 			}
 			sent, err := deliver(c.Context, c, root, s)
 			if err != nil {
@@ -87,6 +96,7 @@ func scriptFrom(c *cli.Context) (s script.Script, err error) {
 		}
 		s.Lent = append(s.Lent, script.Grant{Action: script.Action(action), Path: path})
 	}
+	s.DryRun = c.Bool("dry-run")
 	if d := c.Duration("deadline"); d > 0 {
 		s.NotBefore = time.Now()
 		s.Deadline = s.NotBefore.Add(d)
@@ -144,19 +154,54 @@ func params(arg string, stdin io.Reader) (b []byte, err error) {
 	return b, nil
 }
 
+// ends are who sends a script, with the key to do so, and to whom.
+func ends(c *cli.Context, root *host.Root) (from, to peer.Entry, key *peer.Key, err error) {
+	if from, err = root.Peers.Resolve(c.String("as")); err != nil {
+		return from, to, nil, coded{exitNotFound, err}
+	}
+	if to, err = root.Peers.Resolve(c.String("to")); err != nil {
+		return from, to, nil, coded{exitNotFound, err}
+	}
+	key, err = from.Key()
+	if errors.Is(err, os.ErrNotExist) {
+		err = coded{exitNotFound, fmt.Errorf("cannot sign as %s: its key is not in %s; send from where it is", who(from), relative(root.Dir))}
+	}
+	return from, to, key, err
+}
+
+// seal signs a script and leaves it to others to carry.
+func seal(c *cli.Context, root *host.Root, s script.Script) error {
+	_, to, key, err := ends(c, root)
+	if err != nil {
+		return err
+	}
+	s.Target = to.ID
+	sealed, id, err := envelope.SealScript(s, key)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		if sealed, err = json.Marshal(map[string][]byte{"script": sealed}); err != nil {
+			return err
+		}
+	}
+	if file := c.String("seal"); file != "-" {
+		if err := os.WriteFile(file, sealed, 0o600); err != nil {
+			return fmt.Errorf("keep the sealed script: %w", err)
+		}
+		e := newPrinter(c.App.ErrWriter)
+		e.f("%s\n", e.dim(fmt.Sprintf("script %s for %s, to be delivered before %s", short(id), who(to), s.Deadline.Local().Format(time.TimeOnly))))
+		return nil
+	}
+	_, err = c.App.Writer.Write(sealed)
+	return err
+}
+
 // deliver sends s as --as to --to.
 func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Script) (host.Sent, error) {
-	from, err := root.Peers.Resolve(c.String("as"))
-	if err != nil {
-		return host.Sent{}, coded{exitNotFound, err}
-	}
-	key, err := from.Key()
+	from, to, key, err := ends(c, root)
 	if err != nil {
 		return host.Sent{}, err
-	}
-	to, err := root.Peers.Resolve(c.String("to"))
-	if err != nil {
-		return host.Sent{}, coded{exitNotFound, err}
 	}
 	s.Target = to.ID
 	via, err := route(ctx, root, to, c.String("host"))
@@ -215,9 +260,16 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 	case to.URL != "":
 		url = to.URL
 	case to.Held():
-		url = root.URL()
+		if url = root.Worker(ctx, to); url == "" {
+			here, err := openHere(ctx, root)
+			return &way{Sender: here, host: w.host}, err
+		}
 	default:
-		return nil, coded{exitNotFound, fmt.Errorf("where is the context of %s? Say --host URL, or once and for all: %s peer add NAME --id %s --url URL", to.ID, host.Command, to.ID)}
+		name := "NAME"
+		if to.Name != "" {
+			name = string(to.Name)
+		}
+		return nil, coded{exitNotFound, fmt.Errorf("where is the context of %s? Say --host URL, or once and for all: %s peer add %s --id %s --url URL", who(to), host.Command, name, to.ID)}
 	}
 	client, err := http2.Dial(url, nil)
 	if err != nil {
@@ -263,12 +315,45 @@ func report(c *cli.Context, sent host.Sent) error {
 		if p.colour && len(r.Result) > 0 && r.Result[len(r.Result)-1] != '\n' {
 			p.f("\n")
 		}
+		if r.DryRun {
+			wouldChange(e, r.Effects)
+			e.f("%s\n", e.dim(fmt.Sprintf("dry run, nothing was changed: took %s, would be permitted by %s, receipt %s", took(r.Usage.Wall), strings.Join(r.Policies, ", "), short(r.Script))))
+			return nil
+		}
 		e.f("%s\n", e.dim(fmt.Sprintf("done in %s, permitted by %s, receipt %s", took(r.Usage.Wall), strings.Join(r.Policies, ", "), short(r.Script))))
 		return nil
 	}
-	e.f("%s %s\n", e.red(r.Code.String()+":"), clean(r.Message))
+	reason, hint := splitHint(r.Message)
+	e.f("%s %s\n", e.red(r.Code.String()+":"), clean(reason))
+	if hint != "" {
+		e.f("%s %s\n", e.dim("to allow it:"), clean(hint))
+	}
 	e.f("%s\n", e.dim("receipt "+short(r.Script)))
 	return silently(code)
+}
+
+// wouldChange prints the effects of a dry run.
+func wouldChange(e *printer, effects []script.Effect) {
+	for _, x := range effects {
+		e.f("would: %s\n", effectText(x))
+		if x.Diff != "" {
+			printDiff(e, "  ", x.Diff)
+		}
+	}
+}
+
+// printDiff prints a unified diff.
+func printDiff(p *printer, prefix, diff string) {
+	for _, l := range strings.Split(strings.TrimRight(diff, "\n"), "\n") {
+		paint := p.dim
+		switch {
+		case strings.HasPrefix(l, "+"):
+			paint = p.green
+		case strings.HasPrefix(l, "-"):
+			paint = p.red
+		}
+		p.f("%s%s\n", prefix, paint(clean(l)))
+	}
 }
 
 // silently ends with an exit code when everything has been said.
