@@ -174,7 +174,7 @@ func write(fs store.FS, path, content string) error {
 	return err
 }
 
-// must collects the first error of a sequence.
+// first is the first error of a sequence.
 func first(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -247,6 +247,9 @@ func TestCrash(t *testing.T) {
 			crash(t, c, 0, apply(seed))
 			before := everything(t, c)
 			steps, _ := crash(t, c, 0, apply(commit))
+			if left, err := os.ReadDir(filepath.Join(c.Tx, "stage")); err != nil || len(left) > 0 {
+				t.Errorf("the commit left in staging: %v, %v", left, err)
+			}
 			after := everything(t, c)
 			if before == after {
 				t.Fatal("the commit does nothing")

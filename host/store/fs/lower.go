@@ -25,6 +25,9 @@ type lower struct {
 
 // at opens the directory that path is a name in. done releases it.
 func (l *lower) at(path string) (dir int, name string, done func(), err error) {
+	if !plainPath(path) { // overlay never asks for such, and nobody else may
+		return -1, "", nil, store.ErrInvalid
+	}
 	parent, name := split(path)
 	if parent == "." {
 		return l.under.root(), name, func() {}, nil
@@ -78,9 +81,12 @@ func (l *lower) attr(st *unix.Stat_t) overlay.Attr {
 func (l *lower) ReadDir(path string, limit int) ([]overlay.Name, error) {
 	fd := -1
 	var err error
-	if path == "." { // a descriptor of its own: reading moves its offset
+	switch {
+	case path == ".": // a descriptor of its own: reading moves its offset
 		fd, err = openat(l.under.root(), ".", dirFlags, 0)
-	} else {
+	case !plainPath(path):
+		err = store.ErrInvalid
+	default:
 		fd, err = l.under.openDir(path)
 	}
 	if err != nil {

@@ -65,9 +65,11 @@ func must(t testing.TB, err error) {
 
 var old = time.Unix(1, 0)
 
-// outside makes a directory that no script may see anything of.
-func outside(t testing.TB) string {
-	dir := t.TempDir()
+// outside makes a directory that no script may see anything of, on the same file
+// system as the context's data.
+func outside(t testing.TB, c Config) string {
+	dir := filepath.Join(filepath.Dir(c.Data), "outside")
+	must(t, os.MkdirAll(dir, 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "secret"), []byte("outside"), 0o644))
 	must(t, os.Mkdir(filepath.Join(dir, "dir"), 0o755))
 	return dir
@@ -218,10 +220,10 @@ func TestOwnerEditsAfterCrash(t *testing.T) {
 // TestHostPlantedLinks: links that the owner, or an unpacked archive, left in
 // data are never followed out of it.
 func TestHostPlantedLinks(t *testing.T) {
-	out := outside(t)
 	for name, openWith := range beneaths {
 		t.Run(name, func(t *testing.T) {
 			c := config(t)
+			out := outside(t, c)
 			s := openVia(t, c, openWith)
 			must(t, os.Mkdir(filepath.Join(c.Data, "in"), 0o755))
 			must(t, os.WriteFile(filepath.Join(c.Data, "in/f"), []byte("inside"), 0o644))
@@ -283,16 +285,103 @@ func openVia(t *testing.T, c Config, openWith func(string) (beneath, error)) *ov
 	return s
 }
 
+// TestNeverFollows is the race below without the race: what the backend is asked
+// for was a directory, or a file, when overlay looked, and is a link now.
+func TestNeverFollows(t *testing.T) {
+	for name, openWith := range beneaths {
+		t.Run(name, func(t *testing.T) {
+			c := config(t)
+			s := openVia(t, c, openWith)
+			out := outside(t, c)
+			must(t, os.MkdirAll(filepath.Join(c.Data, "in/sub"), 0o755))
+			must(t, os.Symlink("secret", filepath.Join(out, "link")))
+			for link, target := range map[string]string{"abs": out, "rel": "../outside", "file": "../outside/secret", "in/up": "../../outside", "magic": "/proc/self/cwd"} {
+				must(t, os.Symlink(target, filepath.Join(c.Data, link)))
+			}
+			l := under(t, c, openWith)
+			for _, dir := range []string{"abs", "rel", "in/up", "abs/dir", "rel/dir", "in/up/dir", "in/../../outside", "..", "../outside", out, "magic"} {
+				if names, err := l.ReadDir(dir, 10); err == nil {
+					t.Errorf("ReadDir %s: %v", dir, names)
+				}
+				for _, name := range []string{"secret", "link"} {
+					if a, err := l.Lstat(dir + "/" + name); err == nil {
+						t.Errorf("Lstat %s/%s: %+v", dir, name, a)
+					}
+					if target, err := l.Readlink(dir + "/" + name); err == nil {
+						t.Errorf("Readlink %s/%s: %s", dir, name, target)
+					}
+					if f, err := l.Open(dir + "/" + name); err == nil {
+						f.Close()
+						t.Errorf("Open %s/%s succeeds", dir, name)
+					}
+				}
+			}
+			if f, err := l.Open("file"); err == nil {
+				f.Close()
+				t.Error("Open follows a link")
+			}
+			// A commit whose directory became a link at the last moment: the steps
+			// that would go through it fail, and nothing outside has changed.
+			for _, dir := range []string{"sub2", "in/sub"} {
+				must(t, os.MkdirAll(filepath.Join(c.Data, dir), 0o755))
+				err := s.Update(context.Background(), func(tx store.Tx) error {
+					if err := write(tx.Files(nil), dir+"/made", "x"); err != nil {
+						return err
+					}
+					must(t, os.Remove(filepath.Join(c.Data, dir)))
+					must(t, os.Symlink(out, filepath.Join(c.Data, dir)))
+					return nil
+				})
+				if !errors.Is(err, ErrConflict) {
+					t.Errorf("commit into %s, which is a link now: %v", dir, err)
+				}
+			}
+			must(t, os.MkdirAll(filepath.Join(c.Data, "late"), 0o755))
+			must(t, s.Close())
+			b, err := open(c, hooks{beneath: openWith, crash: func(step string) error {
+				if step == "decided" { // after every check
+					return first(os.Remove(filepath.Join(c.Data, "late")), os.Symlink(out, filepath.Join(c.Data, "late")))
+				}
+				return nil
+			}})
+			must(t, err)
+			s = overlay.New(b, overlay.Config{})
+			err = s.Update(context.Background(), func(tx store.Tx) error { return write(tx.Files(nil), "late/made", "x") })
+			if !errors.Is(err, overlay.ErrBroken) {
+				t.Errorf("commit into what became a link when it was decided: %v", err)
+			}
+			must(t, s.Close())
+			if left, err := os.ReadDir(out); err != nil || len(left) != 3 {
+				t.Errorf("outside: %v, %v", left, err)
+			}
+			// The owner puts the directory back, and the commit is finished.
+			if _, err := Open(c); err == nil || !strings.Contains(err.Error(), "/late") {
+				t.Errorf("open: %v, want an error that names the directory", err)
+			}
+			must(t, first(os.Remove(filepath.Join(c.Data, "late")), os.Mkdir(filepath.Join(c.Data, "late"), 0o755)))
+			s = mustOpen(t, c)
+			view(t, s, func(fs store.FS) error {
+				if got, err := read(fs, "late/made"); got != "x" || err != nil {
+					t.Errorf("after recovery: %q, %v", got, err)
+				}
+				return nil
+			})
+		})
+	}
+}
+
 // TestSwappedUnderRace: another program swaps a directory for a link to the
 // outside, and back, while scripts read and write below it.
 func TestSwappedUnderRace(t *testing.T) {
 	for name, openWith := range beneaths {
 		t.Run(name, func(t *testing.T) {
-			out := outside(t)
 			c := memoryConfig(t)
+			out := outside(t, c)
 			must(t, os.MkdirAll(filepath.Join(c.Data, "d/dir"), 0o755))
 			must(t, os.WriteFile(filepath.Join(c.Data, "d/secret"), []byte("inside"), 0o644))
 			must(t, os.Symlink(out, filepath.Join(c.Data, "link")))
+			must(t, os.WriteFile(filepath.Join(c.Data, "f"), []byte("inside"), 0o644))
+			must(t, os.Symlink("../outside/secret", filepath.Join(c.Data, "flink")))
 			stop := make(chan struct{})
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -304,8 +393,12 @@ func TestSwappedUnderRace(t *testing.T) {
 					default:
 						os.Rename(p("d"), p("aside"))
 						os.Rename(p("link"), p("d"))
+						os.Rename(p("f"), p("faside"))
+						os.Rename(p("flink"), p("f"))
 						os.Rename(p("d"), p("link"))
 						os.Rename(p("aside"), p("d"))
+						os.Rename(p("f"), p("flink"))
+						os.Rename(p("faside"), p("f"))
 					}
 				}
 			})
@@ -317,7 +410,7 @@ func TestSwappedUnderRace(t *testing.T) {
 				s.View(context.Background(), func(tx store.Tx) error {
 					fs := tx.Files(nil)
 					for range 50 {
-						got, err := read(fs, "d/secret")
+						got, err := read(fs, []string{"d/secret", "f"}[reads%2])
 						switch {
 						case err != nil:
 							refused++
@@ -418,7 +511,7 @@ func TestSpecialFiles(t *testing.T) {
 					t.Errorf("rename %s: %v", name, err)
 				}
 				// The race: a file when it was looked at, a FIFO when it is opened.
-				if _, err := under(t, c).Open(name); !errors.Is(err, store.ErrSpecial) {
+				if _, err := under(t, c, newBeneath).Open(name); !errors.Is(err, store.ErrSpecial) {
 					t.Errorf("open %s below: %v", name, err)
 				}
 			}
@@ -436,8 +529,8 @@ func TestSpecialFiles(t *testing.T) {
 }
 
 // under is another look at the same data, below the overlay.
-func under(t *testing.T, c Config) *lower {
-	u, err := newBeneath(c.Data)
+func under(t *testing.T, c Config, openWith func(string) (beneath, error)) *lower {
+	u, err := openWith(c.Data)
 	must(t, err)
 	t.Cleanup(func() { u.close() })
 	var st unix.Stat_t

@@ -17,6 +17,7 @@ var txCases = []testCase{
 	{"Isolation", isolation},
 	{"RollBack", rollBack},
 	{"Changes", changes},
+	{"ChangesAskedInBetween", changesInBetween},
 	{"LogChain", logChain},
 	{"AppendInView", appendInView},
 	{"WaitsEndWithContext", waitsEnd},
@@ -197,6 +198,37 @@ func changes(st *stage) {
 			`/moved/sub/b = "B"`, `/moved/sub/c = "c"`, `/new = "made"`, `/same/`, `/same/content = "same"`,
 			`/same/written = "unchanged"`, `/samelink -> edit`, `/touched = "x"`)
 	})
+}
+
+// changesInBetween: what was found equal once may differ later, and the other way
+// about; Changes must not remember, nor the commit.
+func changesInBetween(st *stage) {
+	st.update(func(fs *files) { fs.write("f", "aaa"); fs.write("g", "aaa") })
+	st.update(func(fs *files) {
+		count := func(want int) {
+			fs.Helper()
+			if list, err := fs.tx.Changes(); err != nil || len(list) != want {
+				fs.Errorf("%d changes, want %d; %v", len(list), want, err)
+			}
+		}
+		f := fs.open("f", store.FlagWrite)
+		put := func(s string) {
+			_, err := f.WriteAt([]byte(s), 0)
+			fs.must(err)
+		}
+		put("aaa")
+		count(0)
+		put("bbb")
+		count(1)
+		put("aaa")
+		count(0)
+		put("ccc")
+		fs.write("g", "bbb")
+		count(2)
+		fs.write("g", "aaa")
+		count(1)
+	})
+	st.view(func(fs *files) { fs.wantTree(`/f = "ccc"`, `/g = "aaa"`) })
 }
 
 // entries reads the log and checks its chain.
