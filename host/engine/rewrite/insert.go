@@ -32,9 +32,9 @@ type metering struct {
 	loopID int
 
 	// What the first time through found.
-	uses                  []use      // by local
-	carry                 [][]uint32 // by loop: the locals to carry over its slow path, see carried
-	loops, calls, lengths bool
+	uses                       []use      // by local
+	carry                      [][]uint32 // by loop: the locals to carry over its slow path, see carried
+	loops, calls, lengths, hot bool
 
 	local    uint32 // holds the counter if the function has loops
 	scratch  uint32 // of type i32, if lengths; the next too
@@ -53,11 +53,16 @@ type frame struct {
 	// its end, counting goes on there.
 	entry     int
 	then, els int // slots of the arms of an if
+	head      int // the slot of a loop's turn
 	// outer is the outermost frame that a branch in this one goes to; or this
 	// frame's own index, or more.
 	outer   int
 	reached bool // its end is branched to, or it is an if whose first arm goes on to its end
-	id      int  // loop without parameters: its number; or -1
+
+	// Of a loop:
+	id    int   // its number, or -1 if it has parameters
+	turns []int // slots from which it is always branched to
+	maybe bool  // it is branched to conditionally
 }
 
 // function returns the metered body of the module's own function fn.
@@ -65,7 +70,7 @@ func (c *metering) function(fn int) ([]byte, error) {
 	m, w, s := c.m, c.w, c.m.bodies[fn]
 	body := m.wasm[s.from:s.to]
 
-	c.loops, c.calls, c.lengths = false, false, false
+	c.loops, c.calls, c.lengths, c.hot = false, false, false, false
 	c.costs, c.carry, c.uses = c.costs[:0], c.carry[:0], c.uses[:0]
 	c.writing = false
 	if err := c.walk(fn, s); err != nil {
@@ -73,7 +78,7 @@ func (c *metering) function(fn int) ([]byte, error) {
 	}
 
 	// Declare the locals, after the function's own.
-	c.hasLocal = c.loops
+	c.hasLocal = c.loops && (!c.calls || c.hot)
 	c.writing = true
 	c.out = make([]byte, 0, len(body)+len(body)/4+32)
 	groups, next := w.nGroup, w.locals
@@ -164,9 +169,11 @@ func (c *metering) step(in *instr) {
 		c.end(in)
 	case opBr:
 		c.branch(in.index)
+		c.turn(in.index, true)
 		c.slot = dead
 	case opBrIf:
 		c.branch(in.index)
+		c.turn(in.index, false)
 		if c.slot != dead {
 			c.flush(in.end)
 			c.open(slotAfter)
@@ -174,6 +181,7 @@ func (c *metering) step(in *instr) {
 	case opBrTable:
 		for _, l := range in.labels {
 			c.branch(l)
+			c.turn(l, false)
 		}
 		c.slot = dead
 	case opReturn:
@@ -376,9 +384,24 @@ func (c *metering) loop(in *instr) {
 			c.carry = append(c.carry, nil)
 		}
 	}
-	c.frames = append(c.frames, f)
 	if !f.dead {
 		c.open(slotTurn)
+		f.head = c.slot
+	}
+	c.frames = append(c.frames, f)
+}
+
+// turn notes a branch to label l, if that is a loop.
+func (c *metering) turn(l uint32, always bool) {
+	if c.writing || c.slot == dead {
+		return
+	}
+	if f := &c.frames[len(c.frames)-1-int(l)]; f.op != opLoop {
+		return
+	} else if always {
+		f.turns = append(f.turns, c.slot)
+	} else {
+		f.maybe = true
 	}
 }
 
@@ -407,8 +430,19 @@ func (c *metering) ask(carry []uint32) {
 }
 
 func (c *metering) endLoop(f *frame) {
+	if !c.writing && !f.dead && !f.maybe {
+		// Wherever the loop is entered or turned to, its first slot is sure to
+		// follow: it is charged there, where there is a charge anyway.
+		h := c.costs[f.head]
+		c.costs[f.head] = 0
+		c.costs[f.entry] += h
+		for _, slot := range f.turns {
+			c.costs[slot] += h
+		}
+	}
 	if c.inner >= 0 && c.inner == f.id && !c.writing {
 		c.carry[f.id] = c.carried(f.id)
+		c.hot = true
 	}
 	c.inner = -1
 }
