@@ -1,0 +1,47 @@
+# Recipes for those who work on circles. Each is one command that also works
+# without just; CONTRIBUTING.md says where things are.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# what there is
+[private]
+default:
+    @just --list --unsorted
+
+# the whole path of a script: two peers, a refusal, a permit, receipts
+demo:
+    go run ./cmd/circles-host run --demo --once
+
+# every test, with the race detector; packages to narrow it
+test *packages="./...":
+    go test -race {{ packages }}
+
+# gofmt, vet, golangci-lint with the import directions
+lint:
+    .ci/run format vet lint
+
+# each fuzz target in turn, for TIME each
+fuzz time="5s":
+    FUZZTIME={{ time }} .ci/run fuzz
+
+# everything that is generated; the generators are pinned where they are named
+generate:
+    go generate ./...
+
+# benchmarks of PACKAGES, with allocations; pipe two runs into benchstat to compare
+bench packages="./host/..." pattern="." count="1":
+    go test -run '^$' -bench '{{ pattern }}' -benchmem -count {{ count }} {{ packages }}
+
+# the modules and test guests in C, and what they were built from
+modules:
+    modules/build.sh
+    guest-sdk/sdktest/testdata/build.sh
+
+# what must hold before a change lands; steps to narrow it
+ci *steps:
+    .ci/run {{ steps }}
+
+# long: each fuzz target for TIME, and the tests ROUNDS times in random order
+nightly time="10m" rounds="20":
+    FUZZTIME={{ time }} .ci/run fuzz
+    go test -race -count {{ rounds }} -shuffle on -timeout 6h ./...
