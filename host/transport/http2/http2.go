@@ -6,6 +6,8 @@
 //
 // Plain text is for loopback only, on both ends: Listen refuses to serve it on
 // another address, Dial to send to one. Everywhere else it is TLS 1.3.
+//
+//go:generate go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate
 package http2
 
 import (
