@@ -17,6 +17,7 @@ import (
 // numbered; answers come in, in any order.
 type conversation struct {
 	stream     *connect.BidiStream[deliverypb.ConverseRequest, deliverypb.ConverseResponse]
+	arrival    *arrival
 	maxMessage int
 
 	sending sync.Mutex // a stream takes one Send at a time
@@ -87,6 +88,7 @@ func (c *conversation) listen(cancel context.CancelCauseFunc) {
 			cancel(err)
 			return
 		}
+		c.arrival.answered()
 		c.mu.Lock()
 		// An answer to nothing is dropped: the question may have timed out.
 		if answered, ok := c.waiting[a.GetNumber()]; ok {

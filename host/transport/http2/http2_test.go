@@ -180,6 +180,46 @@ func TestFloodIsRefusedEarly(t *testing.T) {
 	}
 }
 
+// Large scripts from many senders at once must not add up to the host's memory.
+func TestWhatIsReceivedIsBounded(t *testing.T) {
+	entered, release := make(chan struct{}, 32), make(chan struct{})
+	url, _ := start(t, func(_ context.Context, sealed []byte, _ transport.Back) ([]byte, error) {
+		entered <- struct{}{}
+		if len(sealed) > 1000 {
+			<-release
+		}
+		return nil, nil
+	}, http2.Config{MaxReceived: 2 * maxMessage})
+	done := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := dial(t, url, nil).Send(context.Background(), make([]byte, maxMessage-1000), nil)
+			done <- err
+		}()
+	}
+	<-entered
+	<-entered
+	_, err := dial(t, url, nil).Send(t.Context(), make([]byte, 10_000), nil)
+	var e *transport.Error
+	if !errors.As(err, &e) || e.Code != transport.Unavailable {
+		t.Errorf("beyond the bound: %v", err)
+	}
+	if _, err := dial(t, url, nil).Send(t.Context(), make([]byte, 100), nil); err != nil {
+		t.Errorf("a small one, within it: %v", err)
+	}
+	close(release)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for range 8 { // what was given back can be used again, and again
+		if _, err := dial(t, url, nil).Send(t.Context(), make([]byte, maxMessage-1000), nil); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	}
+}
+
 // A body that trickles in must not keep its place for ever.
 func TestSlowBodyLosesItsPlace(t *testing.T) {
 	url, _ := start(t, echo, http2.Config{MaxConcurrent: 1, ReceiveTimeout: 200 * time.Millisecond})

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,9 +29,12 @@ type Config struct {
 	// MaxMessage bounds a sealed message. 0 means DefaultMaxMessage.
 	MaxMessage int
 	// MaxConcurrent bounds the scripts that are received and run at once; one
-	// more is answered Unavailable at once, before its body is read, so that
-	// memory is bounded by MaxConcurrent × MaxMessage. 0 means 64.
+	// more is answered Unavailable at once, before its body is read. 0 means 64.
 	MaxConcurrent int
+	// MaxReceived bounds, in bytes, what is received and not yet done with, of
+	// all scripts together; one that would go beyond it is answered Unavailable.
+	// 0 means 256 MiB, but never less than one message.
+	MaxReceived int64
 	// MaxConnections bounds open connections; one more waits to be accepted.
 	// 0 means 1,024.
 	MaxConnections int
@@ -50,6 +55,7 @@ type Server struct {
 	config   Config
 	handle   transport.Handler
 	slots    chan struct{}
+	received atomic.Int64 // bytes; see Config.MaxReceived
 	draining atomic.Bool
 	http     *http.Server
 }
@@ -62,6 +68,10 @@ func NewServer(handle transport.Handler, c Config) *Server {
 	if c.MaxConcurrent == 0 {
 		c.MaxConcurrent = 64
 	}
+	if c.MaxReceived == 0 {
+		c.MaxReceived = 256 << 20
+	}
+	c.MaxReceived = max(c.MaxReceived, 2*int64(c.MaxMessage))
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 1024
 	}
@@ -192,17 +202,73 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		// A body that trickles in must not hold its slot. The deadline is lifted
 		// once the script is here: it may run longer than that, and a
 		// conversation goes on reading.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.config.ReceiveTimeout))
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), writerKey{}, w)))
+		a := &arrival{body: r.Body, server: s, control: http.NewResponseController(w)}
+		defer a.end()
+		_ = a.control.SetReadDeadline(time.Now().Add(s.config.ReceiveTimeout))
+		r = r.WithContext(context.WithValue(r.Context(), arrivalKey{}, a))
+		r.Body = a
+		next.ServeHTTP(w, r)
 	})
 }
 
-type writerKey struct{}
+// arrival is the body of a request, of which account is kept.
+type arrival struct {
+	body    io.ReadCloser
+	server  *Server
+	control *http.ResponseController
 
-// received lifts the deadline that admit set.
-func received(ctx context.Context) {
-	if w, ok := ctx.Value(writerKey{}).(http.ResponseWriter); ok {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	mu     sync.Mutex // whoever listens for answers may outlive the request
+	held   int64      // bytes
+	script int64      // of these, the script's
+	over   bool
+}
+
+type arrivalKey struct{}
+
+var errFull = &transport.Error{Code: transport.Unavailable, Message: "the host is receiving as much as it can hold; try again in a second"}
+
+func (a *arrival) Read(b []byte) (int, error) {
+	n, err := a.body.Read(b)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return n, err
+	}
+	a.held += int64(n)
+	if a.server.received.Add(int64(n)) > a.server.config.MaxReceived {
+		return n, toWire(errFull)
+	}
+	return n, err
+}
+
+func (a *arrival) Close() error { return a.body.Close() }
+
+// end gives back all that is held.
+func (a *arrival) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.server.received.Add(-a.held)
+	a.held, a.over = 0, true
+}
+
+// received is called when the script is here: the time for that is over, and
+// what was read so far is held until it is done.
+func received(ctx context.Context) *arrival {
+	a := ctx.Value(arrivalKey{}).(*arrival)
+	_ = a.control.SetReadDeadline(time.Time{})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.script = a.held
+	return a
+}
+
+// answered is called when an answer was handed on, which is not held.
+func (a *arrival) answered() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.over {
+		a.server.received.Add(a.script - a.held)
+		a.held = a.script
 	}
 }
 
@@ -264,13 +330,13 @@ func (d delivery) Converse(ctx context.Context, stream *connect.BidiStream[deliv
 	if err != nil {
 		return err
 	}
-	received(ctx)
+	arrival := received(ctx)
 	if _, ok := first.GetMessage().(*deliverypb.ConverseRequest_Script); !ok {
 		return toWire(&transport.Error{Code: transport.Malformed, Message: "a conversation starts with a script"})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c := &conversation{stream: stream, waiting: map[uint64]chan reply{}, maxMessage: d.config.MaxMessage}
+	c := &conversation{stream: stream, arrival: arrival, waiting: map[uint64]chan reply{}, maxMessage: d.config.MaxMessage}
 	go c.listen(cancel)
 	receipt, err := d.deliver(ctx, first.GetScript(), c.ask)
 	if err != nil {
