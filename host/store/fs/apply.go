@@ -138,7 +138,7 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	if err := b.at("decided"); err != nil {
 		return b.broke(err)
 	}
-	if err := b.finish(&r); err != nil {
+	if err := b.finish(&r, false); err != nil {
 		return b.broke(err)
 	}
 	return nil
@@ -159,10 +159,18 @@ func (b *backend) broke(err error) error {
 	return b.broken
 }
 
-// finish applies a decided commit: at once, or when the store is next opened.
-func (b *backend) finish(r *record) error {
+// finish applies a decided commit: at once, or again when the store is next
+// opened.
+func (b *backend) finish(r *record, again bool) error {
 	if err := b.apply(r.ops); err != nil {
 		return err
+	}
+	if again {
+		// What was done before is not done again, so nothing says whether it is
+		// durable. This is rare, so everything may be made so.
+		if err := syncAll(b.lower.under.root()); err != nil {
+			return fmt.Errorf("make commit durable: %w", err)
+		}
 	}
 	if err := b.at("applied"); err != nil {
 		return err

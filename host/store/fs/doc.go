@@ -42,8 +42,10 @@
 //  6. overwrites the record's head with zeros, and fdatasyncs the journal.
 //
 // Before 3 nothing in data/ or log/ has changed. After 3, if anything fails or
-// the machine stops, Open does 4 to 6 again. 6 must be durable before the next
-// commit: an old record applied over newer state would undo it.
+// the machine stops, Open does 4 to 6 again, with a sync of the whole file system
+// after 4: it cannot know which of the steps that it finds done are durable. 6
+// must be durable before the next commit: an old record applied over newer state
+// would undo it.
 //
 // A transaction that changes no files only appends to the log (5). Others of the
 // owner's programs may see step 4 half done; each file is whole at any time.

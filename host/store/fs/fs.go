@@ -217,7 +217,7 @@ func (b *backend) recover(c Config) error {
 		return err
 	}
 	if r != nil {
-		if err := b.finish(r); err != nil {
+		if err := b.finish(r, true); err != nil {
 			return fmt.Errorf("finish interrupted commit: %w", err)
 		}
 	}

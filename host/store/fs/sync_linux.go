@@ -15,3 +15,6 @@ func datasync(f *os.File) error {
 		}
 	}
 }
+
+// syncAll makes durable all of the file system that an open file is on.
+func syncAll(fd int) error { return unix.Syncfs(fd) }
