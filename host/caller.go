@@ -25,13 +25,17 @@ import (
 // by, or out of reach.
 func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, back transport.Back) remote.Context {
 	caller := a.Parties().Caller
-	lent := &lentContext{peer: caller, script: a.Script()}
+	lent := &lentContext{peer: caller}
+	var grants *policy.Grants // of the caller's policies as they are at the first access
 	switch {
 	case caller.ID == target.entry.ID:
 		// The transaction that is open already: to wait for another of the same
 		// store would be to wait for ourselves.
 		lent.view = func(ctx context.Context, f func(store.FS) error) error {
-			return f(tx.Files(guard{h.lend(target, a)}))
+			if grants == nil {
+				grants = h.lend(target, a)
+			}
+			return f(tx.Files(guard{grants}))
 		}
 	case h.Holds(caller.ID):
 		lent.view = func(ctx context.Context, f func(store.FS) error) error {
@@ -40,10 +44,13 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, ba
 				return err
 			}
 			defer release()
+			if grants == nil {
+				grants = h.lend(held, a)
+			}
 			// One transaction for each access: to hold one while the target's is
 			// held too could make two contexts wait for each other.
 			return held.store.View(store.Nested(ctx), func(tx store.Tx) error {
-				return f(tx.Files(guard{h.lend(held, a)}))
+				return f(tx.Files(guard{grants}))
 			})
 		}
 	case back != nil:
