@@ -97,7 +97,7 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	}
 	if p == nil {
 		if err := b.log.append(r.entries); err != nil {
-			if isTail(err) {
+			if errors.Is(err, errTail) {
 				return b.broke(err)
 			}
 			return err

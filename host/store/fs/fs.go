@@ -339,5 +339,3 @@ func (b *backend) release() {
 		b.lock.Close() // last: it gives up the lock
 	}
 }
-
-func isTail(err error) bool { return errors.Is(err, errTail) }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/circles-host/circles/host/store"
@@ -525,9 +524,4 @@ func (t *Tx) touch(n *node) {
 	now := t.s.now()
 	n.mtime, n.ctime = now, now
 	n.gen++
-}
-
-// hasPrefixDir reports whether path lies in dir or is it.
-func hasPrefixDir(path, dir string) bool {
-	return path == dir || dir == "." || strings.HasPrefix(path, dir+"/")
 }

@@ -607,13 +607,13 @@ func renames(st *stage) {
 			})
 			sub.update(tc.run)
 			sub.view(func(fs *files) { fs.wantTree(tc.want...) })
-			sub.update(clear)
+			sub.update(removeAll)
 		})
 	}
 }
 
-// clear removes everything.
-func clear(fs *files) {
+// removeAll removes everything.
+func removeAll(fs *files) {
 	fs.Helper()
 	var rm func(dir string)
 	rm = func(dir string) {

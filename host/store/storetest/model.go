@@ -139,7 +139,7 @@ func againstModel(st *stage, seeds uint64) {
 	for seed := range seeds {
 		st.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			sub := &stage{T: t, s: st.s}
-			sub.update(clear)
+			sub.update(removeAll)
 			r := &randomRun{stage: sub, rnd: rand.New(rand.NewPCG(seed, 2)), m: newModel()}
 			for range 5 {
 				r.tx()

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -222,12 +221,3 @@ func (f *files) wantTree(lines ...string) {
 		f.Errorf("tree is\n%s\nwant\n%s", got, want)
 	}
 }
-
-func clearBytes(b []byte) {
-	for i := range b {
-		b[i] = 0
-	}
-}
-
-// panicGoexit ends the goroutine without a panic.
-func panicGoexit() { runtime.Goexit() }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -89,7 +90,7 @@ func rollBack(st *stage) {
 		defer close(done)
 		st.s.Update(context.Background(), func(tx store.Tx) error {
 			mess(&files{st.T, tx.Files(nil), tx})
-			panicGoexit()
+			runtime.Goexit()
 			return nil
 		})
 	}()
@@ -288,7 +289,7 @@ func logChain(st *stage) {
 		if e.Time.Before(start) || e.Time.After(time.Now().Add(time.Second)) || e.Time.Location() != time.UTC {
 			st.Errorf("entry %d is of %v", i+1, e.Time)
 		}
-		clearBytes(e.Data) // nobody's but the caller's
+		clear(e.Data) // nobody's but the caller's
 	}
 	if e, ok, err := st.s.Entry(context.Background(), store.Key{9}); ok || err != nil {
 		st.Errorf("unknown key: %+v, %v", e, err)
