@@ -43,15 +43,15 @@ func TestMain(m *testing.M) {
 
 // world is a host with peers on it, for tests that read as a play.
 type world struct {
-	*testing.T
+	testing.TB
 	root   *host.Root
 	host   *host.Host
 	stores map[peer.ID]store.Store
 }
 
-func newWorld(t *testing.T, names ...peer.Name) *world {
+func newWorld(t testing.TB, names ...peer.Name) *world {
 	t.Helper()
-	w := &world{T: t, stores: map[peer.ID]store.Store{}}
+	w := &world{TB: t, stores: map[peer.ID]store.Store{}}
 	var err error
 	if w.root, _, err = host.InitRoot(filepath.Join(t.TempDir(), "root")); err != nil {
 		t.Fatal(err)
