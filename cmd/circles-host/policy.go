@@ -62,6 +62,7 @@ folder; delete it to take the permit back. It is in force when it is saved.`,
 				},
 				Action: policyExplain,
 			},
+			policyTestCommand(),
 		},
 	}
 }
@@ -110,7 +111,7 @@ func policyAllow(c *cli.Context) error {
 	if l.Wasm != nil {
 		info, err := engine.Inspect(l.Wasm)
 		if err != nil {
-			return coded{exitInvalid, err}
+			return coded{exitInvalid, fmt.Errorf("%s: %w", c.Args().Get(1), err)}
 		}
 		l.Digest = info.Digest
 	}
@@ -298,7 +299,10 @@ func policyExplain(c *cli.Context) error {
 			}
 			v.Needs = append(v.Needs, j)
 		}
-		return p.json(v)
+		if err := p.json(v); err != nil || v.Permitted {
+			return err
+		}
+		return coded{code: exitRefused}
 	}
 	mark := func(ok bool) string {
 		if ok {
@@ -318,10 +322,17 @@ func policyExplain(c *cli.Context) error {
 		}
 		p.f("  %s %s %s  %s\n", mark(n.Denied == nil), pad(string(n.Action), 6), n.Path, p.dim(why))
 	}
-	if !x.Submit.Permitted {
-		return coded{code: exitRefused}
+	if x.Submit.Permitted {
+		return nil
 	}
-	return nil
+	if len(x.Submit.Policies) == 0 { // else one forbids it, and a permit would not help
+		words := []string{host.Command, "policy", "allow", "--to", who(target), who(caller), what}
+		for _, n := range needs {
+			words = append(words, "--"+string(n.Action), quote(n.Path))
+		}
+		p.f("%s %s\n", p.dim("to allow it:"), clean(strings.Join(words, " ")))
+	}
+	return coded{code: exitRefused}
 }
 
 func who(e peer.Entry) string {
