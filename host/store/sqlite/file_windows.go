@@ -1,0 +1,43 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// plain returns the size of a regular file, and refuses anything else. Whose it
+// is, is left to its access control list.
+func plain(path string) (size int64, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%s is not a regular file (%v): move it away", path, info.Mode().Type())
+	}
+	return info.Size(), nil
+}
+
+// takeLock keeps other processes, and other stores of this one, away.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,
+		0, 1, 0, new(windows.Overlapped))
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		return nil, fmt.Errorf("%w: stop what holds %s", ErrLocked, path)
+	}
+	return nil, fmt.Errorf("lock %s: %w", path, err)
+}
+
+// syncDir has nothing to do: names are durable with the file system's journal.
+func syncDir(string) error { return nil }
