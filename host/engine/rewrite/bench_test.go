@@ -18,11 +18,11 @@ var kernels = []struct {
 	{"kernels", "collatz", 20_000},
 	{"kernels", "leaves", 1_000_000},
 	{"kernels", "interpret", 200_000},
-	{"go", "fib", 22},
-	{"go", "hash", 500},
-	{"go", "parse", 20},
-	{"go", "alloc", 12},
-	{"go", "sorted", 5_000},
+	{"reactor", "fib", 22},
+	{"reactor", "hash", 500},
+	{"parser", "parse", 20},
+	{"reactor", "alloc", 12},
+	{"reactor", "sorted", 5_000},
 }
 
 // BenchmarkMeter runs each kernel as it is, metered, and with wazero's own
@@ -59,7 +59,7 @@ func BenchmarkMeter(b *testing.B) {
 }
 
 func BenchmarkRewrite(b *testing.B) {
-	wasm := goGuest(b, "reactor")
+	wasm := goGuest(b, "parser")
 	b.Run("decode", func(b *testing.B) {
 		b.SetBytes(int64(len(wasm)))
 		b.ReportAllocs()

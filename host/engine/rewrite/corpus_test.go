@@ -44,9 +44,19 @@ func glob(t testing.TB, pattern string) []string {
 var goGuests = map[string][]string{
 	"command": nil,
 	"reactor": {"-buildmode=c-shared"},
+	"parser":  {"-buildmode=c-shared"},
 }
 
 var builds sync.Map // name -> func() ([]byte, error)
+
+// scaled is how many of n cases to run: under the race detector, which has
+// nothing to find here and slows compilers down tenfold, an eighth.
+func scaled(n int) int {
+	if raceDetector {
+		return (n + 7) / 8
+	}
+	return n
+}
 
 func goGuest(t testing.TB, name string) []byte {
 	t.Helper()

@@ -325,7 +325,7 @@ func small(t testing.TB) wazero.Runtime {
 func TestRandomPrograms(t *testing.T) {
 	rt := small(t)
 	traps := 0
-	const n = 300
+	n := scaled(300)
 	for seed := range uint64(n) {
 		if checkRandom(t, rt, seed) {
 			traps++

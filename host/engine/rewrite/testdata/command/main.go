@@ -5,22 +5,23 @@
 package main
 
 import (
-	"bufio"
-	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 )
 
 func main() {
 	counts := map[string]int{}
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		for _, w := range strings.Fields(in.Text()) {
-			counts[w]++
-		}
+	in, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		panic(err)
+	}
+	for _, w := range strings.Fields(string(in)) {
+		counts[w]++
 	}
 	words := make([]string, 0, len(counts))
 	for w := range counts {
@@ -28,7 +29,7 @@ func main() {
 	}
 	sort.Strings(words)
 	for _, w := range words {
-		fmt.Println(w, counts[w])
+		say(w, strconv.Itoa(counts[w]))
 	}
 
 	var sum int
@@ -45,12 +46,14 @@ func main() {
 	}
 	wg.Wait()
 	runtime.GC()
-	fmt.Println("sum", sum)
+	say("sum", strconv.Itoa(sum))
 
 	defer func() {
-		fmt.Println("recovered", recover())
+		say("recovered", recover().(error).Error())
 		os.Exit(3)
 	}()
 	var none []int
-	fmt.Println(none[len(words)])
+	say(strconv.Itoa(none[len(words)]))
 }
+
+func say(words ...string) { os.Stdout.WriteString(strings.Join(words, " ") + "\n") }

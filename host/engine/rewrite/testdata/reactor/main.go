@@ -6,7 +6,6 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"sort"
 )
 
@@ -28,21 +27,6 @@ func hash(rounds uint32) uint32 {
 		copy(block, sum[:])
 	}
 	return binary.LittleEndian.Uint32(block)
-}
-
-const document = `{"name":"Ada","langs":["go","wasm","c"],"age":36,"nested":{"a":[1,2,3,{"b":null}],"t":true,"s":"some text here"},"x":1.5e3}`
-
-//go:wasmexport parse
-func parse(rounds uint32) uint32 {
-	var n int
-	for range rounds {
-		var v map[string]any
-		if json.Unmarshal([]byte(document), &v) != nil {
-			return 0
-		}
-		n += len(v)
-	}
-	return uint32(n)
 }
 
 type node struct {
