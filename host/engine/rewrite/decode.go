@@ -328,7 +328,8 @@ func (m *Module) decodeElements(r *reader) {
 			}
 		}
 		e.head = r.b[at:r.pos:r.pos]
-		e.count = r.count("elements", 1, maxTableEntries)
+		e.count = r.count("elements", 1, maxElements-m.elems)
+		m.elems += e.count
 		items := r.pos
 		for i := 0; i < e.count && r.err == nil; i++ {
 			if !exprs {
@@ -392,6 +393,11 @@ func (m *Module) decodeCode(r *reader) {
 		if err := w.read(i, s, func(*instr) {}); err != nil {
 			r.err = err
 			return
+		}
+		// A few bytes declare 50,000 locals, and wazero makes 8 bytes of each: a
+		// module of nothing but such functions would take terabytes.
+		if m.locals += uint64(w.locals); m.locals > uint64(len(m.wasm)+maxLocals) {
+			r.malformed(at, "%d locals by function %d, in a module of %d bytes", m.locals, i, len(m.wasm))
 		}
 		m.bodies = append(m.bodies, s)
 	}

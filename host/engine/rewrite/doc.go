@@ -38,7 +38,11 @@
 // instruction, and the same count, however its limit was sliced, provided that
 // the slices granted add up to the limit before refill panics. The count can
 // exceed what was granted: by what ran, or was about to run, since the last
-// place that asks.
+// place that asks. So a host compares it with the limit when a run has ended well.
+//
+// One end of a run is not deterministic: to exhaust the stack. How deep a guest
+// can recurse is the engine's affair, and with it what was burned by then. A
+// limit of fuel that is reached first, is.
 //
 // The guest cannot reach the counter: it is a global after all of the guest's
 // own, and Decode refuses code that names what does not exist in the module as

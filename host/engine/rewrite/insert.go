@@ -1,5 +1,7 @@
 package rewrite
 
+import "sort"
+
 // metering inserts fuel metering into the bodies of functions.
 //
 // A body is gone through twice by the same steps: first to add up what each
@@ -31,10 +33,18 @@ type metering struct {
 	inner  int
 	loopID int
 
+	// uses says how each local is used in the loop inner; those of which it says
+	// anything are touched. Both are kept from function to function: to clear
+	// 50,000 of them for each of a million functions would take hours.
+	uses    []use
+	touched []uint32
+	epoch   uint64 // counts loops
+
 	// What the first time through found.
-	uses                       []use      // by local
-	carry                      [][]uint32 // by loop: the locals to carry over its slow path, see carried
-	loops, calls, lengths, hot bool
+	carry                 [][]uint32 // by loop: the locals to carry over its slow path, see carried
+	loops, calls, lengths bool
+	hot                   bool    // there is a loop without loops and calls in it
+	groups                []group // of the function's locals, when localType has needed them
 
 	local    uint32 // holds the counter if the function has loops
 	scratch  uint32 // of type i32, if lengths; the next too
@@ -71,7 +81,7 @@ func (c *metering) function(fn int) ([]byte, error) {
 	body := m.wasm[s.from:s.to]
 
 	c.loops, c.calls, c.lengths, c.hot = false, false, false, false
-	c.costs, c.carry, c.uses = c.costs[:0], c.carry[:0], c.uses[:0]
+	c.costs, c.carry, c.groups = c.costs[:0], c.carry[:0], c.groups[:0]
 	c.writing = false
 	if err := c.walk(fn, s); err != nil {
 		return nil, err
@@ -147,7 +157,7 @@ func (c *metering) step(in *instr) {
 		c.frames = append(c.frames, frame{op: opIf, entry: c.slot, dead: c.slot == dead, outer: top + 1})
 		if c.slot != dead {
 			c.flush(in.end)
-			c.open(slotArm)
+			c.open()
 			c.frames[top+1].then = c.slot
 		}
 	case opLoop:
@@ -162,7 +172,7 @@ func (c *metering) step(in *instr) {
 		f.reached = f.reached || c.slot != dead
 		if !f.dead {
 			c.flush(in.end)
-			c.open(slotArm)
+			c.open()
 			f.els = c.slot
 		}
 	case opEnd:
@@ -176,7 +186,7 @@ func (c *metering) step(in *instr) {
 		c.turn(in.index, false)
 		if c.slot != dead {
 			c.flush(in.end)
-			c.open(slotAfter)
+			c.open()
 		}
 	case opBrTable:
 		for _, l := range in.labels {
@@ -235,10 +245,7 @@ func (c *metering) branch(l uint32) {
 		return
 	}
 	top := len(c.frames) - 1
-	target := top - int(l)
-	if target < 0 {
-		return // w.next has made it an error
-	}
+	target := top - int(l) // which exists, w.next has seen to that
 	f := &c.frames[target]
 	if f.op != opLoop {
 		f.reached = true
@@ -282,32 +289,21 @@ func (c *metering) end(in *instr) {
 		c.slot = f.entry
 		return
 	}
-	joined := f.reached || f.op == opIf && !f.hasElse
-	switch {
-	case !joined: // only what fell through gets here, or nothing
-	default:
+	if f.reached || f.op == opIf && !f.hasElse {
 		c.flush(in.end)
-		c.open(slotAfter)
-	}
+		c.open()
+	} // else only what fell through goes on, or nothing
 }
 
-// Kinds of slots.
-const (
-	slotFunction = iota
-	slotTurn     // of a loop
-	slotArm      // of an if
-	slotAfter    // a br_if that is not taken, or where paths join
-)
-
 // open opens a slot at the place in the output and writes its charge.
-func (c *metering) open(kind int) {
+func (c *metering) open() {
 	c.slot = c.slots
 	c.slots++
-	if !c.writing {
+	if c.writing {
+		c.charge(c.costs[c.slot])
+	} else {
 		c.costs = append(c.costs, 0)
-		return
 	}
-	c.charge(c.costs[c.slot])
 }
 
 // charge takes k from the counter.
@@ -377,6 +373,8 @@ func (c *metering) loop(in *instr) {
 		f.id = c.loopID
 		c.inner = f.id
 		c.loopID++
+		c.epoch++
+		c.touched = c.touched[:0]
 		c.flush(in.end)
 		if c.writing {
 			c.ask(c.carry[f.id])
@@ -385,7 +383,7 @@ func (c *metering) loop(in *instr) {
 		}
 	}
 	if !f.dead {
-		c.open(slotTurn)
+		c.open()
 		f.head = c.slot
 	}
 	c.frames = append(c.frames, f)
@@ -441,7 +439,7 @@ func (c *metering) endLoop(f *frame) {
 		}
 	}
 	if c.inner >= 0 && c.inner == f.id && !c.writing {
-		c.carry[f.id] = c.carried(f.id)
+		c.carry[f.id] = c.carried()
 		c.hot = true
 	}
 	c.inner = -1
@@ -510,13 +508,13 @@ func (c *metering) enter() {
 		c.getGlobal()
 		c.setLocal()
 	}
-	c.open(slotFunction)
+	c.open()
 }
 
-// A use is how a local is used in the loop numbered loop.
+// A use is how a local is used in the loop numbered epoch.
 type use struct {
-	loop int
-	kind uint8 // usedGet, usedSet
+	epoch uint64
+	kind  uint8
 }
 
 const (
@@ -531,11 +529,12 @@ func (c *metering) use(in *instr) {
 		return
 	}
 	for uint32(len(c.uses)) <= in.index {
-		c.uses = append(c.uses, use{loop: -1})
+		c.uses = append(c.uses, use{})
 	}
 	u := &c.uses[in.index]
-	if u.loop != c.inner {
-		*u = use{loop: c.inner}
+	if u.epoch != c.epoch {
+		*u = use{epoch: c.epoch}
+		c.touched = append(c.touched, in.index)
 	}
 	switch {
 	case in.op != opLocalGet:
@@ -549,16 +548,16 @@ func (c *metering) use(in *instr) {
 // machine has no more registers.
 const maxCarried = 16
 
-// carried returns the locals that hold values from one turn of loop id to the
-// next, in registers if all goes well.
-func (c *metering) carried(id int) []uint32 {
+// carried returns the locals that hold values from one turn of the innermost
+// loop to the next, in registers if all goes well.
+func (c *metering) carried() []uint32 {
 	var ls []uint32
-	for l, u := range c.uses {
-		if u.loop == id && u.kind == usedCarried {
+	for _, l := range c.touched {
+		if c.uses[l].kind == usedCarried {
 			if len(ls) == maxCarried {
 				return nil
 			}
-			ls = append(ls, uint32(l))
+			ls = append(ls, l)
 		}
 	}
 	return ls
@@ -591,6 +590,12 @@ func (c *metering) refresh(l uint32) {
 	c.out = appendU32(append(c.out, opLocalSet), l)
 }
 
+// A group is a declaration of locals of one type: those up to, not with, end.
+type group struct {
+	end uint32
+	typ byte
+}
+
 // localType returns the type of a local or parameter of the current function.
 func (c *metering) localType(l uint32) byte {
 	w := c.w
@@ -598,13 +603,14 @@ func (c *metering) localType(l uint32) byte {
 	if l < uint32(len(params)) {
 		return params[l]
 	}
-	l -= uint32(len(params))
-	r := reader{b: w.r.b[w.groups.from:w.groups.to]}
-	for {
-		n, t := r.u32(), r.byte()
-		if l < n || r.err != nil {
-			return t
+	if len(c.groups) == 0 {
+		end := uint32(len(params))
+		r := reader{b: w.r.b[w.groups.from:w.groups.to]}
+		for r.left() > 0 {
+			end += r.u32()
+			c.groups = append(c.groups, group{end, r.byte()})
 		}
-		l -= n
 	}
+	i := sort.Search(len(c.groups), func(i int) bool { return l < c.groups[i].end })
+	return c.groups[i].typ
 }

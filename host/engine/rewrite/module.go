@@ -1,9 +1,8 @@
 package rewrite
 
-// Limits of what Decode accepts. All but maxNesting are those that the
+// Limits of what Decode accepts. All but maxElements and maxNesting are those that the
 // WebAssembly JavaScript interface sets for every browser, so no toolchain
-// emits more. They bound what decoders and compilers after this one allocate: a
-// local costs a module one byte per 2^32 and a compiler eight bytes each.
+// emits more. They bound what decoders and compilers after this one allocate.
 //
 // https://webassembly.github.io/spec/js-api/#limits
 const (
@@ -15,6 +14,7 @@ const (
 	maxSegments     = 100_000
 	maxTables       = 100_000
 	maxTableEntries = 10_000_000
+	maxElements     = 1_000_000 // in all segments: wazero makes some 60 bytes of each
 	maxPages        = 65_536
 	maxBody         = 7_654_321
 	maxParams       = 1_000
@@ -86,6 +86,8 @@ type Module struct {
 	importedFuncs, importedGlobals uint32
 	tables, memories               uint32 // imported ones included
 	dataCount                      int64  // as the data count section says, or -1
+	locals                         uint64 // declared by all functions together
+	elems                          int    // in all element segments together
 }
 
 // A section is one section, with its place in the module.

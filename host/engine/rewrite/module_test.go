@@ -225,6 +225,34 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestLocalsBomb holds that many functions of many locals each are refused, and
+// that going through them until then takes no long time.
+func TestLocalsBomb(t *testing.T) {
+	const n = 100_000
+	types, bodies := appendU32(nil, n), appendU32(nil, n)
+	body := []byte{1, 0xcf, 0x86, 0x03, typeI64, opLoop, typeEmpty, opLocalGet, 0xce, 0x86, 0x03, opLocalSet, 0xce, 0x86, 0x03, opEnd, opEnd}
+	for range n {
+		types = append(types, 0)
+		bodies = append(append(bodies, byte(len(body))), body...)
+	}
+	_, err := Meter(module(sec(secType, 1, 0x60, 0, 0), sec(secFunction, types...), sec(secCode, bodies...)), Options{})
+	var malformed *MalformedError
+	if !errors.As(err, &malformed) || !strings.Contains(err.Error(), "locals by function") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestManyLoops holds that metering takes time linear in the module, where a
+// function of many locals has many loops.
+func TestManyLoops(t *testing.T) {
+	body := []byte{2, 0xce, 0x86, 0x03, typeI64, 1, typeF64}
+	loop := []byte{opLoop, typeEmpty, opLocalGet, 0xce, 0x86, 0x03, opLocalSet, 0xce, 0x86, 0x03, opEnd}
+	body = append(append(body, bytes.Repeat(loop, 200_000)...), opEnd)
+	if out := metered(t, code(body...)); len(out) > 5*len(body) {
+		t.Errorf("%d bytes became %d", len(body), len(out))
+	}
+}
+
 // TestElseOutsideIf holds what Decode leaves to the engine and Meter must not
 // trip over.
 func TestElseOutsideIf(t *testing.T) {
