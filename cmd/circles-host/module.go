@@ -45,6 +45,7 @@ func moduleCommand() *cli.Command {
 				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
 				Action:    moduleInspect,
 			},
+			moduleBuildCommand(),
 		},
 	}
 }

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/modules/build"
+)
+
+func moduleBuildCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "build",
+		Usage:     "build a module of a project in Go or C, and check it",
+		ArgsUsage: "DIR",
+		Description: `A folder with a go.mod is a Go program: a reactor when it has a //go:wasmexport,
+else a command. A folder with *.c files is a C program: a command when it has a
+main, else a reactor; one that includes circles.h needs --sdk. A manifest.json in
+the folder goes into the module. For other languages, compile for wasip1 and use
+module add.
+
+The file is written when this host can run the module, and not before.`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE` instead of DIR.wasm in the folder itself"},
+			&cli.StringFlag{Name: "sdk", EnvVars: []string{"CIRCLES_C_SDK"}, Usage: "`DIR` with circles.h and circles.c, the folder guest-sdk/c of circles"},
+			jsonFlag(),
+		},
+		Action: moduleBuild,
+	}
+}
+
+func moduleBuild(c *cli.Context) error {
+	if err := args(c, 1, 1, "DIR"); err != nil {
+		return err
+	}
+	dir := c.Args().First()
+	file := c.String("output")
+	if file == "" {
+		whole, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		file = filepath.Join(dir, filepath.Base(whole)+module.Suffix)
+	}
+	if filepath.Ext(file) != module.Suffix {
+		return usage("--output %s: a module's file ends with %s", file, module.Suffix)
+	}
+	errOut := newPrinter(c.App.ErrWriter)
+	built, err := build.Build(c.Context, build.Config{Dir: dir, SDK: c.String("sdk")})
+	var wrong *build.CompileError
+	if errors.As(err, &wrong) {
+		errOut.f("%s", clean(wrong.Output))
+		return coded{exitFailed, err}
+	}
+	if err != nil {
+		return err
+	}
+	errOut.f("%s", clean(built.Warnings))
+	info, err := engine.Inspect(built.Wasm)
+	if err == nil {
+		err = checkManifest(built.Manifest, info)
+	}
+	if err == nil {
+		info, err = check(c, nil, built.Wasm)
+	}
+	if err != nil {
+		return coded{exitInvalid, fmt.Errorf("%s was built, and is not written: %w", dir, err)}
+	}
+	if err := replace(file, built.Wasm); err != nil {
+		return err
+	}
+	p := printerOf(c)
+	v := moduleView("", "", info)
+	if c.Bool("json") {
+		return p.json(struct {
+			File string `json:"file"`
+			moduleJSON
+		}{file, v})
+	}
+	p.f("%s %s  %s, %s in %s\n", p.green("✓"), p.bold(relative(file)), v.Shape, bytesText(uint64(v.Size)), built.Language)
+	p.f("  digest   %s\n", v.Digest)
+	if v.Shape == engine.Reactor {
+		p.f("  entries  %s\n", line(strings.Join(v.Entries, " ")))
+	}
+	if info.Manifest == nil {
+		p.f("  %s\n", p.dim("no manifest.json: nobody is told what it does and needs"))
+	}
+	for _, w := range v.Warnings {
+		p.f("%s %s\n", p.yellow("!"), line(w))
+	}
+	next := "module add " + quote(relative(file))
+	if v.Shape == engine.Command {
+		next = "exec " + quote(relative(file))
+	}
+	p.f("\nNext: %s %s\n", host.Command, next)
+	return nil
+}
+
+// checkManifest refuses a manifest of which a host would ignore a part: whoever
+// writes one had better hear of it now.
+func checkManifest(text []byte, info engine.Info) error {
+	if text == nil {
+		return nil
+	}
+	if info.Manifest == nil {
+		return fmt.Errorf("manifest.json: %s", strings.Join(info.Warnings, "; "))
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&engine.Manifest{}); err != nil {
+		return fmt.Errorf("manifest.json: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("manifest.json: something follows the object")
+	}
+	entries := info.Entries
+	if info.Shape == engine.Command {
+		entries = []string{"run"} // see modules/README.md
+	}
+	for _, name := range slices.Sorted(maps.Keys(info.Manifest.Entries)) {
+		if !slices.Contains(entries, name) {
+			return fmt.Errorf("manifest.json describes the entry %q, and the module has %s", name, strings.Join(entries, ", "))
+		}
+	}
+	return nil
+}
+
+// replace puts content in place of a file, whole or not at all: a worker may be
+// watching the folder.
+func replace(file string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".building-*")
+	if err != nil {
+		return fmt.Errorf("write module: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write module: %w", err)
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return fmt.Errorf("write module: %w", err)
+	}
+	return nil
+}
