@@ -13,11 +13,36 @@ import (
 	"github.com/circles-host/circles/host/store/overlay"
 )
 
-// Prepare implements overlay.Backend: Commit does it all.
-func (b *backend) Prepare(context.Context, *overlay.Plan) error { return nil }
+// Prepare implements overlay.Backend. It applies the plan in a transaction of
+// SQLite's and leaves that open: views go on reading what was committed before,
+// and wait for no more than its end.
+func (b *backend) Prepare(ctx context.Context, p *overlay.Plan) error {
+	b.write.Lock()
+	defer b.write.Unlock()
+	if err := b.begin(); err != nil {
+		return err
+	}
+	if err := b.do(func(c *conn) error { return b.applyPlan(ctx, c, p) }); err != nil {
+		return err
+	}
+	b.prepared = p
+	return nil
+}
 
 // Abandon implements overlay.Backend.
-func (b *backend) Abandon(*overlay.Plan) {}
+func (b *backend) Abandon(p *overlay.Plan) {
+	b.write.Lock()
+	defer b.write.Unlock()
+	if b.prepared == p {
+		b.unprepare()
+	}
+}
+
+// unprepare gives up what Prepare did.
+func (b *backend) unprepare() error {
+	b.prepared = nil
+	return b.rollback()
+}
 
 // Commit implements overlay.Backend.
 func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
@@ -26,26 +51,22 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	}
 	b.write.Lock()
 	defer b.write.Unlock()
-	err := b.transact(func(c *conn) error {
-		if err := b.expect(c, p); err != nil {
+	if b.prepared != p { // a view's entries could not wait for us
+		if err := b.begin(); err != nil {
 			return err
 		}
-		if err := b.apply(c, p); err != nil {
+		if err := b.do(func(c *conn) error { return b.applyPlan(context.Background(), c, p) }); err != nil {
 			return err
 		}
-		for _, r := range records {
-			if has, err := hasKey(c, r.Key); err != nil {
-				return err
-			} else if has {
-				return keyExists(r.Key)
-			}
-		}
-		return b.insert(c, records)
-	})
-	b.dirs.clear()
-	if err != nil {
+	}
+	b.prepared = nil
+	if err := b.do(func(c *conn) error { return b.insert(c, records) }); err != nil {
 		return err
 	}
+	if err := b.commit(); err != nil {
+		return err
+	}
+	b.dirs.clear()
 	for _, s := range p.Steps {
 		if s.Kind == overlay.StepPut {
 			s.File.Discard()
@@ -54,60 +75,91 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 	return nil
 }
 
-// transact runs f in a transaction of SQLite's and makes it durable. With
-// synchronous = FULL that means that COMMIT has waited for the disk. The caller
-// holds b.write.
-func (b *backend) transact(f func(*conn) error) error {
-	if b.conn == nil {
+func (b *backend) applyPlan(ctx context.Context, c *conn, p *overlay.Plan) error {
+	if err := b.expect(c, p); err != nil {
+		return err
+	}
+	return b.apply(ctx, c, p)
+}
+
+// The four below are a transaction of SQLite's. Their caller holds b.write.
+
+func (b *backend) begin() error {
+	switch {
+	case b.broken != nil:
+		return b.broken
+	case b.conn == nil:
 		return store.ErrClosed
 	}
 	b.next = b.tail
-	decided := false
+	return b.do(func(c *conn) error { return c.exec("BEGIN IMMEDIATE") })
+}
+
+// do runs f in the transaction, and ends that if f fails.
+func (b *backend) do(f func(*conn) error) error {
+	err := guarded(func() error { return f(b.conn) })
+	if err == nil {
+		return nil
+	}
+	undone := b.rollback()
+	err = b.tell(err)
+	switch {
+	case undone != nil:
+		return fmt.Errorf("%w; and could not undo it: %w", err, undone)
+	case errors.Is(err, errTrap): // nobody knows what state the connection is in
+		return b.breaks(err)
+	}
+	return err
+}
+
+func (b *backend) rollback() error {
 	err := guarded(func() error {
-		if err := b.conn.exec("BEGIN IMMEDIATE"); err != nil {
-			return err
+		if b.conn.db.GetAutocommit() { // SQLite has done so by itself
+			return nil
 		}
-		if err := f(b.conn); err != nil {
-			return err
-		}
-		decided = true
-		return b.conn.exec("COMMIT")
+		return b.conn.exec("ROLLBACK")
 	})
+	if err != nil {
+		return b.breaks(b.explain(err))
+	}
+	return nil
+}
+
+// commit makes the transaction durable: with synchronous = FULL, COMMIT has
+// waited for the disk.
+func (b *backend) commit() error {
+	err := guarded(func() error { return b.conn.exec("COMMIT") })
 	if err == nil {
 		b.tails.Lock()
 		b.tail = b.next
 		b.tails.Unlock()
 		return nil
 	}
-	undone := guarded(func() error {
-		if b.conn.db.GetAutocommit() { // SQLite has rolled back by itself
-			return nil
-		}
-		return b.conn.exec("ROLLBACK")
-	})
-	err = b.tell(err)
-	switch {
-	case undone != nil:
-		return fmt.Errorf("%w: %w; and could not undo it: %w", overlay.ErrBroken, err, undone)
-	case errors.Is(err, errTrap):
-		return fmt.Errorf("%w: %w", overlay.ErrBroken, err)
-	case decided && !errors.Is(err, sqlite3.FULL) && !errors.Is(err, sqlite3.BUSY):
-		// The commit may be in the -wal file, whole, and only the wait for the
-		// disk have failed. Whether it is, is seen when the file is read again;
-		// until then nothing may be built on either answer.
-		return fmt.Errorf("%w: %w", overlay.ErrBroken, err)
+	undone := b.rollback()
+	err = b.explain(err)
+	if undone == nil && (errors.Is(err, sqlite3.FULL) || errors.Is(err, sqlite3.BUSY)) {
+		return err
 	}
-	return err
+	// The commit may be in the -wal file, whole, and only the wait for the disk
+	// have failed. Whether it is, is seen when the file is read again; until then
+	// nothing may be built on either answer.
+	return b.breaks(err)
+}
+
+// breaks says that the store must be opened again, and keeps to it.
+func (b *backend) breaks(err error) error {
+	b.broken = fmt.Errorf("%w: %w", overlay.ErrBroken, err)
+	return b.broken
 }
 
 // tell explains SQLite's errors and lets ours be.
 func (b *backend) tell(err error) error {
-	for _, own := range []error{store.ErrConflict, store.ErrExists, store.ErrNotEmpty, store.ErrTooBig} {
-		if errors.Is(err, own) {
-			return err
-		}
+	var theirs sqlite3.ErrorCode
+	var damage *DamageError
+	if errors.As(err, &theirs) || errors.As(err, &damage) || errors.Is(err, errTrap) {
+		return b.explain(err)
 	}
-	return b.explain(err)
+	return err
 }
 
 // insert appends log entries.
@@ -123,6 +175,11 @@ func (b *backend) insert(c *conn, records []overlay.Record) error {
 		return &DamageError{File: b.path, Err: fmt.Errorf("the log ended at entry %d, and another program has changed that to %d", b.next.seq, last)}
 	}
 	for _, r := range records {
+		if has, err := hasKey(c, r.Key); err != nil {
+			return err
+		} else if has {
+			return keyExists(r.Key)
+		}
 		ns := nanoseconds(b.now())
 		e := store.Entry{Seq: b.next.seq + 1, Prev: b.next.hash, Time: fromNanoseconds(ns), Key: r.Key, Data: r.Data}
 		if err := c.exec(`INSERT INTO log (seq, prev, time, key, data) VALUES (?, ?, ?, ?, ?)`,
@@ -179,6 +236,7 @@ func conflict(path string) error {
 // applier applies a plan. A file whose content is wanted again (staged over it)
 // is parked when it leaves: its row becomes the one that is put.
 type applier struct {
+	ctx     context.Context
 	c       *conn
 	dirs    dirCache // the paths as the steps change them
 	now     int64
@@ -188,9 +246,9 @@ type applier struct {
 	changed map[int64]bool // directories in which names changed
 }
 
-func (b *backend) apply(c *conn, p *overlay.Plan) error {
+func (b *backend) apply(ctx context.Context, c *conn, p *overlay.Plan) error {
 	a := &applier{
-		c: c, now: nanoseconds(b.now()), slots: make([]int64, p.Slots),
+		ctx: ctx, c: c, now: nanoseconds(b.now()), slots: make([]int64, p.Slots),
 		wanted: map[int64]bool{}, parked: map[int64]bool{}, changed: map[int64]bool{},
 	}
 	for _, s := range p.Steps {
@@ -231,6 +289,9 @@ func (b *backend) apply(c *conn, p *overlay.Plan) error {
 }
 
 func (a *applier) step(s overlay.Step) error {
+	if a.ctx.Err() != nil {
+		return context.Cause(a.ctx)
+	}
 	dir, name := split(s.Path)
 	parent, err := a.dirs.resolve(a.c, dir)
 	if err != nil {
@@ -364,6 +425,9 @@ func (a *applier) put(s overlay.Step, parent int64, name string, base int64) err
 	}
 	buf := make([]byte, chunkSize)
 	for _, at := range slices.Sorted(maps.Keys(f.chunks)) {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
 		c := f.chunks[at]
 		if c.size == 0 {
 			if err := a.c.exec(`DELETE FROM chunk WHERE id = ?`, chunkID(id, at)); err != nil {

@@ -234,27 +234,7 @@ func (b *backend) appendOnly(records []overlay.Record) error {
 	defer b.write.Unlock()
 	for !mine.done { // else whoever had the lock before has done it
 		batch := b.queue.take()
-		err := b.transact(func(c *conn) error {
-			for _, p := range batch {
-				// A key that is there already must not spoil the others' commit.
-				for _, r := range p.records {
-					has, err := hasKey(c, r.Key)
-					if err != nil {
-						return err
-					}
-					if has {
-						p.err = keyExists(r.Key)
-					}
-				}
-				if p.err != nil {
-					continue
-				}
-				if err := b.insert(c, p.records); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		err := b.appendBatch(batch)
 		for _, p := range batch {
 			p.done = true
 			if err != nil {
@@ -263,6 +243,39 @@ func (b *backend) appendOnly(records []overlay.Record) error {
 		}
 	}
 	return mine.err
+}
+
+// appendBatch commits in one transaction what can be; a key that is there
+// already spoils only the commit that it is part of.
+func (b *backend) appendBatch(batch []*pendingAppend) error {
+	if b.prepared != nil {
+		// The update waits for views to end, and this one ends with its entries:
+		// so it has the connection first, and the update applies its plan again.
+		if err := b.unprepare(); err != nil {
+			return err
+		}
+	}
+	if err := b.begin(); err != nil {
+		return err
+	}
+	for _, p := range batch {
+		if err := b.do(func(c *conn) error {
+			for _, r := range p.records {
+				has, err := hasKey(c, r.Key)
+				if err != nil {
+					return err
+				}
+				if has {
+					p.err = keyExists(r.Key)
+					return nil
+				}
+			}
+			return b.insert(c, p.records)
+		}); err != nil {
+			return err
+		}
+	}
+	return b.commit()
 }
 
 func keyExists(key store.Key) error {

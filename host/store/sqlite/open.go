@@ -26,8 +26,12 @@ type backend struct {
 	write  sync.Mutex // held through a commit; guards what follows
 	conn   *conn
 	next   tail // where the log will end when the running commit is done
+	broken error
 	closed bool
 	queue  appendQueue
+	// prepared is the plan that the open transaction of conn has applied, or nil
+	// if there is none.
+	prepared *overlay.Plan
 
 	tails sync.Mutex // guards tail, which write alone does not let be read
 	tail  tail
