@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -164,7 +165,7 @@ func readRootConfig(path string) (c RootConfig, err error) {
 		switch {
 		case errors.As(err, &strict) && len(strict.Errors) > 0:
 			line, _ := strict.Errors[0].Position()
-			return c, fmt.Errorf("%s:%d: there is no setting %q", path, line, strict.Errors[0].Key())
+			return c, fmt.Errorf("%s:%d: there is no setting %q", path, line, strings.Join(strict.Errors[0].Key(), "."))
 		case errors.As(err, &decode):
 			line, column := decode.Position()
 			return c, fmt.Errorf("%s:%d:%d: %s", path, line, column, decode.Error())

@@ -56,6 +56,10 @@ func (c *Claim) take(dir string, shared bool) error {
 	if err != nil {
 		return err
 	}
+	// What a worker that was killed left behind is not where anybody is.
+	if shared && tryLock(f, false) == nil {
+		_ = f.Truncate(0)
+	}
 	// Whoever asks, in Worker, holds the lock for a moment, and is no worker.
 	for range 20 {
 		if err = tryLock(f, shared); !errors.Is(err, ErrServed) {
@@ -71,7 +75,7 @@ func (c *Claim) take(dir string, shared bool) error {
 		return fmt.Errorf("%s: %w, or some of its peers: stop that one first", dir, err)
 	}
 	if err == nil && !shared {
-		err = f.Truncate(0) // what was left behind is not where we are
+		err = f.Truncate(0)
 	}
 	if err != nil {
 		f.Close()
@@ -101,6 +105,9 @@ func (c *Claim) Announce(url string) error {
 
 // Release lets others serve it.
 func (c *Claim) Release() {
+	for _, f := range c.own {
+		_ = f.Truncate(0)
+	}
 	for _, f := range append(c.own, c.shared...) {
 		f.Close() // which gives up the lock
 	}

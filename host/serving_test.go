@@ -2,8 +2,10 @@ package host_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/circles-host/circles/host"
@@ -60,13 +62,21 @@ func TestClaim(t *testing.T) {
 	refused()
 	refused(bob)
 	whole()
-	at(bob, "") // although the file still names it
+	at(bob, "")
+	// One that was killed leaves its address behind.
+	if err := os.WriteFile(filepath.Join(root.Dir, "worker.lock"), []byte(`{"pid": 1, "url": "http://dead"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at(bob, "")
 
 	forBob := claim("http://bob", bob)
 	at(bob, "http://bob")
 	at(alice, "")
 	refused()
 	refused(bob)
+	if _, err := root.Claim(); strings.Contains(fmt.Sprint(err), "dead") {
+		t.Errorf("a worker that is gone is named: %v", err)
+	}
 	refused(alice, bob)
 	forAlice := claim("http://alice", alice) // the failed claim above left nothing locked
 	at(alice, "http://alice")
