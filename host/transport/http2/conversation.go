@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -54,7 +55,7 @@ func (c *conversation) ask(ctx context.Context, sealed []byte) ([]byte, error) {
 
 	q := &deliverypb.ConverseResponse{Message: &deliverypb.ConverseResponse_Question{
 		Question: &deliverypb.Question{Number: number, Sealed: sealed}}}
-	if err := c.send(q); err != nil {
+	if err := c.question(ctx, q); err != nil {
 		return nil, unreachable(err)
 	}
 	select {
@@ -65,9 +66,25 @@ func (c *conversation) ask(ctx context.Context, sealed []byte) ([]byte, error) {
 	}
 }
 
-func (c *conversation) send(m *deliverypb.ConverseResponse) error {
+// question sends q before ctx ends, or ends the conversation: its sender reads
+// nothing, and would not learn anything else either.
+func (c *conversation) question(ctx context.Context, q *deliverypb.ConverseResponse) error {
+	until, _ := ctx.Deadline()
+	defer context.AfterFunc(ctx, func() {
+		// The deadline is seen to by the write itself, and does no harm to one
+		// that has just been done with.
+		if errors.Is(ctx.Err(), context.Canceled) {
+			c.arrival.out.cut()
+		}
+	})()
+	return c.send(q, until)
+}
+
+// send sends m until then; zero leaves it at the server's own bound.
+func (c *conversation) send(m *deliverypb.ConverseResponse, until time.Time) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
+	c.arrival.out.until = until
 	return c.stream.Send(m)
 }
 

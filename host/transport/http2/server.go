@@ -40,6 +40,9 @@ type Config struct {
 	MaxConnections int
 	// ReceiveTimeout bounds how long a script may take to arrive. 0 means 30 s.
 	ReceiveTimeout time.Duration
+	// SendTimeout bounds how long the other end may take to receive what is
+	// written to it, a receipt or a question. 0 means 30 s.
+	SendTimeout time.Duration
 	// Drain bounds how long Serve lets running scripts finish. 0 means 30 s.
 	Drain time.Duration
 	// Host and Version are what Describe answers.
@@ -78,6 +81,9 @@ func NewServer(handle transport.Handler, c Config) *Server {
 	if c.ReceiveTimeout == 0 {
 		c.ReceiveTimeout = 30 * time.Second
 	}
+	if c.SendTimeout == 0 {
+		c.SendTimeout = 30 * time.Second
+	}
 	if c.Drain == 0 {
 		c.Drain = 30 * time.Second
 	}
@@ -91,6 +97,9 @@ func NewServer(handle transport.Handler, c Config) *Server {
 		// Base64 of JSON and the message's own framing come on top of what is sealed.
 		connect.WithReadMaxBytes(c.MaxMessage+c.MaxMessage/2),
 		connect.WithSendMaxBytes(c.MaxMessage+4096),
+		// A compressed body would take a thousand times the memory that it is
+		// counted for. Modules are sent rarely, and by name ever after.
+		connect.WithCompression("gzip", nil, nil),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, r any) error {
 			c.Log.Error("handler panicked", "procedure", spec.Procedure, "panic", r, "stack", string(debug.Stack()))
 			return toWire(errors.New("panic"))
@@ -176,6 +185,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // admit is in front of everything that reads a body.
 func (s *Server) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		out := &outlet{ResponseWriter: w, control: control, timeout: s.config.SendTimeout}
+		w = out
+		defer out.end()
 		if r.URL.Path == "/healthz" {
 			next.ServeHTTP(w, r)
 			return
@@ -202,7 +215,7 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		// A body that trickles in must not hold its slot. The deadline is lifted
 		// once the script is here: it may run longer than that, and a
 		// conversation goes on reading.
-		a := &arrival{body: r.Body, server: s, control: http.NewResponseController(w)}
+		a := &arrival{body: r.Body, server: s, control: control, out: out}
 		defer a.end()
 		_ = a.control.SetReadDeadline(time.Now().Add(s.config.ReceiveTimeout))
 		r = r.WithContext(context.WithValue(r.Context(), arrivalKey{}, a))
@@ -211,11 +224,75 @@ func (s *Server) admit(next http.Handler) http.Handler {
 	})
 }
 
+// outlet is the way to the other end. HTTP/2 lets that one say how much it takes,
+// so that whoever takes nothing, not even an error, would hold a slot, or as a
+// script's caller the target's only transaction, for good: each write has a
+// deadline, at which the stream is reset.
+type outlet struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	// until, unless zero, is an earlier deadline for what is written next. It
+	// belongs to who writes.
+	until time.Time
+
+	mu   sync.Mutex
+	over bool // the request is done with, and nothing of it may be touched
+}
+
+func (o *outlet) Write(b []byte) (int, error) {
+	o.arm()
+	defer o.disarm()
+	return o.ResponseWriter.Write(b)
+}
+
+// Flush implements http.Flusher, which Connect wants for streams.
+func (o *outlet) Flush() {
+	o.arm()
+	defer o.disarm()
+	_ = o.control.Flush()
+}
+
+func (o *outlet) arm() {
+	deadline := time.Now().Add(o.timeout)
+	if !o.until.IsZero() && o.until.Before(deadline) {
+		deadline = o.until
+	}
+	_ = o.control.SetWriteDeadline(deadline)
+}
+
+// disarm is for after a write: HTTP/2 resets a stream at its deadline whether
+// anything waits to be written or not.
+func (o *outlet) disarm() { _ = o.control.SetWriteDeadline(time.Time{}) }
+
+// cut resets the stream: whoever writes to it, now or later, gets an error. It
+// may be called while somebody does.
+func (o *outlet) cut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.over {
+		_ = o.control.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+// end is called when the handler is done. What it wrote last is flushed after
+// that, and has a deadline too.
+func (o *outlet) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over, o.until = true, time.Time{}
+	o.arm()
+}
+
+// Unwrap is for http.ResponseController.
+func (o *outlet) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
 // arrival is the body of a request, of which account is kept.
 type arrival struct {
 	body    io.ReadCloser
 	server  *Server
 	control *http.ResponseController
+	out     *outlet
 
 	mu     sync.Mutex // whoever listens for answers may outlive the request
 	held   int64      // bytes
@@ -342,5 +419,5 @@ func (d delivery) Converse(ctx context.Context, stream *connect.BidiStream[deliv
 	if err != nil {
 		return err
 	}
-	return c.send(&deliverypb.ConverseResponse{Message: &deliverypb.ConverseResponse_Receipt{Receipt: receipt}})
+	return c.send(&deliverypb.ConverseResponse{Message: &deliverypb.ConverseResponse_Receipt{Receipt: receipt}}, time.Time{})
 }
