@@ -152,6 +152,26 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// With TLS anybody may ask after a host's health, and gets no line of a policy.
+func TestHealthTellsStrangersNoMore(t *testing.T) {
+	ts := httptest.NewUnstartedServer(nil)
+	ts.StartTLS()
+	cert, client := ts.TLS.Certificates[0], ts.Client()
+	ts.Close()
+	url, _ := start(t, echo, http2.Config{
+		TLS:     &tls.Config{Certificates: []tls.Certificate{cert}},
+		Problem: func() error { return errors.New("/home/bob/policy/p.cedar:3: secret") },
+	})
+	resp, err := client.Get(url + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 503 || bytes.Contains(b, []byte("bob")) || !bytes.Contains(b, []byte("degraded")) {
+		t.Errorf("%d %s", resp.StatusCode, b)
+	}
+}
+
 // Past MaxConcurrent the answer comes at once, and before the body was read.
 func TestFloodIsRefusedEarly(t *testing.T) {
 	entered, release := make(chan struct{}, 8), make(chan struct{})

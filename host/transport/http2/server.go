@@ -47,7 +47,8 @@ type Config struct {
 	Drain time.Duration
 	// Host and Version are what Describe answers.
 	Host, Version string
-	// Problem, if set, is asked by the health endpoint; an error makes it 503.
+	// Problem, if set, is asked by the health endpoint; an error makes it 503. Its
+	// text is in the answer on loopback only: with TLS, anybody may ask.
 	Problem func() error
 	// Log gets what the other end must not see. nil means slog.Default().
 	Log *slog.Logger
@@ -353,7 +354,10 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	status, code, detail := "serving", http.StatusOK, ""
 	if s.config.Problem != nil {
 		if err := s.config.Problem(); err != nil {
-			status, code, detail = "degraded", http.StatusServiceUnavailable, err.Error()
+			status, code = "degraded", http.StatusServiceUnavailable
+			if s.config.TLS == nil {
+				detail = err.Error() // names files, and shows lines of policies: for this machine only
+			}
 		}
 	}
 	if s.draining.Load() {
