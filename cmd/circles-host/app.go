@@ -302,15 +302,25 @@ func valued(c *cli.Command) map[string]bool {
 
 // rootFlag is on every command that works on a root.
 func rootFlag() cli.Flag {
-	return &cli.StringFlag{Name: "root", EnvVars: []string{"CIRCLES_ROOT"}, Value: "circles", Usage: "`DIR` that holds the host"}
+	return &cli.StringFlag{Name: "root", EnvVars: []string{"CIRCLES_ROOT"}, Value: defaultRoot, Usage: "`DIR` that holds the host"}
 }
 
 func jsonFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "json", Usage: "print JSON for programs"}
 }
 
+// rootDir is where the root is. A variable that is set to nothing is not set.
+func rootDir(c *cli.Context) string {
+	if dir := c.String("root"); dir != "" {
+		return dir
+	}
+	return defaultRoot
+}
+
+const defaultRoot = "circles"
+
 func openRoot(c *cli.Context) (*host.Root, error) {
-	r, err := host.OpenRoot(c.String("root"))
+	r, err := host.OpenRoot(rootDir(c))
 	if errors.Is(err, host.ErrNoRoot) {
 		return nil, coded{exitNotFound, err}
 	}

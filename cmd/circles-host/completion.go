@@ -81,7 +81,7 @@ func complete(app *cli.App, words []string, w io.Writer) {
 	takesValue := valued(c)
 	var arguments []string
 	flag := "" // that current is the value of
-	root := "circles"
+	root := defaultRoot
 	if env := os.Getenv("CIRCLES_ROOT"); env != "" {
 		root = env
 	}
@@ -122,6 +122,9 @@ func complete(app *cli.App, words []string, w io.Writer) {
 		return
 	}
 	if flag == "" && len(c.Subcommands) > 0 {
+		if len(arguments) > 0 {
+			return // there is no such command
+		}
 		for _, sub := range c.Subcommands {
 			offer(sub.Name, sub.Usage)
 		}

@@ -37,8 +37,8 @@ const (
 // demo makes two peers and has them exchange scripts, over the network, through
 // the code that any peer uses.
 func demo(c *cli.Context) error {
-	dir := c.String("root")
-	if !c.IsSet("root") {
+	dir := rootDir(c)
+	if c.String("root") == "" || !c.IsSet("root") {
 		var err error
 		if dir, err = os.MkdirTemp("", "circles-demo-"); err != nil {
 			return err

@@ -16,7 +16,7 @@ func initCommand() *cli.Command {
 			if err := args(c, 0, 0, "without arguments"); err != nil {
 				return err
 			}
-			r, made, err := host.InitRoot(c.String("root"))
+			r, made, err := host.InitRoot(rootDir(c))
 			if err != nil {
 				return err
 			}

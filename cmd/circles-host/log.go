@@ -188,9 +188,14 @@ func showKept(c *cli.Context, root *host.Root) error {
 	if err != nil {
 		return fmt.Errorf("read receipt: %w", err)
 	}
-	var answer struct{ Receipt []byte }
+	var answer struct {
+		Receipt []byte
+		Message string
+	}
 	if json.Unmarshal(sealed, &answer) == nil {
-		sealed = answer.Receipt
+		if sealed = answer.Receipt; sealed == nil {
+			return coded{exitInvalid, fmt.Errorf("%s has no receipt in it; the host answered: %q", file, answer.Message)}
+		}
 	}
 	var signer peer.ID
 	if c.IsSet("host") {

@@ -40,7 +40,7 @@ func moduleCommand() *cli.Command {
 			},
 			{
 				Name:      "inspect",
-				Usage:     "tell what a module is, what it asks for and whether this host can run it",
+				Usage:     "tell what a module is and needs, and whether this host can run it",
 				ArgsUsage: "FILE.wasm|NAME",
 				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
 				Action:    moduleInspect,
@@ -68,6 +68,9 @@ func moduleAdd(c *cli.Context) error {
 	name := c.Args().Get(1)
 	if name == "" {
 		name = strings.TrimSuffix(filepath.Base(file), module.Suffix)
+	}
+	if !module.ValidName(name) {
+		return usage("module name %q: want 1 to 63 of a-z, 0-9 and \"-\"; say one after the file", name)
 	}
 	root, err := openRoot(c)
 	if err != nil {

@@ -94,6 +94,11 @@ func scriptFrom(c *cli.Context) (s script.Script, err error) {
 		if !ok || !strings.HasPrefix(path, "/") || action == "" {
 			return s, usage("--lend %q: want ACTION:/PATH, as in read:/card.txt", text)
 		}
+		switch script.Action(action) {
+		case script.Read, script.List:
+		default:
+			return s, usage("--lend %q: what is lent can be read or listed: want read:%s or list:%s", text, path, path)
+		}
 		s.Lent = append(s.Lent, script.Grant{Action: script.Action(action), Path: path})
 	}
 	s.DryRun = c.Bool("dry-run")
@@ -221,7 +226,7 @@ func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Scri
 			set = policy.Broken(err)
 		}
 		l.Policies = set
-		l.OpenStore = func(ctx context.Context) (store.Store, error) { return openStore(ctx, from) }
+		l.OpenStore = func(ctx context.Context) (store.Store, error) { return lendStore(ctx, from) }
 	}
 	sent, err := host.Send(ctx, via, s, key, via.host, lend)
 	var t *transport.Error

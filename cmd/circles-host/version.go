@@ -16,6 +16,9 @@ func versionCommand() *cli.Command {
 		ArgsUsage: " ",
 		Flags:     []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
+			if err := args(c, 0, 0, ""); err != nil {
+				return err
+			}
 			revision := ""
 			if info, ok := debug.ReadBuildInfo(); ok {
 				for _, s := range info.Settings {
