@@ -276,7 +276,7 @@ func (p *Program) Info() Info          { return p.info }
 func (p *Program) Retain() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.refs == 0 {
+	if p.refs <= 0 {
 		return false
 	}
 	p.refs++
@@ -304,7 +304,8 @@ func (p *Program) Close() {
 //
 // wazero cannot be stopped while it compiles. When Compile returns early the
 // work goes on in the background, and the slot that it occupies is free again
-// only when it ends; there is one for each processor.
+// only when it ends; there is one for each processor. checkEffort bounds how long
+// that can be: some 20 s of one processor, and 500 MB.
 func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	if len(wasm) > e.config.MaxModuleBytes {
 		return nil, fmt.Errorf("compile module: %w: it has %d bytes; this host allows %d", ErrInvalid, len(wasm), e.config.MaxModuleBytes)
@@ -387,6 +388,9 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 	if err := m.read(metered); err != nil {
 		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
 	}
+	if err := m.checkEffort(metered); err != nil {
+		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
+	}
 	code := prepare(metered, &after)
 	compiled, err := g.runtime.CompileModule(ctx, code)
 	if err != nil && strings.Contains(err.Error(), "compilationcache:") {
@@ -407,6 +411,7 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
 	links[rewrite.DefaultModule] = g.meter.module
+	info.exports = nil // up to 10 MB of names that nobody asks for any more
 	return &Program{
 		engine: e,
 		gen:    g,

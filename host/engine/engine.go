@@ -98,8 +98,8 @@ type Limits struct {
 
 // Output is what a run that went well returned.
 type Output struct {
-	Result []byte
-	Log    []byte
+	Result []byte // empty where Stdio.Stdout took it
+	Log    []byte // as the guest wrote it: it may be no text, or hold escape sequences
 	Usage  Usage
 }
 

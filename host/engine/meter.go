@@ -17,6 +17,8 @@ import (
 // than that.
 const slice = 1 << 20
 
+const fuelText = "stopped after its limit of %d units of fuel"
+
 // exportMeter instantiates the function that metered code calls for more fuel.
 // It is not among the host modules: guests cannot import it (rewrite refuses that), and it
 // does not count as a host call.
@@ -50,7 +52,7 @@ func (r *run) refill() int64 {
 	n := uint64(slice)
 	if limit := r.limits.Fuel; limit > 0 {
 		if n = min(n, limit-r.granted); n == 0 {
-			r.halt(FuelHit, "stopped after its limit of %d units of fuel", limit)
+			r.halt(FuelHit, fuelText, limit)
 		}
 	}
 	r.granted += n

@@ -26,12 +26,12 @@ const (
 	maxFunctions   = 200_000
 	maxGlobals     = 10_000
 	maxTables      = 64
-	maxTableSize   = 1 << 20   // entries of all tables of an instance, 8 bytes each
-	maxElementSize = 1 << 20   // bytes of the element section: at most that many entries
-	maxBodySize    = 7_654_321 // bytes of one function, as browsers bound it
-	maxTypeValues  = 1000      // params, and results, of one function type
-	maxNameSize    = 1024      // bytes of an import's or export's name
-	maxManifest    = 64 << 10  // bytes of the custom section
+	maxTableSize   = 1 << 20  // entries of all tables of an instance, 8 bytes each
+	maxElementSize = 1 << 20  // bytes of the element section: at most that many entries
+	maxBodySize    = 2 << 20  // bytes of one function; compiling takes a hundred times that
+	maxTypeValues  = 1000     // params, and results, of one function type
+	maxNameSize    = 1024     // bytes of an import's or export's name
+	maxManifest    = 64 << 10 // bytes of the custom section
 	maxMemoryPages = 65536
 	pageSize       = 65536
 )

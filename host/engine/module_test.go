@@ -355,3 +355,36 @@ func FuzzInspect(f *testing.F) {
 		}
 	})
 }
+
+// FuzzCompile looks for modules that take the host down: every one either is
+// refused as the module's fault or runs inside of its limits.
+func FuzzCompile(f *testing.F) {
+	f.Add(guest())
+	f.Add(guest(w.Unreachable))
+	f.Add(command(w.Loop, w.Br(0), w.End))
+	f.Add(startModule(w.I32(1), w.MemoryGrow, w.Drop))
+	f.Add(fibonacci(10))
+	f.Add(nested(3, 3, true))
+	f.Add(resultsBomb())
+	f.Add(append(guest(), custom("name", "\x01\x05\x01\x00\x02ab")...))
+	e, err := New(context.Background(), Config{}, wasi())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { e.Close(context.Background()) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := e.Compile(t.Context(), b)
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		defer p.Close()
+		_, err = e.Run(t.Context(), p, Call{Limits: Limits{Fuel: 1e6, Memory: 4 << 20, Output: 1000, Log: 1000, HostCalls: 100}})
+		var failure *Failure
+		if err != nil && !errors.As(err, &failure) {
+			t.Fatal(err)
+		}
+	})
+}

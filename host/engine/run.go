@@ -210,6 +210,11 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 		r.out.to, r.log.to = c.Stdio.Stdout, c.Stdio.Stderr
 	}
 	result, err := r.do(p, c)
+	if err == nil && limits.Fuel > 0 && r.fuel > limits.Fuel {
+		// Since it last asked for fuel. Whether a guest stays within its limit
+		// must not depend on where it asks.
+		result, err = nil, &Failure{Kind: FuelHit, Detail: fmt.Sprintf(fuelText, limits.Fuel)}
+	}
 	usage := Usage{
 		Wall:      time.Since(start),
 		Fuel:      r.fuel,

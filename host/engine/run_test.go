@@ -77,6 +77,7 @@ func TestFuel(t *testing.T) {
 		}
 	}
 	ran(t, e, p, Call{Limits: Limits{Fuel: want}})
+	failed(t, e, p, Call{Limits: Limits{Fuel: want - 1}}, FuelHit)
 	f := failed(t, e, p, Call{Limits: Limits{Fuel: want / 2}}, FuelHit)
 	if f.Usage.Fuel < want/2 || f.Usage.Fuel > want/2+1000 {
 		t.Errorf("limit %d, burned %d", want/2, f.Usage.Fuel)
