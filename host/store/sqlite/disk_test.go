@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
@@ -284,7 +285,7 @@ func TestSharedCommits(t *testing.T) {
 			}
 		})
 	}
-	for waiting := 0; waiting < views; {
+	for waiting := 0; waiting < views; time.Sleep(time.Millisecond) {
 		b.queue.mu.Lock()
 		waiting = len(b.queue.waiting)
 		b.queue.mu.Unlock()
