@@ -29,9 +29,9 @@ import (
 // The demo's scene.
 const (
 	demoCard    = "Alice Liddell, Oxford\n"
-	demoParams  = `{"message":"What a lovely garden!"}`
+	demoParams  = `{"message":"Lovely garden!"}`
 	demoBook    = "/guestbook/entries.txt"
-	demoCommand = "send --as alice --to bob --lend read:/card.txt \\\n      guestbook:sign '" + demoParams + "'"
+	demoCommand = "send guestbook:sign '" + demoParams + "' --as alice --to bob --lend read:/card.txt"
 )
 
 // demo makes two peers and has them exchange scripts, over the network, through
@@ -150,7 +150,7 @@ func (d *demonstration) step(n int, format string, a ...any) {
 }
 
 func (d *demonstration) command(text string) {
-	d.p.f("  %s %s\n", d.p.dim("$"), host.Command+" "+text)
+	d.p.f("  %s %s\n", d.p.dim("$"), fitCommand(host.Command+" "+text, 4))
 }
 
 func (d *demonstration) play(ctx context.Context, w *worker) error {
@@ -175,18 +175,18 @@ func (d *demonstration) play(ctx context.Context, w *worker) error {
 	}
 	reason, hint, _ := strings.Cut(refused.Receipt.Message, "; to allow it: ")
 	p.f("  %s %s\n", p.red("✗ refused"), p.dim("in "+took(refused.Took)))
-	p.f("    %s\n", reason)
-	p.f("    to allow it:\n    %s\n", p.yellow(hint))
+	p.f("    %s\n", strings.Replace(reason, ": ", ":\n    ", 1))
+	p.f("    to allow it:\n    %s\n", p.yellow(fitCommand(hint, 4)))
 
 	d.step(2, "bob allows it")
 	d.record.Allow = hint
-	d.p.f("  %s %s\n", p.dim("$"), hint)
+	d.command(strings.TrimPrefix(hint, host.Command+" "))
 	file, text, err := d.allow(ctx)
 	if err != nil {
 		return err
 	}
 	d.record.Policy = text
-	p.f("  %s %s\n", p.green("+"), p.dim(file))
+	p.f("  %s %s\n", p.green("+"), p.dim(strings.TrimPrefix(file, d.root.Dir+"/")))
 	p.f("%s\n", indent("  "+p.green("+ "), fold(text)))
 
 	d.step(3, "alice sends the same script again")
@@ -207,7 +207,7 @@ func (d *demonstration) play(ctx context.Context, w *worker) error {
 	p.f("  %s %s\n", p.green("✓ done"), p.dim("in "+took(done.Took)))
 	p.f("    result     %s\n", line(string(r.Result)))
 	p.f("    permitted  %s\n", strings.Join(r.Policies, ", "))
-	p.f("    ran        in a fresh sandbox: %s\n", usageText(r.Usage))
+	p.f("    ran        in a fresh sandbox: %s\n", usageText(script.Usage{Wall: r.Usage.Wall, Fuel: r.Usage.Fuel, HostCalls: r.Usage.HostCalls}))
 	p.f("    read       alice's /card.txt, which she lent with this script; not her diary\n")
 	for i, e := range r.Effects {
 		label := "changed"
@@ -229,7 +229,7 @@ func (d *demonstration) play(ctx context.Context, w *worker) error {
 	}
 	d.record.Diff = udiff.Unified("before"+demoBook, "after"+demoBook, before, after)
 	printDiff(p, "  ", d.record.Diff)
-	p.f("\n%s\n", p.dim("all of it in "+took(time.Since(started))+", over "+w.url))
+	p.f("\n%s\n", p.dim("all of it took "+took(time.Since(started))+", over "+w.url))
 	return nil
 }
 
@@ -300,7 +300,7 @@ func fold(policies string) string {
 	text := strings.NewReplacer(
 		"permit ( ", "permit (",
 		", action ", ",\n        action ", ", resource", ",\n        resource",
-		" ) when", ") when", "; ", ";\n",
+		" ) when", ")\n  when", "; ", ";\n",
 	).Replace(strings.Join(words, " "))
 	return longID.ReplaceAllStringFunc(text, func(s string) string { return "did:key:" + peer.ID(s).Short() })
 }
@@ -331,10 +331,10 @@ func (d *demonstration) receipts(sent ...host.Sent) error {
 		if i >= len(entries) || entries[i].Receipt.Script != s.ID {
 			return fmt.Errorf("receipt %v is not entry %d of bob's log", s.ID, i+1)
 		}
-		p.f("  %s %s  %s %s\n", p.green("✓"), pad(s.Receipt.Code.String(), 8), short(s.ID),
-			p.dim(fmt.Sprintf("signed by the host; alice's copy is entry %d of bob's log", i+1)))
+		p.f("  %s %s  %s  %s\n", p.green("✓"), pad(s.Receipt.Code.String(), 8), short(s.ID),
+			p.dim(fmt.Sprintf("alice's copy is entry %d of bob's log", i+1)))
 	}
-	p.f("  %s %s\n", p.green("✓"), fmt.Sprintf("bob's log: %s, each chained to the one before", count(len(entries), "receipt")))
+	p.f("  %s each signed by the host, and chained to the one before\n", p.green("✓"))
 	return nil
 }
 

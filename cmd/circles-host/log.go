@@ -153,7 +153,7 @@ func showLog(c *cli.Context) error {
 				about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
 			}
 		}
-		p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(l.Time.Local().Format("2006-01-02 15:04:05")),
+		p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(when(l.Time)),
 			short(r.Script), paint(pad(r.Code.String(), 8)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
 	}
 	if len(entries) == 0 {
@@ -255,6 +255,15 @@ func readLog(c *cli.Context, e peer.Entry, signer peer.ID) (entries []logged, er
 		entries = append(entries, logged{entry.Seq, entry.Time, entry.Hash(), &r})
 	}
 	return entries, nil
+}
+
+// when leaves out the year where that is this one.
+func when(t time.Time) string {
+	t = t.Local()
+	if t.Year() == time.Now().Year() {
+		return t.Format("Jan _2 15:04:05")
+	}
+	return t.Format("2006-01-02 15:04")
 }
 
 func nameOf(root *host.Root, id peer.ID) string {

@@ -51,6 +51,8 @@ With --id and --hold its context is here, and its key is not.`,
 				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
 				Action:    peerShow,
 			},
+			peerExportCommand(),
+			peerImportCommand(),
 		},
 	}
 }

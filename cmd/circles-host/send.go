@@ -352,6 +352,8 @@ func printDiff(p *printer, prefix, diff string) {
 	for _, l := range strings.Split(strings.TrimRight(diff, "\n"), "\n") {
 		paint := p.dim
 		switch {
+		case strings.HasPrefix(l, "+++ "), strings.HasPrefix(l, "--- "):
+			paint = p.bold
 		case strings.HasPrefix(l, "+"):
 			paint = p.green
 		case strings.HasPrefix(l, "-"):

@@ -32,7 +32,7 @@ func bytesText(n uint64) string {
 		name  string
 	}{{30, "GiB"}, {20, "MiB"}, {10, "KiB"}} {
 		if n >= 1<<u.shift {
-			return fmt.Sprintf("%.1f %s", float64(n)/float64(uint64(1)<<u.shift), u.name)
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/float64(uint64(1)<<u.shift)), ".0") + " " + u.name
 		}
 	}
 	return fmt.Sprintf("%d B", n)
@@ -59,6 +59,24 @@ func orNone(list []string) string {
 func splitHint(message string) (reason, hint string) {
 	reason, hint, _ = strings.Cut(message, "; to allow it: ")
 	return reason, hint
+}
+
+// fitCommand breaks a command before its flags, where it is wider than a terminal
+// with so much indentation, so that a shell still takes it as one.
+func fitCommand(command string, indented int) string {
+	const width = 80
+	lines := []string{""}
+	for i, part := range strings.Split(command, " --") {
+		last := &lines[len(lines)-1]
+		if i == 0 {
+			*last = part
+		} else if indented+utf8.RuneCountInString(*last)+len(" --")+utf8.RuneCountInString(part)+len(" \\") > width {
+			lines = append(lines, strings.Repeat(" ", indented+2)+"--"+part)
+		} else {
+			*last += " --" + part
+		}
+	}
+	return strings.Join(lines, " \\\n")
 }
 
 // nearest returns the name that a person who wrote s may have meant, or "".
