@@ -51,8 +51,6 @@ With --id and --hold its context is here, and its key is not.`,
 				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
 				Action:    peerShow,
 			},
-			peerExportCommand(),
-			peerImportCommand(),
 		},
 	}
 }
