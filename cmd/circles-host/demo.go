@@ -29,7 +29,7 @@ import (
 // The demo's scene.
 const (
 	demoCard    = "Alice Liddell, Oxford\n"
-	demoParams  = `{"message":"Lovely garden!"}`
+	demoParams  = `{"message":"Lovely!"}`
 	demoBook    = "/guestbook/entries.txt"
 	demoCommand = "send guestbook:sign '" + demoParams + "' --as alice --to bob --lend read:/card.txt"
 )
