@@ -160,9 +160,11 @@ var argumentKinds = map[string][]string{
 	"completion":     {"shell"},
 	"log":            {"peer"},
 	"module inspect": {"module"},
+	"peer export":    {"peer"},
 	"peer show":      {"peer"},
 	"policy allow":   {"peer", "module"},
 	"policy check":   {"peer"},
 	"policy explain": {"module"},
+	"policy test":    {"peer"},
 	"send":           {"module"},
 }

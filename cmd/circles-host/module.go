@@ -22,7 +22,7 @@ func moduleCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "module",
-		Usage: "add, list and inspect modules",
+		Usage: "build, add, list and inspect modules",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "add",

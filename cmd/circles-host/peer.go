@@ -17,7 +17,7 @@ import (
 func peerCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "peer",
-		Usage: "add, list and show peers",
+		Usage: "add, list, show, export and import peers",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "add",
@@ -51,6 +51,8 @@ With --id and --hold its context is here, and its key is not.`,
 				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
 				Action:    peerShow,
 			},
+			peerExportCommand(),
+			peerImportCommand(),
 		},
 	}
 }

@@ -27,10 +27,10 @@ func (d *Directory) adopt(name Name, id ID, fill func(dir string) error) (err er
 	final := d.dir(name)
 	free := func(ix *index) error {
 		if other, ok := ix.byName[name]; ok && (other.Held() || other.ID != id) {
-			return fmt.Errorf("the name is that of %s already: choose another, or remove that peer first", other.ID)
+			return fmt.Errorf("the name is that of %s already: choose another", other.ID)
 		}
 		if other, ok := ix.byID[id]; ok && other.Held() {
-			return fmt.Errorf("the context of %s is here already, and is called %s: remove it first", id, other.Name)
+			return fmt.Errorf("the context of %s is here already, and is called %s: if this one is to take its place, move %s away first", id, other.Name, other.Dir)
 		} else if ok && other.Name != name {
 			return fmt.Errorf("%s is known as %s already: import it under that name", id, other.Name)
 		}
