@@ -102,7 +102,7 @@ func (b *backend) do(f func(*conn) error) error {
 		return nil
 	}
 	undone := b.rollback()
-	err = b.tell(err)
+	err = b.explain(err)
 	switch {
 	case undone != nil:
 		return fmt.Errorf("%w; and could not undo it: %w", err, undone)
@@ -150,16 +150,6 @@ func (b *backend) commit() error {
 func (b *backend) breaks(err error) error {
 	b.broken = fmt.Errorf("%w: %w", overlay.ErrBroken, err)
 	return b.broken
-}
-
-// tell explains SQLite's errors and lets ours be.
-func (b *backend) tell(err error) error {
-	var theirs sqlite3.ErrorCode
-	var damage *DamageError
-	if errors.As(err, &theirs) || errors.As(err, &damage) || errors.Is(err, errTrap) {
-		return b.explain(err)
-	}
-	return err
 }
 
 // insert appends log entries.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +31,8 @@ func openConn(path, vfs string, readOnly bool) (_ *conn, err error) {
 	if vfs != "" {
 		q.Set("vfs", vfs)
 	}
-	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}
+	// In SQLite's URIs a plus is a plus.
+	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: strings.ReplaceAll(q.Encode(), "+", "%20")}
 	db, err := sqlite3.OpenFlags(name.String(), sqlite3.OPEN_READWRITE|sqlite3.OPEN_URI|sqlite3.OPEN_NOFOLLOW)
 	if err != nil {
 		return nil, err
@@ -238,26 +240,28 @@ func (p *pool) close() error {
 }
 
 // explain says of an error of SQLite's what happened, to which file, and what to
-// do.
+// do. Other errors are ours, and say so already.
 func (b *backend) explain(err error) error { return explain(b.path, err) }
 
 func explain(path string, err error) error {
-	var own *DamageError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &own):
+	var code sqlite3.ErrorCode
+	trap := errors.Is(err, errTrap)
+	if !trap && !errors.As(err, &code) {
 		return err
-	case errors.Is(err, errTrap), errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB),
+	}
+	switch {
+	case errors.As(err, new(*DamageError)):
+		return err
+	case trap, code == sqlite3.CORRUPT, code == sqlite3.NOTADB,
 		errors.Is(err, sqlite3.IOERR_SHORT_READ), errors.Is(err, sqlite3.IOERR_CORRUPTFS):
 		return &DamageError{File: path, Err: err}
-	case errors.Is(err, sqlite3.FULL):
+	case code == sqlite3.FULL:
 		return fmt.Errorf("%w: no room to write %s: free some space on its disk: %w", syscall.ENOSPC, path, err)
-	case errors.Is(err, sqlite3.BUSY), errors.Is(err, sqlite3.LOCKED):
+	case code == sqlite3.BUSY, code == sqlite3.LOCKED:
 		return fmt.Errorf("another program is using %s: end what it does there and try again: %w", path, err)
-	case errors.Is(err, sqlite3.TOOBIG):
+	case code == sqlite3.TOOBIG:
 		return fmt.Errorf("%w: more than %d bytes in one row of %s", store.ErrTooBig, maxValue, path)
-	case errors.Is(err, sqlite3.READONLY), errors.Is(err, sqlite3.PERM), errors.Is(err, sqlite3.CANTOPEN):
+	case code == sqlite3.READONLY, code == sqlite3.PERM, code == sqlite3.CANTOPEN:
 		return fmt.Errorf("cannot write %s and the files beside it: check their owner and mode, and their directory's: %w", path, err)
 	}
 	return fmt.Errorf("use %s: %w", path, err)

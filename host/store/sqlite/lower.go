@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -100,7 +99,7 @@ func split(path string) (dir, name string) {
 	return ".", path
 }
 
-// resolveDir finds a directory.
+// resolve finds a directory.
 func (d *dirCache) resolve(c *conn, path string) (int64, error) {
 	if id, ok := d.get(path); ok {
 		return id, nil
@@ -153,16 +152,8 @@ func (d *dirCache) find(c *conn, path string) (node, error) {
 	return n, err
 }
 
-// look runs f with a connection for reading, and explains SQLite's errors.
-func (b *backend) look(f func(*conn) error) error {
-	err := b.read.use(f)
-	for _, plain := range []error{store.ErrNotExist, store.ErrNotDir, store.ErrClosed, store.ErrInvalid, store.ErrSpecial} {
-		if errors.Is(err, plain) {
-			return err
-		}
-	}
-	return b.explain(err)
-}
+// look runs f with a connection for reading.
+func (b *backend) look(f func(*conn) error) error { return b.explain(b.read.use(f)) }
 
 // Lstat implements overlay.Lower.
 func (b *backend) Lstat(path string) (overlay.Attr, error) {
