@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -153,6 +154,7 @@ func showLog(c *cli.Context) error {
 				about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
 			}
 		}
+		about = p.flow(49+max(20, utf8.RuneCountInString(nameOf(root, r.Caller)+" "+what)), 6, about)
 		p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(when(l.Time)),
 			short(r.Script), paint(pad(r.Code.String(), 8)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
 	}

@@ -229,7 +229,7 @@ func moduleList(c *cli.Context) error {
 		if m.Hides != "" {
 			about = append(about, "hides "+m.Hides)
 		}
-		p.f("%s  %s  %s\n", p.bold(pad(m.Name, 14)), m.Digest.Short(), p.dim(strings.Join(about, " · ")))
+		p.f("%s  %s  %s\n", p.bold(pad(m.Name, 14)), m.Digest.Short(), p.dim(p.flow(30, 30, strings.Join(about, " · "))))
 	}
 	if len(list) == 0 {
 		newPrinter(c.App.ErrWriter).f("no modules yet; %s module add FILE.wasm\n", host.Command)
@@ -315,7 +315,7 @@ func moduleInspect(c *cli.Context) error {
 		}
 		functions := v.Imports[m]
 		slices.Sort(functions)
-		row(label, m+p.dim("  "+strings.Join(functions, " ")))
+		row(label, m+"  "+p.dim(p.flow(12+len(m), 12, strings.Join(functions, " "))))
 	}
 	wants := func(label, whose string, needs []engine.Need) {
 		for i, n := range needs {

@@ -115,7 +115,7 @@ func peerAdd(c *cli.Context) error {
 		if c.IsSet("id") {
 			p.f("  key      %s\n", "kept elsewhere: this host cannot send as "+string(e.Name))
 		}
-		p.f("  %s\n", p.dim("nobody may run anything there yet: "+host.Command+" policy allow --to "+string(e.Name)+" WHO MODULE"))
+		p.f("  %s\n", p.dim("nobody may run anything there yet; see "+host.Command+" policy allow --help"))
 	}
 	return nil
 }
@@ -166,16 +166,16 @@ func peerList(c *cli.Context) error {
 		return p.json(views)
 	}
 	for _, e := range all {
-		where := "held here"
+		where := "here"
 		switch {
 		case !e.Held() && e.URL != "":
 			where = e.URL
 		case !e.Held():
 			where = "elsewhere"
 		case !peerView(e).HasKey:
-			where = "held here, key elsewhere"
+			where = "here, key elsewhere"
 		}
-		p.f("%-16s %s  %s\n", e.Name, e.ID, p.dim(where))
+		p.f("%-12s  %s  %s\n", e.Name, e.ID, p.dim(where))
 	}
 	if len(all) == 0 {
 		newPrinter(c.App.ErrWriter).f("no peers yet; %s peer add NAME\n", host.Command)

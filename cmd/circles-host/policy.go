@@ -136,7 +136,7 @@ func policyAllow(c *cli.Context) error {
 	if c.Bool("json") {
 		return p.json(map[string]string{"file": path, "policy": text})
 	}
-	p.f("%s\n%s\n", p.green("+ "+relative(path)), indent(p.dim("│ "), text))
+	p.f("%s\n%s\n", p.green("+ "+relative(path)), strings.TrimRight(text, "\n"))
 	return nil
 }
 
@@ -314,7 +314,7 @@ func policyExplain(c *cli.Context) error {
 	if !m.found {
 		p.f("%s\n", p.yellow("! "+string(target.Name)+" has no module "+what+"; a script that names it is refused or not found"))
 	}
-	p.f("%s %s runs %s in the context of %s: %s\n", mark(x.Submit.Permitted), who(caller), what, target.Name, x.Submit.String())
+	p.f("%s %s\n", mark(x.Submit.Permitted), p.flow(2, 2, clean(fmt.Sprintf("%s runs %s in the context of %s: %s", who(caller), what, target.Name, x.Submit))))
 	for _, n := range x.Needs {
 		why := strings.Join(n.By, ", ")
 		if n.Denied != nil {

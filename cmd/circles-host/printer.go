@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -15,13 +16,44 @@ import (
 type printer struct {
 	w      io.Writer
 	colour bool
+	width  int // of the terminal, in columns; 0 in a pipe
 }
 
 func newPrinter(w io.Writer) *printer {
 	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return &printer{w: w}
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 40 {
+		width = 80
+	}
 	// https://no-color.org
-	colour := ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return &printer{w: w, colour: colour}
+	return &printer{w: w, colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", width: width}
+}
+
+// flow breaks text between words where the terminal ends, after used columns of
+// its first line are taken and each other is indented. A pipe gets one line.
+func (p *printer) flow(used, indent int, text string) string {
+	if p.width == 0 || used+utf8.RuneCountInString(text) <= p.width {
+		return text
+	}
+	var b strings.Builder
+	at := used
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case at+1+n > p.width && (i > 0 || used > indent):
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			at = indent
+		case i > 0:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	return b.String()
 }
 
 func (p *printer) f(format string, a ...any) { fmt.Fprintf(p.w, format, a...) }
