@@ -2,10 +2,13 @@ package host
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff"
@@ -27,10 +30,18 @@ const (
 	maxDiffed = 256 << 10
 )
 
+// accountTime bounds how long it may take to find out what a script has done.
+const accountTime = 30 * time.Second
+
 // effects are a transaction's changes as the receipt has them. Of a file that
 // the script may not read nothing is told but its path: the receipt is the
 // caller's too. A dry run shows what would change in a text.
-func effects(tx store.Tx, grants *policy.Grants, dryRun bool) ([]script.Effect, error) {
+//
+// A script makes and removes in no time files that take hours to read, and the
+// target's other scripts wait as long: it ends with ctx, and after accountTime.
+func effects(ctx context.Context, tx store.Tx, grants *policy.Grants, dryRun bool) ([]script.Effect, error) {
+	ctx, cancel := context.WithTimeout(ctx, accountTime)
+	defer cancel()
 	changes, err := tx.Changes()
 	if err != nil {
 		return nil, fmt.Errorf("compare the transaction with what was before: %w", err)
@@ -42,10 +53,10 @@ func effects(tx store.Tx, grants *policy.Grants, dryRun bool) ([]script.Effect, 
 		if grants.Allow(script.Read, c.Path) == nil {
 			diffed := dryRun && room > 0 && c.Sizes.Before <= maxDiffed && c.Sizes.After <= maxDiffed
 			var before, after []byte
-			if e.Before, before, err = blob(c.Before, c.Sizes.Before, diffed); err != nil {
+			if e.Before, before, err = blob(ctx, c.Before, c.Sizes.Before, diffed); err != nil {
 				return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
 			}
-			if e.After, after, err = blob(c.After, c.Sizes.After, diffed); err != nil {
+			if e.After, after, err = blob(ctx, c.After, c.Sizes.After, diffed); err != nil {
 				return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
 			}
 			if diffed {
@@ -59,7 +70,7 @@ func effects(tx store.Tx, grants *policy.Grants, dryRun bool) ([]script.Effect, 
 }
 
 // blob identifies contents, and returns them too if they are wanted.
-func blob(open func() (io.ReadCloser, error), size int64, wanted bool) (b script.Blob, contents []byte, err error) {
+func blob(ctx context.Context, open func() (io.ReadCloser, error), size int64, wanted bool) (b script.Blob, contents []byte, err error) {
 	if open == nil {
 		return b, nil, nil
 	}
@@ -74,10 +85,23 @@ func blob(open func() (io.ReadCloser, error), size int64, wanted bool) (b script
 	if wanted {
 		to = io.MultiWriter(sum, &kept)
 	}
-	if _, err := io.Copy(to, r); err != nil {
+	if _, err := io.Copy(to, ending{r, ctx}); err != nil {
 		return b, nil, err
 	}
 	return script.Blob{Size: size, Digest: script.Digest(sum.Sum(nil))}, kept.Bytes(), nil
+}
+
+// ending is a reader that fails once its context has ended.
+type ending struct {
+	io.Reader
+	ctx context.Context
+}
+
+func (e ending) Read(b []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return e.Reader.Read(b)
 }
 
 // diff is a unified diff of two texts of at most limit bytes, cut at a line; ""
@@ -87,6 +111,10 @@ func diff(path string, before, after []byte, limit int) string {
 		return ""
 	}
 	const cut = "… more\n"
+	// A name may be no text, and have lines of its own, which look like changes.
+	if q := strconv.Quote(path); len(q) != len(path)+2 {
+		path = q
+	}
 	d := udiff.Unified("before"+path, "after"+path, string(before), string(after))
 	if len(d) <= limit {
 		return d

@@ -81,7 +81,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 		if err != nil {
 			return err
 		}
-		if err := r.done(output, tx, a.Target()); err != nil {
+		if err := r.done(ctx, output, tx, a.Target()); err != nil {
 			return err
 		}
 		if r.DryRun {

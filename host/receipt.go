@@ -65,10 +65,10 @@ func (h *Host) receipt(a *policy.Accepted, p *engine.Program) *receipt {
 }
 
 // done fills in what a run that went well did.
-func (r *receipt) done(out engine.Output, tx store.Tx, grants *policy.Grants) (err error) {
+func (r *receipt) done(ctx context.Context, out engine.Output, tx store.Tx, grants *policy.Grants) (err error) {
 	r.Code = script.Done
 	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage)
-	r.Effects, err = effects(tx, grants, r.DryRun)
+	r.Effects, err = effects(ctx, tx, grants, r.DryRun)
 	return err
 }
 
