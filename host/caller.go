@@ -82,7 +82,6 @@ func label(p peer.Peer) string {
 // lentContext is a caller's context on this host.
 type lentContext struct {
 	peer           peer.Peer
-	script         *script.Script
 	view           func(ctx context.Context, f func(store.FS) error) error
 	report         func(error)
 	remote.Context // the mutating methods, which ReadOnly never lets through

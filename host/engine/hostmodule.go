@@ -305,9 +305,7 @@ func (hs hostModules) link(info *Info, types []api.FunctionDefinition) (map[stri
 			miss(imp, fmt.Sprintf("imported as %v, it is %v", got, want))
 		}
 	}
-	for _, o := range info.others {
-		bad.reasons = append(bad.reasons, o)
-	}
+	bad.reasons = append(bad.reasons, info.others...)
 	if len(bad.reasons) > 0 {
 		return nil, bad
 	}

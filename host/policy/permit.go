@@ -180,7 +180,7 @@ func (p Permit) Save(dir string) (name string, err error) {
 	}
 	defer root.Close()
 	temporary := ".permit-" + rand.Text()
-	defer root.Remove(temporary)
+	defer func() { _ = root.Remove(temporary) }()
 
 	const most = 1000
 	for n := 1; n <= most; n++ {

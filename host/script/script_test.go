@@ -573,9 +573,9 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 	} {
 		q := sampleQuestion()
 		change(&q)
-		if b, err := q.Encode(); err == nil {
+		if _, err := q.Encode(); err == nil {
 			t.Errorf("question, %s: encoded", name)
-		} else if b, err = marshal(&scriptpb.Question{Script: q.Script.bytes(), Seq: q.Seq, Op: scriptpb.Op(q.Op), Path: q.Path, Offset: q.Offset, Length: q.Length}); err != nil {
+		} else if b, err := marshal(&scriptpb.Question{Script: q.Script.bytes(), Seq: q.Seq, Op: scriptpb.Op(q.Op), Path: q.Path, Offset: q.Offset, Length: q.Length}); err != nil {
 			t.Errorf("question, %s: %v", name, err)
 		} else if _, err := DecodeQuestion(b); err == nil {
 			t.Errorf("question, %s: decoded", name)

@@ -58,7 +58,7 @@ func (f *FS) substitute(e errno) errno {
 
 // failed is refuse, for a function that is served here.
 func (f *FS) failed(err error) errno {
-	if f.refuse(err); f.refusal != 0 {
+	if _ = f.refuse(err); f.refusal != 0 {
 		return f.refusal
 	}
 	return eIO

@@ -149,7 +149,7 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 func (b *backend) Abandon(p *overlay.Plan) {
 	for _, s := range p.Steps {
 		if s.Kind == overlay.StepSymlink {
-			unix.Unlinkat(b.stage, b.slot(s.Slot), 0)
+			_ = unix.Unlinkat(b.stage, b.slot(s.Slot), 0)
 		}
 	}
 }
@@ -254,7 +254,7 @@ func (b *backend) possible(p *overlay.Plan) error {
 		}
 	}
 	c := &cursor{b: b, fd: -1}
-	defer c.leave()
+	defer func() { _ = c.leave() }()
 	for _, dir := range dirs {
 		err := c.to(dir)
 		if err == nil {
@@ -345,11 +345,11 @@ func (b *backend) apply(ops []op) error {
 	c := &cursor{b: b, fd: -1}
 	for _, o := range ops {
 		if err := b.step(c, o); err != nil {
-			c.leave()
+			_ = c.leave()
 			return fmt.Errorf("apply commit to /%s: %w", o.path, err)
 		}
 		if err := b.at("step"); err != nil {
-			c.leave()
+			_ = c.leave()
 			return err
 		}
 	}

@@ -158,5 +158,5 @@ func (s *staged) Idle() {
 
 func (s *staged) Discard() {
 	s.Idle()
-	unix.Unlinkat(s.dir, s.name, 0) // what remains is swept when the store is opened
+	_ = unix.Unlinkat(s.dir, s.name, 0) // what remains is swept when the store is opened
 }

@@ -222,7 +222,7 @@ func (b *backend) Stage(_ context.Context, from overlay.LowerFile, n int64) (ove
 	c := &content{pages: map[int64]*[pageSize]byte{}, owned: map[int64]bool{}}
 	if from != nil && n > 0 {
 		maps.Copy(c.pages, from.(lowerFile).c.pages)
-		c.Truncate(n)
+		_ = c.Truncate(n)
 	}
 	return c, nil
 }

@@ -470,7 +470,7 @@ func (f *files) rename(from, to *string) error {
 	t.detach(n)
 	t.place(n, dst.dir, dst.name)
 	if n.home() && n.staged == nil && !n.timesSet {
-		t.charge(n, 0) // back where it was: not a change any more
+		_ = t.charge(n, 0) // back where it was: not a change any more
 	}
 	return nil
 }

@@ -240,7 +240,7 @@ func (t *Tx) forget(n *node) {
 		if n.kind == store.KindDir && t.kept <= t.s.limits.cachedNodes {
 			return
 		}
-		t.charge(n, 0)
+		_ = t.charge(n, 0)
 		delete(n.parent.children, n.name)
 		n.kept = false
 		t.kept--

@@ -162,8 +162,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.draining.Store(true)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.Drain)
 	defer cancel()
-	shutdown := make(chan error, 1)
-	go func() { shutdown <- s.http.Shutdown(drain) }()
+	shutdown := make(chan struct{})
+	go func() { defer close(shutdown); _ = s.http.Shutdown(drain) }()
 	// Every slot taken back is a script that has finished.
 	for range cap(s.slots) {
 		select {
