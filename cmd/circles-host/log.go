@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -36,7 +37,7 @@ entries were taken away: keep the head that --verify prints, and give it to
 			&cli.BoolFlag{Name: "verify", Usage: "only check the log, and print its head"},
 			&cli.StringFlag{Name: "head", Usage: "fail unless the entry with this `HASH` is still there"},
 			&cli.StringFlag{Name: "receipt", Usage: "instead of a log, show the receipt in `FILE`, as send --receipt or an HTTP answer has it"},
-			&cli.StringFlag{Name: "host", Usage: "with --receipt: the `DID` of the host that must have signed it"},
+			&cli.StringFlag{Name: "host", Usage: "the `DID` of a host that held the context before, and may have signed too; with --receipt: that must have signed"},
 			&cli.BoolFlag{Name: "denied", Usage: "only what was not done"},
 			&cli.IntFlag{Name: "last", Usage: "only the last `N`"},
 			jsonFlag(),
@@ -69,9 +70,6 @@ func showLog(c *cli.Context) error {
 	if kept {
 		return showKept(c, root)
 	}
-	if c.IsSet("host") {
-		return usage("--host goes with --receipt; a log is this host's own")
-	}
 	e, err := held(root, c.Args().First())
 	if err != nil {
 		return err
@@ -80,7 +78,15 @@ func showLog(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	entries, err := readLog(c, e, key.ID())
+	signers := []peer.ID{key.ID()}
+	if c.IsSet("host") {
+		former, err := peer.ParseID(c.String("host"))
+		if err != nil {
+			return coded{exitUsage, err}
+		}
+		signers = append(signers, former)
+	}
+	entries, err := readLog(c, e, signers...)
 	if err != nil {
 		return coded{exitInvalid, err}
 	}
@@ -231,8 +237,8 @@ func showKept(c *cli.Context, root *host.Root) error {
 }
 
 // readLog reads and checks the log of a context: each entry follows the one
-// before it, and is a receipt that the host signed.
-func readLog(c *cli.Context, e peer.Entry, signer peer.ID) (entries []logged, err error) {
+// before it, and is a receipt that one of signers signed.
+func readLog(c *cli.Context, e peer.Entry, signers ...peer.ID) (entries []logged, err error) {
 	var prev [32]byte
 	seq := uint64(0)
 	for entry, err := range fs.ReadLog(c.Context, filepath.Join(e.Dir, "log")) {
@@ -247,9 +253,13 @@ func readLog(c *cli.Context, e peer.Entry, signer peer.ID) (entries []logged, er
 			return nil, fmt.Errorf("the log of %s was altered: entry %d does not follow from the one before it", e.Name, seq)
 		}
 		prev = entry.Hash()
-		r, _, err := envelope.OpenReceipt(entry.Data, signer)
+		r, signer, err := envelope.OpenReceipt(entry.Data, "")
 		if err != nil {
 			return nil, fmt.Errorf("the log of %s was altered: entry %d: %w", e.Name, seq, err)
+		}
+		if !slices.Contains(signers, signer) {
+			return nil, fmt.Errorf("the log of %s was altered, or comes from another host: %s signed entry %d; if the context was held there before, say --host %s",
+				e.Name, signer, seq, signer)
 		}
 		if r.Target != e.ID {
 			return nil, fmt.Errorf("the log of %s was altered: entry %d is a receipt for %s", e.Name, seq, r.Target)
