@@ -204,9 +204,10 @@ func TestDeadline(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tc.call.Limits.Wall = wall
+			call := tc.call
+			call.Limits.Wall = wall
 			start := time.Now()
-			f := failed(t, tc.e, tc.p, tc.call, DeadlineHit)
+			f := failed(t, tc.e, tc.p, call, DeadlineHit)
 			if took := time.Since(start); took > wall+slack {
 				t.Errorf("ended after %v", took)
 			}
@@ -218,8 +219,9 @@ func TestDeadline(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), wall)
 			defer cancel()
-			tc.call.Limits.Wall = time.Minute
-			_, err := tc.e.Run(ctx, tc.p, tc.call)
+			call := tc.call
+			call.Limits.Wall = time.Minute
+			_, err := tc.e.Run(ctx, tc.p, call)
 			var f *Failure
 			if !errors.As(err, &f) || f.Kind != DeadlineHit || !strings.Contains(f.Detail, "deadline of its request") {
 				t.Errorf("Run = %v", err)
@@ -229,8 +231,9 @@ func TestDeadline(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(wall/2, cancel)
-			tc.call.Limits.Wall = time.Minute
-			_, err := tc.e.Run(ctx, tc.p, tc.call)
+			call := tc.call
+			call.Limits.Wall = time.Minute
+			_, err := tc.e.Run(ctx, tc.p, call)
 			var f *Failure
 			if !errors.As(err, &f) || f.Kind != Cancelled {
 				t.Errorf("Run = %v", err)
