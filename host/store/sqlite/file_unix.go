@@ -36,6 +36,23 @@ func plainInfo(path string, info os.FileInfo) error {
 	return nil
 }
 
+// openPlain opens such a file for reading.
+func openPlain(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = plainInfo(path, info)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // takeLock keeps other processes, and other stores of this one, away. The kernel
 // drops the lock when its holder dies, however it dies. It is a file of its own
 // because locks on the database are SQLite's, which lets many in.

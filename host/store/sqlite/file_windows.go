@@ -21,6 +21,14 @@ func plain(path string) (size int64, err error) {
 	return info.Size(), nil
 }
 
+// openPlain opens such a file for reading.
+func openPlain(path string) (*os.File, error) {
+	if _, err := plain(path); err != nil {
+		return nil, err
+	}
+	return os.Open(path)
+}
+
 // takeLock keeps other processes, and other stores of this one, away.
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

@@ -139,7 +139,7 @@ func (b *backend) examine(h hooks) (clean bool, err error) {
 // header refuses what is not a database of ours, with a better message than
 // SQLite has, and before SQLite reads it.
 func header(path string) error {
-	f, err := os.Open(path)
+	f, err := openPlain(path)
 	if err != nil {
 		return fmt.Errorf("read database: %w", err)
 	}
