@@ -2,18 +2,24 @@ package host_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/engine/abi/abitest"
+	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/fs"
+	"github.com/circles-host/circles/host/transport"
 	"github.com/circles-host/circles/testdata/build"
 )
 
@@ -135,4 +141,174 @@ func TestMoreEffectsThanAReceiptHolds(t *testing.T) {
 	if got := w.logged("bob"); len(got) != 1 || got[0].MoreEffects != 50 {
 		t.Errorf("log: %d", len(got))
 	}
+}
+
+// An owner puts a backup in a context's place while the host serves it: what
+// was moved away is neither written nor obeyed any more.
+func TestContextIsReplacedWhileServed(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.policy("bob", "all", anything)
+	w.onDisk(host.Config{})
+	write := carried(on("write", "iiiiii", "/f", abitest.I32(256), abitest.I32(2)))
+	if r := w.send("alice", "bob", write); r.Code != script.Done {
+		t.Fatal(r.Code, r.Message)
+	}
+	dir := w.entry("bob").Dir
+	aside := filepath.Join(filepath.Dir(dir), ".bob-before")
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{"policy/all.cedar", "data/f"} {
+		if err := os.Remove(filepath.Join(backup, gone)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(dir, aside); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(backup, dir); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.send("alice", "bob", write); r.Code != script.Refused {
+		t.Errorf("by the policies that were moved away: %v %s", r.Code, r.Message)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policy", "all.cedar"), []byte(anything), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.send("alice", "bob", write); r.Code != script.Done {
+		t.Errorf("by the policies that are there: %v %s", r.Code, r.Message)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", "f")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Strangers, whom nobody lets run anything, cannot have every context of a host
+// kept open.
+func TestStrangersDoNotHoldEveryContextOpen(t *testing.T) {
+	const peers, most = 24, 4
+	names := make([]peer.Name, peers)
+	for i := range names {
+		names[i] = peer.Name(fmt.Sprintf("p%d", i))
+	}
+	w := newWorld(t, names...)
+	w.onDisk(host.Config{MaxContexts: most})
+	before := openFiles(t)
+	var all sync.WaitGroup
+	for i := range names {
+		sealed, id := w.seal("p0", names[i], sign("x"))
+		all.Go(func() {
+			if r := w.deliver(sealed, id); r.Code != script.Refused {
+				t.Error(r.Code, r.Message)
+			}
+		})
+	}
+	all.Wait()
+	for i := range names { // and one after the other
+		w.send("p0", names[i], sign("y"))
+	}
+	const each = 16 // descriptors of a context, at most
+	within(t, func() error {
+		if n := openFiles(t); n > before+each*most {
+			return fmt.Errorf("%d files are open, %d before", n, before)
+		}
+		return nil
+	})
+	t.Logf("%d files open, %d before", openFiles(t), before)
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// within waits until f has no error.
+func within(t *testing.T, f func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	t.Error(err)
+}
+
+// A host that closes answers each script by what is in force or not at all: a
+// peer's modules do not make way for those of the host that they shadow.
+func TestCloseWhileScriptsArrive(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.policy("bob", "all", anything)
+	good, bad := guest(nil, abitest.I32(16)), guest(nil, abitest.Unreachable)
+	for dir, wasm := range map[string][]byte{w.root.Dir: bad, w.entry("bob").Dir: good} {
+		if _, err := module.Add(filepath.Join(dir, "modules"), "mine", wasm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		w.onDisk(host.Config{})
+		w.send("alice", "bob", script.Script{Logic: script.Logic{Name: "mine"}})
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for {
+					sealed, id := w.seal("alice", "bob", script.Script{Logic: script.Logic{Name: "mine"}})
+					back, err := w.host.Deliver(t.Context(), sealed, nil)
+					if err != nil {
+						wantBare(t, err, transport.Unavailable)
+						return
+					}
+					r, _, err := envelope.OpenReceiptOf(id, back, w.host.ID())
+					if err != nil || r.Code != script.Done && r.Code != script.Unavailable {
+						t.Errorf("%v %s %v", r.Code, r.Message, err)
+					}
+				}
+			})
+		}
+		time.Sleep(20 * time.Millisecond)
+		w.host.Close()
+		all.Wait()
+	}
+}
+
+// A caller who has a context wait keeps the others of the host from nothing.
+func TestABusyContextTurnsScriptsAway(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol")
+	w.policy("bob", "all", anything)
+	w.policy("carol", "all", anything)
+	w.onDisk(host.Config{MaxPerContext: 4, Limits: engine.Limits{Wall: 2 * time.Second}})
+	spin := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	away := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 8 {
+		sealed, _ := w.seal("alice", "bob", spin)
+		all.Go(func() {
+			if _, err := w.host.Deliver(ctx, sealed, nil); err != nil {
+				wantBare(t, err, transport.Unavailable)
+				mu.Lock()
+				defer mu.Unlock()
+				away++
+			}
+		})
+	}
+	within(t, func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if away != 4 {
+			return fmt.Errorf("%d of 8 were turned away", away)
+		}
+		return nil
+	})
+	if r := w.send("alice", "carol", carried(guest(nil, abitest.I32(16)))); r.Code != script.Done {
+		t.Errorf("a neighbour: %v %s", r.Code, r.Message)
+	}
+	cancel()
+	all.Wait()
 }

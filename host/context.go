@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,8 +34,13 @@ type peerContext struct {
 	looked   atomic.Int64 // when a refusal last had the policies read again, Unix ns
 	unwatch  func()
 
-	users int       // guarded by openContexts.mu
-	since time.Time // of the last release; guarded by openContexts.mu
+	dir fs.FileInfo // entry.Dir as it was when this was opened
+
+	// Guarded by openContexts.mu:
+	users   int
+	scripts int           // that are being delivered, of users
+	since   time.Time     // of the last release
+	retired chan struct{} // set when it is to close; closed when nobody uses it any more
 }
 
 // meet names the parties as the owner of this context knows them.
@@ -93,11 +100,15 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 	if !ok || !entry.Held() {
 		return nil, &transport.Error{Code: transport.NotFound, Message: fmt.Sprintf("the context of %s is not on this host", id)}
 	}
+	dir, err := os.Stat(entry.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the context of %s: %w", entry.Name, err)
+	}
 	s, err := h.config.OpenStore(ctx, entry)
 	if err != nil {
 		return nil, fmt.Errorf("open the context of %s: %w", entry.Name, err)
 	}
-	c := &peerContext{host: h, entry: entry, store: s}
+	c := &peerContext{host: h, entry: entry, dir: dir, store: s}
 	name := string(entry.Name)
 	c.policies = policy.Open(filepath.Join(entry.Dir, "policy"), h.watcher, func(err error) {
 		h.notice(Notice{Peer: entry.Name, Kind: "policy", Err: err})
@@ -149,6 +160,7 @@ type opening struct {
 	done    chan struct{}
 	context *peerContext
 	err     error
+	closing bool
 }
 
 // open returns the context of id, and what must be called when it is no longer
@@ -162,6 +174,7 @@ func (cs *openContexts) open(ctx context.Context, id peer.ID) (c *peerContext, r
 		}
 		o, ok := cs.byID[id]
 		if !ok {
+			cs.makeRoom(1)
 			o = &opening{done: make(chan struct{})}
 			cs.byID[id] = o
 			// Not in the sender's time: others may wait for it by then.
@@ -196,43 +209,141 @@ func (cs *openContexts) open(ctx context.Context, id peer.ID) (c *peerContext, r
 		}
 		o.context.users++
 		cs.mu.Unlock()
-		return o.context, sync.OnceFunc(func() {
+		release = sync.OnceFunc(func() { cs.release(o.context) })
+		if !o.context.inPlace() {
 			cs.mu.Lock()
-			defer cs.mu.Unlock()
-			o.context.users--
-			o.context.since = time.Now()
-		}), nil
+			if cs.byID[id] == o {
+				cs.retire(id, o)
+			}
+			cs.mu.Unlock()
+			release()
+			continue
+		}
+		return o.context, release, nil
 	}
 }
 
-// idleOut closes the contexts that nobody has used since before. They stay in
-// byID as long as they close: whoever asks for one meanwhile waits.
+// enter is open for a script that is delivered, of which a context takes only so
+// many at a time: those that wait for their turn there must not be all that the
+// host has room for.
+func (cs *openContexts) enter(ctx context.Context, id peer.ID) (*peerContext, func(), error) {
+	c, release, err := cs.open(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	cs.mu.Lock()
+	if c.scripts >= cs.host.config.MaxPerContext {
+		cs.mu.Unlock()
+		release()
+		return nil, nil, &transport.Error{Code: transport.Unavailable, Message: "as many scripts as may are waiting for this peer's context already; send it again in a while"}
+	}
+	c.scripts++
+	cs.mu.Unlock()
+	return c, func() {
+		cs.mu.Lock()
+		c.scripts--
+		cs.mu.Unlock()
+		release()
+	}, nil
+}
+
+func (cs *openContexts) release(c *peerContext) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.users--
+	c.since = time.Now()
+	if c.users == 0 && c.retired != nil {
+		close(c.retired)
+	}
+	cs.makeRoom(0)
+}
+
+// inPlace reports whether the directory that the context was opened in is still
+// the peer's. An owner who moves it away, renames it or puts a backup in its
+// place does not expect the old one to be written, nor its policies to count.
+func (c *peerContext) inPlace() bool {
+	entry, ok := c.host.peers.ByID(c.entry.ID)
+	if !ok || entry.Dir != c.entry.Dir {
+		return false
+	}
+	dir, err := os.Stat(entry.Dir)
+	return err == nil && os.SameFile(dir, c.dir)
+}
+
+// makeRoom closes contexts, those first that were unused for longest, until there
+// is room for n more: anybody can have a context opened, by a script that is then
+// refused, and each takes some ten descriptors. Those in use stay.
+func (cs *openContexts) makeRoom(n int) {
+	most := cs.host.config.MaxContexts - n
+	if len(cs.byID) <= most {
+		return
+	}
+	open := 0
+	var unused []peer.ID
+	for id, o := range cs.byID {
+		if !o.closing {
+			open++
+		}
+		if o.unused() {
+			unused = append(unused, id)
+		}
+	}
+	slices.SortFunc(unused, func(a, b peer.ID) int {
+		return cs.byID[a].context.since.Compare(cs.byID[b].context.since)
+	})
+	for _, id := range unused[:min(len(unused), max(open-most, 0))] {
+		cs.retire(id, cs.byID[id])
+	}
+}
+
+// unused reports whether it is open, and nobody uses it.
+func (o *opening) unused() bool {
+	select {
+	case <-o.done:
+		return o.err == nil && o.context.users == 0
+	default:
+		return false
+	}
+}
+
+// retire closes an open context when nobody uses it any more. It stays in byID
+// meanwhile: whoever asks for it waits, and then opens it anew, when this one has
+// let go of its files.
+func (cs *openContexts) retire(id peer.ID, o *opening) {
+	closing := &opening{done: make(chan struct{}), err: errClosing, closing: true}
+	cs.byID[id] = closing
+	unused := o.context.retire()
+	go func() {
+		<-unused
+		if err := o.context.close(); err != nil {
+			cs.host.log.Error("close context", "peer", o.context.entry.Name, "error", err)
+		}
+		cs.mu.Lock()
+		defer cs.mu.Unlock()
+		if cs.byID[id] == closing {
+			delete(cs.byID, id)
+		}
+		close(closing.done)
+	}()
+}
+
+// retire returns what is closed when nobody uses c any more.
+func (c *peerContext) retire() <-chan struct{} {
+	c.retired = make(chan struct{})
+	if c.users == 0 {
+		close(c.retired)
+	}
+	return c.retired
+}
+
+// idleOut closes the contexts that nobody has used since before.
 func (cs *openContexts) idleOut(before time.Time) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for id, o := range cs.byID {
-		select {
-		case <-o.done:
-		default:
-			continue // being opened
+		if o.unused() && !o.context.since.After(before) {
+			cs.retire(id, o)
 		}
-		if o.context.users > 0 || o.context.since.After(before) {
-			continue
-		}
-		// The next one to ask opens it anew, when this one has let go of its files.
-		closing := &opening{done: make(chan struct{}), err: errClosing}
-		cs.byID[id] = closing
-		go func() {
-			if err := o.context.close(); err != nil {
-				cs.host.log.Error("close context", "peer", o.context.entry.Name, "error", err)
-			}
-			cs.mu.Lock()
-			defer cs.mu.Unlock()
-			if cs.byID[id] == closing {
-				delete(cs.byID, id)
-			}
-			close(closing.done)
-		}()
 	}
 }
 
@@ -258,7 +369,9 @@ func (cs *openContexts) each(f func(*peerContext)) {
 	}
 }
 
-// close closes every context. Stores wait for the transactions that run.
+// close closes every context, each when the scripts that are under way there,
+// which have been cancelled, are done with: they must not find it half closed,
+// without the modules that shadow those of the host.
 func (cs *openContexts) close() error {
 	cs.mu.Lock()
 	cs.closed = true
@@ -269,6 +382,10 @@ func (cs *openContexts) close() error {
 	for _, o := range waiting {
 		<-o.done
 		if o.err == nil {
+			cs.mu.Lock()
+			unused := o.context.retire()
+			cs.mu.Unlock()
+			<-unused
 			errs = append(errs, o.context.close())
 		}
 	}

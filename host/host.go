@@ -31,6 +31,9 @@ import (
 // or for whom, could not be established. Once it is, every outcome is a signed
 // receipt, refusals and traps included.
 func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.running, cancel)()                   // a host that closes waits for this to end
 	verified, err := envelope.Open(ctx, sealed, h.now(), known{h}) // who signed, for whom, fresh
 	if err != nil {
 		return nil, h.bare(err)
@@ -38,7 +41,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if prior := verified.Prior(); prior != nil {
 		return prior, nil // delivered before: what was done stays done
 	}
-	target, release, err := h.contexts.open(ctx, verified.Script().Target) // opened on demand
+	target, release, err := h.contexts.enter(ctx, verified.Script().Target) // opened on demand
 	if err != nil {
 		return nil, h.bare(err)
 	}

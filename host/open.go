@@ -33,6 +33,11 @@ type Config struct {
 	CacheDir string
 	// IdleAfter is how long a context stays open unused. 0 means 5 minutes.
 	IdleAfter time.Duration
+	// MaxContexts bounds the contexts that are kept open unused. 0 means 1,000.
+	MaxContexts int
+	// MaxPerContext bounds the scripts that run in one context, or wait to; one
+	// more is turned away. 0 means 48.
+	MaxPerContext int
 	// Notify is told what an owner or operator should see: a policy or module
 	// that was reloaded, or that is broken and left the last good one in force.
 	// It must not block and not call the Host. nil logs it.
@@ -78,6 +83,12 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	}
 	if c.IdleAfter <= 0 {
 		c.IdleAfter = 5 * time.Minute
+	}
+	if c.MaxContexts <= 0 {
+		c.MaxContexts = 1000
+	}
+	if c.MaxPerContext <= 0 {
+		c.MaxPerContext = 48
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
