@@ -34,7 +34,7 @@ func (b *backend) Abandon(p *overlay.Plan) {
 	b.write.Lock()
 	defer b.write.Unlock()
 	if b.prepared == p {
-		b.unprepare()
+		_ = b.unprepare()
 	}
 }
 

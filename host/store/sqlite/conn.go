@@ -129,8 +129,8 @@ func (c *conn) rows(sql string, each func(*sqlite3.Stmt) bool, args ...any) erro
 		more = each(s)
 	}
 	err = s.Err()
-	s.Reset()
-	s.ClearBindings() // they may be large
+	_ = s.Reset()
+	_ = s.ClearBindings() // they may be large
 	return err
 }
 
@@ -211,7 +211,7 @@ func (p *pool) use(f func(*conn) error) error {
 	switch {
 	case c == nil:
 	case errors.Is(err, errTrap): // nobody knows what state it is in
-		guarded(func() error { return c.close() })
+		_ = guarded(func() error { return c.close() })
 	default:
 		p.mu.Lock()
 		p.idle = append(p.idle, c)

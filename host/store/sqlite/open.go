@@ -78,7 +78,7 @@ func open(c Config, h hooks) (_ *backend, err error) {
 	b := &backend{path: path, now: c.Now}
 	defer func() {
 		if err != nil {
-			b.release()
+			_ = b.release()
 		}
 	}()
 	if b.lock, err = takeLock(path + "-lock"); err != nil {
@@ -103,7 +103,7 @@ func open(c Config, h hooks) (_ *backend, err error) {
 		if b.tail, err = inspect(b.conn, path, !clean); err != nil {
 			return err
 		}
-		os.Chmod(path+"-shm", 0o600) // made by the mode of the umask; holds no content
+		_ = os.Chmod(path+"-shm", 0o600) // made by the mode of the umask; holds no content
 		return nil
 	}))
 }
@@ -146,7 +146,7 @@ func header(path string) error {
 	defer f.Close()
 	head := make([]byte, 100)
 	n, err := io.ReadFull(f, head)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("read database: %w", err)
 	}
 	size, err := f.Seek(0, io.SeekEnd)
@@ -197,7 +197,7 @@ func (b *backend) create(h hooks) error {
 // HasKey implements overlay.Backend.
 func (b *backend) HasKey(key store.Key) (has bool) {
 	// An error need not be reported: the commit finds it, or the key, again.
-	b.read.use(func(c *conn) (err error) {
+	_ = b.read.use(func(c *conn) (err error) {
 		has, err = hasKey(c, key)
 		return err
 	})
