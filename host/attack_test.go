@@ -2,9 +2,11 @@ package host_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -311,4 +313,83 @@ func TestABusyContextTurnsScriptsAway(t *testing.T) {
 	}
 	cancel()
 	all.Wait()
+}
+
+// A host that keeps a script open may not go on reading what was lent to it.
+func TestNothingIsLentAfterTheDeadline(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	asker, err := w.root.Key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for late, open := range map[time.Duration]bool{-time.Minute: true, time.Minute: false} {
+		s := sign("x")
+		s.Caller, s.Deadline = w.entry("alice").ID, time.Now().Add(-late)
+		q := script.Question{Script: script.ID{1}, Seq: 1, Op: script.AskStat, Path: "/card.txt"}
+		sealed, err := envelope.SealQuestion(q, asker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &host.Lender{Key: w.key("alice"), Script: &s, ID: q.Script, Host: asker.ID(),
+			OpenStore: func(context.Context) (store.Store, error) { return nil, errors.New("closed") }}
+		if _, err := l.Answer(t.Context(), sealed); (err == nil) != open {
+			t.Errorf("%v after the deadline: %v", late, err)
+		}
+		l.Close()
+	}
+}
+
+// What scripts may do to their host, sixteen at a time: each gets its receipt,
+// a neighbour gets through, and nothing of it stays.
+func TestNothingStaysOfHostileScripts(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol")
+	w.policy("bob", "all", anything)
+	w.policy("carol", "all", anything)
+	w.put("bob", "/big", strings.Repeat("x", 16<<20))
+	target := func(m *abitest.Module) {
+		m.Import("circles:host/contexts@0.1.0", "target", "", "i")
+	}
+	forks := guest(target, abitest.Loop, abitest.Call(0), abitest.Drop, abitest.Br(0), abitest.End, abitest.I32(16))
+	reads := guest(func(m *abitest.Module) {
+		target(m)
+		m.Import("circles:host/contexts@0.1.0", "[method]context.read", "iiii", "")
+		m.Data(256, "/big")
+	}, abitest.Loop, abitest.Call(0), abitest.I32(256), abitest.I32(4), abitest.I32(128), abitest.Call(1), abitest.Br(0), abitest.End, abitest.I32(16))
+	huge := guest(nil, abitest.I32(16), abitest.I32(0), abitest.Store, abitest.I32(20), abitest.I32(64), abitest.Store, abitest.I32(24), abitest.I32(16<<20), abitest.Store, abitest.I32(300), abitest.MemoryGrow, abitest.Drop, abitest.I32(16))
+	spam := script.Script{Logic: script.Logic{Wasm: build.Go(t, "testdata/guests/spam", false)}, Params: []byte("stderr")}
+	w.host.Close()
+	w.start(host.Config{Limits: engine.Limits{Wall: 2 * time.Second}})
+	one := func(s script.Script) {
+		sealed, id := w.seal("alice", "bob", s)
+		r := w.deliver(sealed, id)
+		if r.Code == script.Done || r.Code == script.Internal || len(r.Log) > script.MaxLog || len(r.Result) > 0 {
+			t.Errorf("%v %s", r.Code, r.Message)
+		}
+	}
+	for _, s := range []script.Script{carried(forks), carried(reads), carried(huge), spam} {
+		one(s)
+	}
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	goroutines := runtime.NumGoroutine()
+	var all sync.WaitGroup
+	for i := range 16 {
+		s := []script.Script{carried(forks), carried(reads), carried(huge), carried(forks)}[i%4]
+		all.Go(func() { one(s) })
+	}
+	if r := w.send("alice", "carol", carried(guest(nil, abitest.I32(16)))); r.Code != script.Done {
+		t.Errorf("a neighbour: %v %s", r.Code, r.Message)
+	}
+	all.Wait()
+	within(t, func() error {
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if after.HeapAlloc > before.HeapAlloc+8<<20 || runtime.NumGoroutine() > goroutines+2 {
+			return fmt.Errorf("%d MiB and %d goroutines; before %d and %d", after.HeapAlloc>>20, runtime.NumGoroutine(), before.HeapAlloc>>20, goroutines)
+		}
+		return nil
+	})
+	t.Logf("heap %d → %d KiB, taken from the system %d → %d MiB, goroutines %d → %d",
+		before.HeapAlloc>>10, after.HeapAlloc>>10, before.Sys>>20, after.Sys>>20, goroutines, runtime.NumGoroutine())
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
 	"github.com/circles-host/circles/host/watch"
@@ -84,6 +85,9 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if c.IdleAfter <= 0 {
 		c.IdleAfter = 5 * time.Minute
 	}
+	// More than a receipt holds is no result, but a failure of the host.
+	c.Limits.Output = min(c.Limits.Output, script.MaxResult)
+	c.Limits.Log = min(c.Limits.Log, script.MaxLog)
 	if c.MaxContexts <= 0 {
 		c.MaxContexts = 1000
 	}

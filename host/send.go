@@ -56,6 +56,10 @@ func (l *Lender) Answer(ctx context.Context, sealed []byte) ([]byte, error) {
 	if q.Script != l.ID {
 		return nil, fmt.Errorf("%s asks about script %v, which was not sent to it", asker.Short(), q.Script)
 	}
+	if over := l.Script.Deadline.Add(envelope.ClockSkew); !l.Script.Deadline.IsZero() && time.Now().After(over) {
+		// Or a host could keep a script open, and read what was lent, for ever.
+		return nil, fmt.Errorf("%s asks about script %v, whose deadline was %s", asker.Short(), q.Script, l.Script.Deadline.UTC().Format(time.RFC3339))
+	}
 	l.once.Do(func() { l.store, l.err = l.OpenStore(ctx) })
 	a := script.Answer{Op: q.Op}
 	if l.err != nil {
@@ -151,6 +155,12 @@ type Sent struct {
 // completes a Lender that answers questions about the caller's context.
 func Send(ctx context.Context, via transport.Sender, s script.Script, key *peer.Key, host peer.ID, lend func(*Lender)) (Sent, error) {
 	s.Caller = key.ID()
+	if s.Deadline.IsZero() { // the Lender has to know it too
+		if s.NotBefore.IsZero() {
+			s.NotBefore = time.Now()
+		}
+		s.Deadline = s.NotBefore.Add(envelope.DefaultLifetime)
+	}
 	sealed, id, err := envelope.SealScript(s, key)
 	if err != nil {
 		return Sent{}, err
