@@ -3,10 +3,13 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 
+	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/overlay"
 )
 
@@ -15,4 +18,11 @@ import (
 // are none, it refuses.
 func Open(c Config) (*overlay.Store, error) {
 	return nil, fmt.Errorf("open store %s: plain directories on %s: %w; keep the context in memory", c.Data, runtime.GOOS, errors.ErrUnsupported)
+}
+
+// ReadLog is not supported on this system.
+func ReadLog(context.Context, string) iter.Seq2[store.Entry, error] {
+	return func(yield func(store.Entry, error) bool) {
+		yield(store.Entry{}, fmt.Errorf("read log: %w on %s", errors.ErrUnsupported, runtime.GOOS))
+	}
 }
