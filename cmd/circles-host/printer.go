@@ -58,6 +58,36 @@ func (p *printer) flow(used, indent int, text string) string {
 
 func (p *printer) f(format string, a ...any) { fmt.Fprintf(p.w, format, a...) }
 
+// result prints a script's result: its bytes as they are, but on a terminal,
+// which a stranger's bytes could drive. What e prints next begins a line.
+func (p *printer) result(b []byte, e *printer) error {
+	if p.width > 0 {
+		b = []byte(clean(string(b)))
+	}
+	if _, err := p.w.Write(b); err != nil {
+		return err
+	}
+	open := len(b) > 0 && b[len(b)-1] != '\n'
+	switch {
+	case open && p.width > 0:
+		p.f("\n")
+	case open && sameFile(p.w, e.w): // and so it is not the result for a program
+		e.f("\n")
+	}
+	return nil
+}
+
+func sameFile(a, b io.Writer) bool {
+	fa, okA := a.(*os.File)
+	fb, okB := b.(*os.File)
+	if !okA || !okB {
+		return false
+	}
+	infoA, errA := fa.Stat()
+	infoB, errB := fb.Stat()
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}
+
 // paint wraps text in an ANSI attribute.
 func (p *printer) paint(attribute, text string) string {
 	if !p.colour || text == "" {

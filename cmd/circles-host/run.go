@@ -30,7 +30,7 @@ running scripts finish; a second one ends them.
    circles-host run --demo --once     see it all in a temporary root`,
 		Flags: []cli.Flag{
 			rootFlag(),
-			&cli.StringFlag{Name: "listen", Usage: "`HOST:PORT` to listen on, instead of what circles.toml says"},
+			&cli.StringFlag{Name: "listen", EnvVars: []string{"CIRCLES_LISTEN"}, Usage: "`HOST:PORT` to listen on, instead of what circles.toml says"},
 			&cli.StringSliceFlag{Name: "peer", Usage: "serve only the peer `NAME`; may be given several times"},
 			&cli.BoolFlag{Name: "demo", Usage: "make a temporary root with two peers, and show them exchange scripts"},
 			&cli.BoolFlag{Name: "once", Usage: "with --demo: end when it has been shown"},

@@ -314,11 +314,8 @@ func report(c *cli.Context, sent host.Sent) error {
 		e.f("%s\n", indent(e.dim("log │ "), clean(string(r.Log))))
 	}
 	if code == exitOK {
-		if _, err := c.App.Writer.Write(r.Result); err != nil {
+		if err := p.result(r.Result, e); err != nil {
 			return err
-		}
-		if p.colour && len(r.Result) > 0 && r.Result[len(r.Result)-1] != '\n' {
-			p.f("\n")
 		}
 		if r.DryRun {
 			wouldChange(e, r.Effects)
