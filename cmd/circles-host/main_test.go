@@ -2,10 +2,17 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -59,6 +66,7 @@ func TestScripts(t *testing.T) {
 			return writeModules(filepath.Join(env.WorkDir, "modules"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"cert":    cmdCert,
 			"code":    cmdCode,
 			"flip":    cmdFlip,
 			"guest":   cmdGuest,
@@ -146,7 +154,9 @@ func awaitWorker(dir string) (url string, err error) {
 			continue
 		}
 		var answer *http.Response
-		if answer, err = http.Get(worker.URL + "/healthz"); err == nil {
+		// Whether the certificate is one to trust is for what is tested to say.
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+		if answer, err = client.Get(worker.URL + "/healthz"); err == nil {
 			answer.Body.Close()
 			return worker.URL, nil // serving, or degraded, which is for the script to look at
 		}
@@ -207,6 +217,26 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// cert CERT KEY makes a certificate for 127.0.0.1 and its key.
+func cmdCert(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: cert CERT KEY")
+	}
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	ts.Check(err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+}
+
 // flip FILE OFFSET changes one byte; an offset below 0 counts from the end.
 func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
@@ -230,26 +260,26 @@ func cmdGuest(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: guest WHAT FILE")
 	}
 	what, arg, _ := strings.Cut(args[0], "=")
-	make, ok := guests[what]
+	build, ok := guests[what]
 	if !ok {
 		ts.Fatalf("there is no guest %q", what)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), make(ts, arg), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), build(ts, arg), 0o600))
 }
 
 // guests are programs that do one thing.
 var guests = map[string]func(ts *testscript.TestScript, arg string) []byte{
 	"say": func(_ *testscript.TestScript, text string) []byte {
 		var m abitest.Module
-		print := say(&m, text)
-		m.Func("_start", "", "", print...)
+		prints := say(&m, text)
+		m.Func("_start", "", "", prints...)
 		return m.Bytes()
 	},
 	// A nap of some time, as in nap=200ms, before it says so.
 	"nap": func(ts *testscript.TestScript, d string) []byte {
 		var m abitest.Module
 		poll := m.Import("wasi_snapshot_preview1", "poll_oneoff", "iiii", "i")
-		print := say(&m, "slept\n")
+		prints := say(&m, "slept\n")
 		nap, err := time.ParseDuration(d)
 		ts.Check(err)
 		// https://github.com/WebAssembly/WASI/blob/main/legacy/preview1/docs.md#subscription
@@ -259,7 +289,7 @@ var guests = map[string]func(ts *testscript.TestScript, arg string) []byte{
 		m.Data(256, string(subscription))
 		m.Func("_start", "", "", append([]abitest.Code{
 			abitest.I32(256), abitest.I32(512), abitest.I32(1), abitest.I32(640), abitest.Call(poll), abitest.Drop,
-		}, print...)...)
+		}, prints...)...)
 		return m.Bytes()
 	},
 	"exit": func(ts *testscript.TestScript, n string) []byte {
