@@ -31,7 +31,7 @@ type peerContext struct {
 	circles  atomic.Pointer[peer.Circles]
 	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
 	refusals refusals
-	looked   atomic.Int64 // when a refusal last had the policies read again, Unix ns
+	lookNext atomic.Int64 // when a refusal may have the policies read again, Unix ns
 	unwatch  func()
 
 	dir fs.FileInfo // entry.Dir as it was when this was opened
@@ -59,21 +59,28 @@ func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code po
 	if err == nil {
 		return accepted, nil
 	}
-	// A flood of refusals must not read the disk each time.
-	last := c.looked.Load()
-	if wait := lookAgain - time.Duration(now.UnixNano()-last); wait > 0 && wait <= lookAgain {
+	// A flood of refusals must not read the disk each time: a look is followed by
+	// a rest, which is longer the longer the look took.
+	next := c.lookNext.Load()
+	if wait := time.Duration(next - c.host.now().UnixNano()); wait > lookRest {
+		return nil, err
+	} else if wait > 0 {
 		time.Sleep(wait)
 	}
-	if !c.looked.CompareAndSwap(last, c.host.now().UnixNano()) {
-		return nil, err
+	began := time.Now()
+	if !c.lookNext.CompareAndSwap(next, c.host.now().Add(lookRest).UnixNano()) {
+		return nil, err // somebody else looks
 	}
-	if _ = c.policies.Reload(); c.policies.Current() == set {
+	_ = c.policies.Reload() // reported by policies itself
+	c.lookNext.Store(c.host.now().Add(max(lookRest, 20*time.Since(began))).UnixNano())
+	if c.policies.Current() == set {
 		return nil, err
 	}
 	return c.policies.Current().Accept(v, parties, code, now)
 }
 
-const lookAgain = 5 * time.Millisecond
+// lookRest is the shortest rest; a refusal waits for the end of one no longer.
+const lookRest = 5 * time.Millisecond
 
 // problem says what in the owner's files is not in force as it is written.
 func (c *peerContext) problem() error {

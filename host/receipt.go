@@ -114,13 +114,13 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 	case errors.As(err, &failure):
 		return failureCodes[failure.Kind], failure.Detail
 	case errors.Is(err, store.ErrConflict):
-		return script.Unavailable, "the owner changed the same files meanwhile, by other means, and nothing of the script was kept; send it again"
+		return script.Unavailable, "the owner changed the same files meanwhile, by other means, and nothing of the script was kept; send a new one"
 	case errors.Is(err, store.ErrQuota), errors.Is(err, store.ErrTooBig):
 		return script.OverLimit, "it wrote more than the context has room for; nothing of it was kept"
 	case errors.Is(err, context.DeadlineExceeded):
-		return script.Deadline, "its time was over before it could begin or be committed; send it again with more time, or when the context is less busy"
+		return script.Deadline, "its time was over before it could begin or be committed; send a new one with more time, or when the context is less busy"
 	case errors.Is(err, context.Canceled):
-		return script.Unavailable, "the sender went away, or the host is shutting down, before it was done; nothing of it was kept; send it again"
+		return script.Unavailable, "the sender went away, or the host is shutting down, before it was done; nothing of it was kept; send a new one"
 	}
 	h.report(err)
 	return script.Internal, "the host failed to do this, and nothing of the script was kept; its operator's log says why"
