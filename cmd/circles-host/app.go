@@ -32,6 +32,7 @@ const (
 	exitNotFound    = 5 // no such peer, module or entry
 	exitUnavailable = 6 // try again: nobody there, overload, shutdown
 	exitInvalid     = 7 // checked and found wrong: a policy, a log, a module
+	exitInterrupted = 130
 )
 
 // coded carries an exit code. Its message may be empty: then everything was
@@ -105,6 +106,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := app.RunContext(ctx, line.words)
 	if err == nil {
 		return exitOK
+	}
+	var known coded
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.As(err, &known) {
+		err = coded{exitInterrupted, errors.New("interrupted")}
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintf(stderr, "%s: %s\n", host.Command, clean(text))

@@ -160,9 +160,9 @@ func showLog(c *cli.Context) error {
 				about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
 			}
 		}
-		about = p.flow(49+max(20, utf8.RuneCountInString(nameOf(root, r.Caller)+" "+what)), 6, about)
+		about = p.flow(52+max(20, utf8.RuneCountInString(nameOf(root, r.Caller)+" "+what)), 6, about)
 		p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(when(l.Time)),
-			short(r.Script), paint(pad(r.Code.String(), 8)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
+			short(r.Script), paint(pad(r.Code.String(), 11)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
 	}
 	if len(entries) == 0 {
 		newPrinter(c.App.ErrWriter).f("nothing is in the log of %s\n", e.Name)

@@ -229,14 +229,8 @@ func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Scri
 		l.OpenStore = func(ctx context.Context) (store.Store, error) { return lendStore(ctx, from) }
 	}
 	sent, err := host.Send(ctx, via, s, key, via.host, lend)
-	var t *transport.Error
-	if errors.As(err, &t) && t.Code == transport.Unavailable && via.fallback != nil {
-		here, openErr := via.fallback()
-		if openErr != nil {
-			return sent, fmt.Errorf("%w; nor can it run here: %w", err, openErr)
-		}
-		defer here.Close()
-		sent, err = host.Send(ctx, here, s, key, via.host, nil)
+	if err != nil && c.Context.Err() != nil {
+		return sent, coded{exitInterrupted, fmt.Errorf("interrupted; the log of %s has what became of script %s", who(to), short(sent.ID))}
 	}
 	return sent, err
 }
@@ -244,8 +238,7 @@ func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Scri
 // way is how a script gets to its target's host.
 type way struct {
 	transport.Sender
-	host     peer.ID                          // who signs the receipt; "" when that is not known
-	fallback func() (transport.Sender, error) // when nobody answers
+	host peer.ID // who signs the receipt; "" when that is not known
 }
 
 func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*way, error) {
@@ -256,15 +249,15 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 			return nil, err
 		}
 		w.host = key.ID()
-		if url == "" {
-			w.fallback = func() (transport.Sender, error) { return openHere(ctx, root) }
-		}
 	}
 	switch {
 	case url != "":
 	case to.URL != "":
 		url = to.URL
 	case to.Held():
+		// A worker that does not answer may have run the script all the same, so it
+		// is not run here in that case: it would be another script, with its own
+		// nonce, and be done twice.
 		if url = root.Worker(ctx, to); url == "" {
 			here, err := openHere(ctx, root)
 			return &way{Sender: here, host: w.host}, err
