@@ -59,8 +59,9 @@ var racy atomic.Uint64
 
 // failure is a file that was tried. It is tried again when it has changed.
 type failure struct {
-	stamp stamp
-	err   error
+	stamp  stamp
+	digest [32]byte
+	err    error
 }
 
 // stamp tells, without reading a file, that it has not changed.
@@ -212,12 +213,13 @@ func (l *Layer) load(ctx context.Context, name string) error {
 		delete(l.failed, name) // it is what it was before a change for the worse
 		return nil
 	}
-	if before, tried := l.failed[name]; tried && before.stamp == at {
+	digest := sha256.Sum256(wasm)
+	if before, tried := l.failed[name]; tried && (before.stamp == at || err == nil && before.digest == digest) {
 		return before.err
 	}
 	var next *version
 	if err == nil {
-		if old != nil && old.program.Digest() == sha256.Sum256(wasm) {
+		if old != nil && old.program.Digest() == digest {
 			// The same bytes were saved again. Remember how they look now.
 			old.program.Retain()
 			next = &version{name, old.program, at}
@@ -236,7 +238,7 @@ func (l *Layer) load(ctx context.Context, name string) error {
 			err = fmt.Errorf("%w; the version before stays in force", err)
 		}
 		if ctx.Err() == nil { // else it is the host's shutdown, not the file's fault
-			l.failed[name] = failure{at, err}
+			l.failed[name] = failure{at, digest, err}
 			l.report(Event{Layer: l.label, Name: name, Kind: Broken, Err: err, Digest: digestOf(old)})
 		}
 		return err

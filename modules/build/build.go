@@ -217,14 +217,6 @@ func (p project) cCommand(ctx context.Context, out string) (cmd *exec.Cmd, react
 	if err != nil {
 		return nil, false, err
 	}
-	name := "clang"
-	if cc := os.Getenv("CC"); cc != "" {
-		name = cc
-	}
-	tool, err := exec.LookPath(name)
-	if err != nil {
-		return nil, false, fmt.Errorf("build module: %w for C here, %s: %s", ErrNoCompiler, name, installC)
-	}
 	args := []string{"--target=wasm32-wasi", "-std=c11", "-Oz", "-Wall", "-Wextra", "-Wl,--strip-all", "-Wl,--gc-sections", "-I."}
 	if !command {
 		args = append(args, "-mexec-model=reactor")
@@ -238,6 +230,14 @@ func (p project) cCommand(ctx context.Context, out string) (cmd *exec.Cmd, react
 			return nil, false, err
 		}
 		args = append(args, "-I"+sdk, filepath.Join(sdk, "circles.c"))
+	}
+	name := "clang"
+	if cc := os.Getenv("CC"); cc != "" {
+		name = cc
+	}
+	tool, err := exec.LookPath(name)
+	if err != nil {
+		return nil, false, fmt.Errorf("build module: %w for C here, %s: %s", ErrNoCompiler, name, installC)
 	}
 	cmd = exec.CommandContext(ctx, tool, append(args, "-o", out)...)
 	cmd.Dir = p.dir
