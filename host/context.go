@@ -32,6 +32,7 @@ type peerContext struct {
 	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
 	refusals refusals
 	lookNext atomic.Int64 // when a refusal may have the policies read again, Unix ns
+	lookSeen atomic.Int64 // when their folder had last changed, as of then, Unix ns
 	unwatch  func()
 
 	dir fs.FileInfo // entry.Dir as it was when this was opened
@@ -59,24 +60,39 @@ func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code po
 	if err == nil {
 		return accepted, nil
 	}
-	// A flood of refusals must not read the disk each time: a look is followed by
-	// a rest, which is longer the longer the look took.
+	// A flood of refusals must not read the policies each time: a look is followed
+	// by a rest, which is longer the longer the look took. Only a file that has
+	// come or gone since, which is one stat call to see, is worth an end to it: on
+	// a busy machine a look takes long, and the rest after the refusal that told an
+	// owner how to allow a script must not make the next one be refused too.
 	next := c.lookNext.Load()
-	if wait := time.Duration(next - c.host.now().UnixNano()); wait > lookRest {
+	folder := folderTime(c.entry)
+	if wait := time.Duration(next - c.host.now().UnixNano()); wait > lookRest && folder == c.lookSeen.Load() {
 		return nil, err
 	} else if wait > 0 {
-		time.Sleep(wait)
+		time.Sleep(min(wait, lookRest))
 	}
 	began := time.Now()
 	if !c.lookNext.CompareAndSwap(next, c.host.now().Add(lookRest).UnixNano()) {
 		return nil, err // somebody else looks
 	}
+	c.lookSeen.Store(folder)
 	_ = c.policies.Reload() // reported by policies itself
 	c.lookNext.Store(c.host.now().Add(max(lookRest, 20*time.Since(began))).UnixNano())
 	if c.policies.Current() == set {
 		return nil, err
 	}
 	return c.policies.Current().Accept(v, parties, code, now)
+}
+
+// folderTime is when a file last came into the policy folder, or left it, in Unix
+// ns; 0 when that cannot be told.
+func folderTime(e peer.Entry) int64 {
+	info, err := os.Stat(filepath.Join(e.Dir, "policy"))
+	if err != nil {
+		return 0
+	}
+	return info.ModTime().UnixNano()
 }
 
 // lookRest is the shortest rest; a refusal waits for the end of one no longer.
