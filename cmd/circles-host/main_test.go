@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for what should take a moment.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // TestScripts runs testdata/script/*.txtar; the head of each says what it proves.
 func TestScripts(t *testing.T) {
