@@ -176,7 +176,7 @@ func open(t *testing.T) *session {
 		ports: strings.NewReplacer("7070", first, "7071", second),
 		back:  strings.NewReplacer(":"+first, ":7070", ":"+second, ":7071"),
 		env: append(os.Environ(), "CIRCLES="+repository, "CIRCLES_ROOT=", "CIRCLES_LISTEN=127.0.0.1:"+first,
-			"HOME="+dir, "XDG_CACHE_HOME=", "TERM=dumb", "PS1=", "BASH_ENV=", "ENV="),
+			"HOME="+dir, "XDG_CACHE_HOME=", "TERM=dumb", "GORACE="+race(), "PS1=", "BASH_ENV=", "ENV="),
 	}
 	shell := exec.Command("bash", "--norc", "--noprofile")
 	shell.Dir, shell.Env = dir, s.env

@@ -43,6 +43,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, commands)
 }
 
+// race keeps the race detector from sleeping for a second at the end of each of
+// the hundreds of processes that the tests start.
+func race() string { return strings.TrimSpace(os.Getenv("GORACE") + " atexit_sleep_ms=0") }
+
 // patience is how long a test waits for what should take a moment.
 const patience = 3 * time.Minute
 
@@ -56,7 +60,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir) // exec keeps compiled code there
 			env.Setenv("CIRCLES_ROOT", "")
-			env.Setenv("TMPDIR", env.Getenv("TMPDIR"))
+			env.Setenv("GORACE", race())
 			if env.Getenv("GOCACHE") == "" { // module build need not compile the standard library anew
 				cache, err := os.UserCacheDir()
 				if err != nil {
