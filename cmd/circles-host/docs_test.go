@@ -406,3 +406,29 @@ func TestIndex(t *testing.T) {
 		}
 	}
 }
+
+// TestReadme: the demo prints what README's first screen shows of it, but for how
+// long things took.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "$ go run ./cmd/circles-host run --demo --once\n")
+	session, _, ended := strings.Cut(rest, "$ go test ./...\n")
+	if !ok || !ended {
+		t.Fatal("README does not begin with the demo any more")
+	}
+	demo := exec.Command(host.Command, "run", "--demo", "--once")
+	demo.Env = append(os.Environ(), "GORACE="+race())
+	out, err := demo.Output()
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	same := func(s string) string {
+		return regexp.MustCompile(`[0-9][0-9.,]* (ms|µs|s|fuel)\b`).ReplaceAllString(s, "N $1")
+	}
+	if !matches(strings.Split(same(strings.TrimSuffix(session, "\n")), "\n"), same(string(out))) {
+		t.Errorf("the demo prints:\n%s\nREADME shows:\n%s", out, session)
+	}
+}
