@@ -117,11 +117,20 @@ func TestCloseProgramWhileItRuns(t *testing.T) {
 
 // Close waits for what runs, and ends it when it may not wait any longer.
 func TestCloseEngine(t *testing.T) {
-	e, err := New(t.Context(), Config{}, wasi())
+	// The guest says when it runs: what an Engine counts as running may be the end
+	// of a compilation.
+	entered := make(chan struct{})
+	e, err := New(t.Context(), Config{}, HostModule{Name: "test", Export: func(b wazero.HostModuleBuilder) {
+		b.NewFunctionBuilder().WithFunc(func(context.Context) { close(entered) }).Export("entered")
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := e.Compile(t.Context(), command(w.Loop, w.Br(0), w.End))
+	var m w.Module
+	enter := m.Import("test", "entered", "", "")
+	m.Memory(1)
+	m.Func("_start", "", "", w.Call(enter), w.Loop, w.Br(0), w.End)
+	p, err := e.Compile(t.Context(), m.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,9 +139,7 @@ func TestCloseEngine(t *testing.T) {
 		_, err := e.Run(context.Background(), p, Call{Limits: Limits{Wall: time.Minute}})
 		done <- err
 	}()
-	for e.running() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-entered
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := e.Close(ctx); err != nil {
@@ -152,12 +159,6 @@ func TestCloseEngine(t *testing.T) {
 	if err := e.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-}
-
-func (e *Engine) running() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.busy
 }
 
 // A runtime remembers every function type that it has seen.
