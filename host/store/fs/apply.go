@@ -73,7 +73,7 @@ func (b *backend) seal(ctx context.Context, puts []overlay.Step) error {
 func (b *backend) slot(i int) string { return fmt.Sprintf("s%x-%d-%d", b.nonce, b.commits, i) }
 
 // Commit implements overlay.Backend.
-func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
+func (b *backend) Commit(_ context.Context, p *overlay.Plan, records []overlay.Record) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.broken != nil {
@@ -93,7 +93,7 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 		if r.logSeg, r.logOff, err = b.log.ready(); err != nil {
 			return err
 		}
-		r.entries = b.log.next(records, b.now())
+		r.entries = b.log.next(records)
 	}
 	if p == nil {
 		if err := b.log.append(r.entries); err != nil {

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -339,12 +338,12 @@ func (l *chainLog) ready() (seg uint64, off int64, err error) {
 }
 
 // next makes entries of records.
-func (l *chainLog) next(records []overlay.Record, now time.Time) []store.Entry {
+func (l *chainLog) next(records []overlay.Record) []store.Entry {
 	entries := make([]store.Entry, len(records))
 	seq, prev := uint64(len(l.where)), l.last
 	for i, r := range records {
 		seq++
-		entries[i] = store.Entry{Seq: seq, Prev: prev, Time: now.UTC(), Key: r.Key, Data: r.Data}
+		entries[i] = store.Entry{Seq: seq, Prev: prev, Time: r.Time, Key: r.Key, Data: r.Data}
 		prev = entries[i].Hash()
 	}
 	return entries

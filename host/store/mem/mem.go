@@ -230,7 +230,7 @@ func (b *backend) Stage(_ context.Context, from overlay.LowerFile, n int64) (ove
 func (b *backend) Prepare(context.Context, *overlay.Plan) error { return nil }
 func (b *backend) Abandon(*overlay.Plan)                        {}
 
-func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
+func (b *backend) Commit(_ context.Context, p *overlay.Plan, records []overlay.Record) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range records {
@@ -247,7 +247,7 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 		}
 	}
 	for _, r := range records {
-		e := store.Entry{Seq: 1, Time: b.now().UTC(), Key: r.Key, Data: r.Data}
+		e := store.Entry{Seq: 1, Time: r.Time, Key: r.Key, Data: r.Data}
 		if n := len(b.log); n > 0 {
 			e.Seq, e.Prev = b.log[n-1].Seq+1, b.log[n-1].Hash()
 		}

@@ -126,6 +126,7 @@ type Staged interface {
 // Record is a log entry to be.
 type Record struct {
 	Key  store.Key
+	Time time.Time // UTC
 	Data []byte
 }
 
@@ -151,8 +152,9 @@ type Backend interface {
 	// Commit applies the plan (nil: none) and appends the records as one unit,
 	// durable when it returns nil. An error means that nothing happened, or is
 	// ErrBroken. A key that is in the log already is store.ErrExists; a lower
-	// state that is no longer what the plan expects is an error too.
-	Commit(p *Plan, records []Record) error
+	// state that is no longer what the plan expects is an error too. A backend
+	// that cannot know whether it succeeded before ctx ends finds out, or breaks.
+	Commit(ctx context.Context, p *Plan, records []Record) error
 
 	HasKey(key store.Key) bool
 	Entry(ctx context.Context, key store.Key) (store.Entry, bool, error)

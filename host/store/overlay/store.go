@@ -63,7 +63,7 @@ func (s *Store) View(ctx context.Context, f func(store.Tx) error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("commit log entries: %w", context.Cause(ctx))
 	}
-	return s.commit(nil, t.records)
+	return s.commit(ctx, nil, t)
 }
 
 // Update implements store.Store.
@@ -95,7 +95,7 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 		if len(t.records) == 0 {
 			return nil
 		}
-		return s.commit(nil, t.records)
+		return s.commit(ctx, nil, t)
 	}
 	decided := false
 	defer func() {
@@ -112,13 +112,19 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 		return fmt.Errorf("wait for views to end before commit: %w", err)
 	}
 	defer s.gate.endApply()
-	err = s.commit(plan, t.records)
+	err = s.commit(ctx, plan, t)
 	decided = err == nil || errors.Is(err, ErrBroken)
 	return err
 }
 
-func (s *Store) commit(p *Plan, records []Record) error {
-	err := s.backend.Commit(p, records)
+func (s *Store) commit(ctx context.Context, p *Plan, t *Tx) error {
+	now := s.now().UTC()
+	for i := range t.records {
+		if r := &t.records[i]; r.Time.IsZero() {
+			r.Time = now
+		}
+	}
+	err := s.backend.Commit(ctx, p, t.records)
 	if errors.Is(err, ErrBroken) {
 		s.mu.Lock()
 		s.broken = err

@@ -120,7 +120,7 @@ func (t *Tx) Append(key store.Key, data []byte) error {
 	}
 	t.keys[key] = struct{}{}
 	t.recorded += len(data)
-	t.records = append(t.records, Record{key, append([]byte{}, data...)})
+	t.records = append(t.records, Record{Key: key, Data: append([]byte{}, data...)})
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (b *backend) unprepare() error {
 }
 
 // Commit implements overlay.Backend.
-func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
+func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay.Record) error {
 	if p == nil {
 		return b.appendOnly(records)
 	}
@@ -55,7 +55,7 @@ func (b *backend) Commit(p *overlay.Plan, records []overlay.Record) error {
 		if err := b.begin(); err != nil {
 			return err
 		}
-		if err := b.do(func(c *conn) error { return b.applyPlan(context.Background(), c, p) }); err != nil {
+		if err := b.do(func(c *conn) error { return b.applyPlan(context.WithoutCancel(ctx), c, p) }); err != nil {
 			return err
 		}
 	}
@@ -170,7 +170,7 @@ func (b *backend) insert(c *conn, records []overlay.Record) error {
 		} else if has {
 			return keyExists(r.Key)
 		}
-		ns := nanoseconds(b.now())
+		ns := nanoseconds(r.Time)
 		e := store.Entry{Seq: b.next.seq + 1, Prev: b.next.hash, Time: fromNanoseconds(ns), Key: r.Key, Data: r.Data}
 		if err := c.exec(`INSERT INTO log (seq, prev, time, key, data) VALUES (?, ?, ?, ?, ?)`,
 			int64(e.Seq), e.Prev[:], ns, e.Key[:], e.Data); err != nil {
