@@ -41,7 +41,8 @@ modules:
 ci *steps:
     .ci/run {{ steps }}
 
-# long: each fuzz target for TIME, and the tests ROUNDS times in random order
+# long: each fuzz target for TIME, stores killed 1,000 times each, and the tests ROUNDS times in random order
 nightly time="10m" rounds="20":
     FUZZTIME={{ time }} .ci/run fuzz
+    CRASH_ROUNDS=1000 go test -run 'Kill$' -timeout 2h ./host/store/...
     go test -race -count {{ rounds }} -shuffle on -timeout 6h ./...

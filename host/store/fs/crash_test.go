@@ -16,6 +16,7 @@ import (
 
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/overlay"
+	"github.com/circles-host/circles/host/store/storetest"
 )
 
 // plug stops a commit at its nth step for good: the goroutine that it runs on
@@ -328,4 +329,15 @@ func TestTornJournal(t *testing.T) {
 			t.Fatalf("torn record %d was applied:\n%s", i, got)
 		}
 	}
+}
+
+// TestKill is the real thing: processes that commit are killed.
+func TestKill(t *testing.T) {
+	storetest.Crash(t, storetest.Crasher{
+		Place: func(t *testing.T) string { return filepath.Dir(memoryConfig(t).Data) },
+		Open: func(dir string) ([]store.Store, error) {
+			s, err := Open(Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")})
+			return []store.Store{s}, err
+		},
+	})
 }

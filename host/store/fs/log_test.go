@@ -3,7 +3,6 @@
 package fs
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -11,9 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -200,109 +197,6 @@ func TestLogDamageWhileOpen(t *testing.T) {
 	}
 	if len(errs) != 2 || errs[0] != nil || !errors.As(errs[1], &damage) {
 		t.Errorf("log: %v", errs)
-	}
-}
-
-// TestKill is the real thing: a process that commits in a loop is killed with
-// SIGKILL, at random moments, and what it had been told was committed is there,
-// whole; and nothing else is half there.
-func TestKill(t *testing.T) {
-	if dir := os.Getenv("CIRCLES_TEST_KILL"); dir != "" {
-		killed(t, dir)
-		return
-	}
-	c := config(t)
-	dir := filepath.Dir(c.Data)
-	acked := 0
-	for round := range 6 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), "CIRCLES_TEST_KILL="+dir)
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
-			if _, err := fmt.Sscanf(lines.Text(), "committed %d", &acked); err != nil {
-				t.Fatalf("the process says %q", lines.Text())
-			}
-			if n == 3 {
-				go func() {
-					time.Sleep(time.Duration(rand.IntN(20_000)) * time.Microsecond)
-					cmd.Process.Kill()
-				}()
-			}
-		}
-		cmd.Wait()
-
-		s := mustOpen(t, c)
-		var state string
-		view(t, s, func(fs store.FS) (err error) {
-			state, err = read(fs, "state")
-			return err
-		})
-		var n int
-		fmt.Sscan(state, &n)
-		if n != acked && n != acked+1 {
-			t.Fatalf("round %d: state %d, acknowledged %d", round, n, acked)
-		}
-		view(t, s, func(fs store.FS) error {
-			for i := range 3 {
-				dir, err := fs.Open(fmt.Sprintf("d%d", n%2), store.FlagRead)
-				if err != nil {
-					return err
-				}
-				list, err := dir.ReadDir(0, 10)
-				if err != nil || len(list) != 3 {
-					t.Errorf("round %d: %v, %v", round, list, err)
-				}
-				if got, err := read(fs, fmt.Sprintf("d%d/f%d", n%2, i)); got != state || err != nil {
-					t.Errorf("round %d: file %d holds %q, %v; state %s", round, i, got, err, state)
-				}
-			}
-			return nil
-		})
-		entries := 0
-		for e, err := range s.Log(context.Background(), 1) {
-			must(t, err)
-			if entries++; string(e.Data) != fmt.Sprint(entries) {
-				t.Errorf("entry %d holds %s", entries, e.Data)
-			}
-		}
-		if entries != n {
-			t.Errorf("round %d: %d entries, state %d", round, entries, n)
-		}
-		acked = n
-		must(t, s.Close())
-	}
-}
-
-// killed commits until it is killed: state n is in five files, a directory that
-// is renamed each time, and the log.
-func killed(t *testing.T, dir string) {
-	s, err := Open(Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")})
-	must(t, err)
-	n := 0
-	s.View(context.Background(), func(tx store.Tx) error {
-		state, _ := read(tx.Files(nil), "state")
-		fmt.Sscan(state, &n)
-		return nil
-	})
-	for {
-		n++
-		must(t, s.Update(context.Background(), func(tx store.Tx) error {
-			fs := tx.Files(nil)
-			if n == 1 {
-				must(t, fs.Mkdir("d0"))
-			}
-			must(t, fs.Rename(fmt.Sprintf("d%d", (n+1)%2), fmt.Sprintf("d%d", n%2)))
-			state := fmt.Sprint(n)
-			for i := range 3 {
-				must(t, write(fs, fmt.Sprintf("d%d/f%d", n%2, i), state))
-			}
-			must(t, write(fs, "state", state))
-			return tx.Append(store.Key{byte(n), byte(n >> 8)}, []byte(state))
-		}))
-		fmt.Printf("committed %d\n", n)
 	}
 }
 

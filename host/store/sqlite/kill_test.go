@@ -1,65 +1,26 @@
 package sqlite
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/overlay"
+	"github.com/circles-host/circles/host/store/storetest"
 )
 
-// TestKill is the real thing: a process that commits in a loop is killed with
-// SIGKILL, at random moments, and what it had been told was committed is there,
-// whole; and nothing else is half there.
+// TestKill is the real thing: processes that commit are killed. What the kernel
+// has, it keeps: see TestPowerCut for the rest.
 func TestKill(t *testing.T) {
-	if path := os.Getenv("CIRCLES_TEST_KILL"); path != "" {
-		killed(t, Config{Path: path})
-		return
-	}
-	c := memoryConfig(t) // what the kernel has, it keeps: see TestPowerCut for the rest
-	acked, rounds := 0, 25
-	for round := range rounds {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), "CIRCLES_TEST_KILL="+c.Path)
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
-			if _, err := fmt.Sscanf(lines.Text(), "committed %d", &acked); err != nil {
-				t.Fatalf("the process says %q", lines.Text())
-			}
-			if n == 1 {
-				go func() {
-					time.Sleep(time.Duration(rand.IntN(15_000)) * time.Microsecond)
-					cmd.Process.Kill()
-				}()
-			}
-		}
-		cmd.Wait()
-		if n := consistent(t, c); n != acked && n != acked+1 {
-			t.Fatalf("round %d: state %d, acknowledged %d", round, n, acked)
-		}
-	}
-	if acked < rounds {
-		t.Errorf("%d commits in %d rounds", acked, rounds)
-	}
-}
-
-// killed commits until the process is killed.
-func killed(t *testing.T, c Config) {
-	s := mustOpen(t, c)
-	for n := state(t, s) + 1; ; n++ {
-		must(t, commitState(s, n))
-		fmt.Printf("committed %d\n", n)
-	}
+	storetest.Crash(t, storetest.Crasher{
+		Place: func(t *testing.T) string { return memoryConfig(t).Path },
+		Open: func(path string) ([]store.Store, error) {
+			s, err := Open(Config{Path: path})
+			return []store.Store{s}, err
+		},
+	})
 }
 
 // commitState is a commit that touches everything: rows that are made, moved,

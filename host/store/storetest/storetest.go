@@ -4,7 +4,7 @@
 //	storetest.Run(t, func(t *testing.T) store.Store { … an empty store … })
 //
 // and for one that keeps what it is given, RunDurable, which also closes and
-// opens it again.
+// opens it again, and Crash, which kills it.
 package storetest
 
 import (
