@@ -82,6 +82,19 @@ type Tx interface {
 	// first. A nil guard allows everything: for the owner's own tools.
 	Files(guard Guard) FS
 
+	// Private returns a file system of the host's own: what it keeps for this
+	// context beside the owner's files, committed with the rest and durable with
+	// it. It lies in the directory PrivateName at the top of the context, which
+	// no path, link, rename or listing of Files reaches and Changes leaves out:
+	// there the name is not there, and cannot be made. That directory is made
+	// with the first thing in it; until then there is nothing, "/" included.
+	//
+	// It is counted apart from Files, by limits of the same size. What lies there
+	// may have been edited by the owner, or be hostile: whoever reads it checks
+	// it. Symbolic links are ErrSpecial instead of being followed, and cannot be
+	// made.
+	Private() FS
+
 	// Changes compares the transaction with the state it started from, in path
 	// order. A file that was written and ends up as it was is not a change.
 	Changes() ([]Change, error)
@@ -91,6 +104,10 @@ type Tx interface {
 	// log, or appended twice, is ErrExists.
 	Append(key Key, data []byte) error
 }
+
+// PrivateName is where Tx.Private lies, at the top of a context. In Files it is
+// nothing that could be named, however it is spelled.
+const PrivateName = ".circles"
 
 // Op is what a guard is asked about.
 type Op uint8

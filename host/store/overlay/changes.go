@@ -27,7 +27,7 @@ type entry struct {
 // Changes implements store.Tx. A directory comes before what is in it, and a
 // removal before what takes its path. A rename is a removal and a creation, and
 // that of a directory is so for everything below it. Before and After can be
-// read until the transaction ends.
+// read until the transaction ends. What is in Private is not looked at.
 func (t *Tx) Changes() ([]store.Change, error) {
 	if t.ended {
 		return nil, store.ErrClosed
@@ -76,6 +76,9 @@ func (d *difference) settled(dir *node) error {
 		}
 	}
 	for name, c := range dir.children {
+		if dir.parent == nil && name == store.PrivateName {
+			continue
+		}
 		if !c.home() {
 			if err := d.came(c, join(dir.origin, name)); err != nil {
 				return err

@@ -13,6 +13,6 @@ func Kept(tx store.Tx) int { return tx.(*Tx).kept }
 
 // Charged is what a transaction counts against its limits.
 func Charged(tx store.Tx) (entries int, staged int64, listed int) {
-	t := tx.(*Tx)
-	return t.entries, t.staged, t.listed
+	a := tx.(*Tx).script
+	return a.entries, a.staged, a.listed
 }

@@ -117,7 +117,7 @@ func (h *file) writeAt(p []byte, off int64) (int, error) {
 	}
 	k, err := n.staged.WriteAt(p, off)
 	got := max(n.size, off+int64(k))
-	t.staged -= end - got
+	n.of.staged -= end - got
 	n.size = got
 	t.touch(n)
 	return k, err
@@ -150,7 +150,7 @@ func (t *Tx) truncate(n *node, size int64) error {
 		return err
 	}
 	if err := n.staged.Truncate(size); err != nil {
-		t.staged -= size - was
+		n.of.staged -= size - was
 		return err
 	}
 	n.size = size
@@ -220,14 +220,14 @@ func (h *file) ReadDir(skip, n int) ([]store.DirEntry, error) {
 func (h *file) list() error {
 	t, d := h.f.t, h.n
 	h.unlist()
-	room := t.s.limits.Listed - t.listed
+	room := t.s.limits.Listed - d.of.listed
 	var entries []store.DirEntry
 	prefix := d.path()
 	if prefix != "/" {
 		prefix += "/"
 	}
 	err := t.list(d, room, func(name string, kind store.Kind, n *node) error {
-		if !utf8.ValidString(name) { // a guest could not say it
+		if !utf8.ValidString(name) || d == t.root && reserved(name) { // a guest could not say it
 			return nil
 		}
 		if len(entries) == room {
@@ -252,12 +252,12 @@ func (h *file) list() error {
 	}
 	slices.SortFunc(entries, func(a, b store.DirEntry) int { return cmp.Compare(a.Name, b.Name) })
 	h.listing, h.listed = entries, true
-	t.listed += len(entries)
+	d.of.listed += len(entries)
 	return nil
 }
 
 func (h *file) unlist() {
-	h.f.t.listed -= len(h.listing)
+	h.n.of.listed -= len(h.listing)
 	h.listing, h.listed = nil, false
 }
 
@@ -269,6 +269,7 @@ func (h *file) Close() error {
 	h.closed = true
 	h.unlist()
 	delete(h.f.t.handles, h)
+	h.n.of.open--
 	if h.n.kind == store.KindDir {
 		h.n.opens--
 		h.f.t.release(h.n)

@@ -37,6 +37,11 @@ func (f *files) open(path *string, flag store.Flag) (*file, error) {
 	if has(store.FlagNoFollow | store.FlagExclusive) {
 		mode = followSlash
 	}
+	if has(store.FlagCreate) {
+		if err := f.makeTop(); err != nil {
+			return nil, err
+		}
+	}
 	at, err := f.walk(*path, mode)
 	if err != nil {
 		return nil, err
@@ -77,13 +82,13 @@ func (f *files) open(path *string, flag store.Flag) (*file, error) {
 	case isDir && has(store.FlagWrite|store.FlagCreate):
 		return nil, store.ErrIsDir
 	}
-	if len(f.t.handles) >= f.t.s.limits.OpenFiles {
+	if account := f.top().of; account.open >= f.t.s.limits.OpenFiles {
 		return nil, store.ErrTooManyOpen
 	}
 
 	created := n == nil
 	if created {
-		if n, err = f.t.create(at.dir, at.name, store.KindFile); err != nil {
+		if n, err = f.make(at, store.KindFile); err != nil {
 			return nil, err
 		}
 	} else if err = f.t.keep(n); err != nil {
@@ -111,6 +116,7 @@ func (f *files) open(path *string, flag store.Flag) (*file, error) {
 	}
 	h := &file{f: f, n: n, flag: flag}
 	f.t.handles[h] = struct{}{}
+	n.of.open++
 	return h, nil
 }
 
@@ -194,6 +200,11 @@ func (f *files) mutate(path *string, op store.Op) (spot, error) {
 	if f.t.readOnly {
 		return spot{}, store.ErrReadOnly
 	}
+	if op == store.OpWrite {
+		if err := f.makeTop(); err != nil {
+			return spot{}, err
+		}
+	}
 	at, err := f.walk(*path, followNot)
 	if err != nil {
 		return spot{}, err
@@ -211,7 +222,7 @@ func (f *files) Mkdir(path string) error {
 		if at.node != nil {
 			err = store.ErrExists
 		} else {
-			_, err = f.t.create(at.dir, at.name, store.KindDir)
+			_, err = f.make(at, store.KindDir)
 		}
 	}
 	if err != nil {
@@ -295,6 +306,8 @@ func (f *files) symlink(target string, path *string) error {
 	switch {
 	case target == "":
 		return store.ErrNotExist
+	case f.private:
+		return store.ErrNotSupported
 	case len(target) >= maxPath:
 		return store.ErrNameTooLong
 	case strings.IndexByte(target, 0) >= 0, !utf8.ValidString(target):
@@ -326,7 +339,7 @@ func (f *files) symlink(target string, path *string) error {
 			depth++
 		}
 	}
-	n, err := f.t.create(at.dir, at.name, store.KindLink)
+	n, err := f.make(at, store.KindLink)
 	if err != nil {
 		return err
 	}
@@ -420,6 +433,8 @@ func (f *files) rename(from, to *string) error {
 	switch {
 	case dst.dotted:
 		return store.ErrInvalid
+	case dst.reserved:
+		return errReserved
 	case dst.mustDir && !isDir:
 		return store.ErrNotDir
 	case dst.node == n:

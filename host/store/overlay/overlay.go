@@ -23,6 +23,16 @@
 // on them either: that keeps a directory swapped for a link, while we look,
 // from leading out.
 //
+// # The host's own directory
+//
+// What the host keeps for a context beside its owner's files lies in a directory
+// at the top of the tree, so every backend keeps it as it keeps the rest, in the
+// same commit. Only Private leads there. In Files a name there that is its name,
+// or that some file system would take for it (in other case, with characters
+// that do not show; by the identity of what it names), is absent, unlisted and
+// cannot be made. If something else is there, a link that somebody planted above
+// all, Private does not work: that is neither used nor replaced.
+//
 // # Guards
 //
 // The guard is asked with the resolved path, and before the answer can show

@@ -10,14 +10,15 @@ import (
 	"github.com/circles-host/circles/host/store"
 )
 
-// files is a transaction's file system under one guard.
+// files is a transaction's file system under one guard, or its private one.
 type files struct {
-	t     *Tx
-	guard store.Guard
+	t       *Tx
+	guard   store.Guard
+	private bool
 }
 
 // Files implements store.Tx.
-func (t *Tx) Files(guard store.Guard) store.FS { return &files{t, guard} }
+func (t *Tx) Files(guard store.Guard) store.FS { return &files{t: t, guard: guard} }
 
 // spot is where a path leads: a name in a directory, and the node there, if any.
 type spot struct {
@@ -29,6 +30,9 @@ type spot struct {
 	// dotted: the path ended in "." or ".." or was the root: it names a directory
 	// that is there, but not an entry that could be made or removed.
 	dotted bool
+	// reserved: the name is the host's own, or another name for it, and node is
+	// nil whatever is there.
+	reserved bool
 }
 
 func (s spot) path() string {
@@ -92,12 +96,22 @@ func (f *files) check(path string) (string, error) {
 // walk resolves a path that check has passed.
 func (f *files) walk(path string, mode follow) (spot, error) {
 	t := f.t
-	cur, depth := t.root, 0
+	if f.private {
+		if _, err := t.privateDir(); err != nil {
+			return spot{}, err
+		}
+	}
+	top := f.top()
+	cur, depth := top, top.depth()
 	rest := path
 	for steps, links := 0, 0; ; steps++ {
 		rest = strings.TrimLeft(rest, "/")
 		if rest == "" {
-			return spot{dir: cur.parent, name: cur.name, node: cur, mustDir: true, dotted: true}, nil
+			at := spot{name: cur.name, node: cur, mustDir: true, dotted: true}
+			if cur != top {
+				at.dir = cur.parent
+			}
+			return at, nil
 		}
 		if steps == maxSteps {
 			return spot{}, store.ErrLoop
@@ -108,7 +122,7 @@ func (f *files) walk(path string, mode follow) (spot, error) {
 		case ".":
 			continue
 		case "..":
-			if cur.parent == nil {
+			if cur == top {
 				return spot{}, store.ErrEscapes
 			}
 			if err := f.allow(store.OpStat, cur.path()); err != nil {
@@ -121,15 +135,18 @@ func (f *files) walk(path string, mode follow) (spot, error) {
 			return spot{}, store.ErrNameTooLong
 		}
 		last := strings.Trim(tail, "/") == ""
-		n, err := t.lookup(cur, comp)
+		n, hidden, err := f.lookup(cur, comp)
 		switch {
 		case errors.Is(err, store.ErrNotExist):
 			if last {
-				return spot{dir: cur, name: comp, mustDir: slash}, nil
+				return spot{dir: cur, name: comp, mustDir: slash, reserved: hidden}, nil
 			}
 			return spot{}, f.reveal(cur, comp, store.ErrNotExist)
 		case err != nil:
 			return spot{}, f.reveal(cur, comp, err)
+		}
+		if f.private && n.kind == store.KindLink && (!last || mode == followAll) {
+			return spot{}, store.ErrSpecial // the host makes none
 		}
 		if n.kind == store.KindLink && (!last || mode == followAll || mode == followSlash && slash) {
 			target, err := f.followLink(n)

@@ -21,14 +21,26 @@ type Tx struct {
 
 	made    uint64 // nodes made, for their inode numbers
 	kept    int    // nodes that are in some children map
-	entries int    // counted against Limits.Entries
-	staged  int64  // counted against Limits.StagedBytes
-	listed  int    // counted against Limits.Listed
 	handles map[*file]struct{}
+
+	script, host account
+
+	private    *node // see privateDir
+	privateErr error
 
 	records  []Record
 	recorded int // bytes
 	keys     map[store.Key]struct{}
+}
+
+// account is what is counted against the limits of a transaction: once for the
+// script, and once for what the host keeps in Private, so that neither can use
+// up what is the other's.
+type account struct {
+	entries int   // Limits.Entries
+	staged  int64 // Limits.StagedBytes
+	listed  int   // Limits.Listed
+	open    int   // Limits.OpenFiles
 }
 
 // node is an entry of the tree. There are no hard links here: a file has one
@@ -47,7 +59,8 @@ type node struct {
 	atime, mtime, ctime time.Time
 	timesSet            bool // by the script, so they are part of the change
 
-	charged int // what it adds to Tx.entries
+	of      *account
+	charged int // what it adds to of.entries
 
 	// Directories.
 	children map[string]*node
@@ -69,7 +82,7 @@ type node struct {
 
 func newTx(ctx context.Context, s *Store, readOnly bool) *Tx {
 	t := &Tx{s: s, ctx: ctx, readOnly: readOnly, handles: map[*file]struct{}{}}
-	t.root = &node{kind: store.KindDir, origin: ".", kept: true, ino: inodeOf('l', ".")}
+	t.root = &node{kind: store.KindDir, origin: ".", kept: true, ino: inodeOf('l', "."), of: &t.script}
 	return t
 }
 
@@ -202,7 +215,7 @@ func (t *Tx) lookup(d *node, name string) (*node, error) {
 	}
 	n := &node{
 		parent: d, name: name, kind: a.Kind, ino: inodeOf('l', origin), origin: origin,
-		attr: a, size: a.Size, atime: a.Atime, mtime: a.Mtime, ctime: a.Ctime,
+		attr: a, size: a.Size, atime: a.Atime, mtime: a.Mtime, ctime: a.Ctime, of: t.account(d, name),
 	}
 	if a.Kind == store.KindDir && d.kept && t.kept < t.s.limits.cachedNodes {
 		t.attach(n)
@@ -255,10 +268,10 @@ func (n *node) clean() bool {
 
 // charge counts c entries for n, instead of what it counted before.
 func (t *Tx) charge(n *node, c int) error {
-	if c > n.charged && t.entries+c-n.charged > t.s.limits.Entries {
+	if c > n.charged && n.of.entries+c-n.charged > t.s.limits.Entries {
 		return fmt.Errorf("more than %d names changed in one transaction: %w", t.s.limits.Entries, store.ErrQuota)
 	}
-	t.entries += c - n.charged
+	n.of.entries += c - n.charged
 	n.charged = c
 	return nil
 }
@@ -272,10 +285,10 @@ func (t *Tx) grow(n *node, size int64) error {
 	if n.staged != nil {
 		was = n.size
 	}
-	if size > was && t.staged+size-was > t.s.limits.StagedBytes {
+	if size > was && n.of.staged+size-was > t.s.limits.StagedBytes {
 		return fmt.Errorf("more than %d bytes written in one transaction: %w", t.s.limits.StagedBytes, store.ErrQuota)
 	}
-	t.staged += size - was
+	n.of.staged += size - was
 	return nil
 }
 
@@ -294,7 +307,7 @@ func (t *Tx) create(d *node, name string, kind store.Kind) (*node, error) {
 	t.made++
 	n := &node{
 		parent: d, name: name, kind: kind, atime: now, mtime: now, ctime: now,
-		ino: inodeOf('n', fmt.Sprint(t.made)),
+		ino: inodeOf('n', fmt.Sprint(t.made)), of: t.account(d, name),
 	}
 	if err := t.charge(n, 1); err != nil {
 		return nil, err
@@ -334,12 +347,12 @@ func (t *Tx) release(n *node) {
 		return
 	}
 	if n.staged != nil {
-		t.staged -= n.size
+		n.of.staged -= n.size
 		n.staged.Discard()
 		n.staged = nil
 	}
 	if n.origin == "" {
-		t.entries -= n.charged
+		n.of.entries -= n.charged
 		n.charged = 0
 	}
 }
@@ -508,7 +521,7 @@ func (t *Tx) copyUp(n *node, size int64) error {
 	}
 	st, err := t.s.backend.Stage(t.ctx, n.lower, size)
 	if err != nil {
-		t.staged -= size
+		n.of.staged -= size
 		return err
 	}
 	n.staged, n.size = st, size

@@ -60,9 +60,9 @@ type testCase struct {
 	run  func(*stage)
 }
 
-var cases = slices.Concat(fileCases, guardCases, linkCases, txCases, modelCases)
+var cases = slices.Concat(fileCases, guardCases, linkCases, txCases, privateCases, modelCases)
 
-var durableCases = slices.Concat(keptCases, keptModelCases)
+var durableCases = slices.Concat(keptCases, keptPrivateCases, keptModelCases)
 
 // stage is a store under test, with words for what is done to it.
 type stage struct {
@@ -114,6 +114,9 @@ type files struct {
 
 // as is the same file system under a guard.
 func (f *files) as(g store.Guard) *files { return &files{f.T, f.tx.Files(g), f.tx} }
+
+// private is the host's own file system in the same transaction.
+func (f *files) private() *files { return &files{f.T, f.tx.Private(), f.tx} }
 
 func (f *files) must(err error) {
 	f.Helper()
