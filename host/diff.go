@@ -70,7 +70,7 @@ func effects(ctx context.Context, tx store.Tx, grants *policy.Grants, dryRun boo
 }
 
 // blob identifies contents, and returns them too if they are wanted.
-func blob(ctx context.Context, open func() (io.ReadCloser, error), size int64, wanted bool) (b script.Blob, contents []byte, err error) {
+func blob(ctx context.Context, open func() (io.ReadSeekCloser, error), size int64, wanted bool) (b script.Blob, contents []byte, err error) {
 	if open == nil {
 		return b, nil, nil
 	}

@@ -209,10 +209,27 @@ type DirEntry struct {
 type Change struct {
 	Path   string // absolute
 	Kind   ChangeKind
-	Link   string                        // a new link's target
-	Before func() (io.ReadCloser, error) // nil unless there was a regular file
-	After  func() (io.ReadCloser, error) // nil unless there is one now
+	Link   string                            // a new link's target
+	Before func() (io.ReadSeekCloser, error) // nil unless there was a regular file
+	After  func() (io.ReadSeekCloser, error) // nil unless there is one now
 	Sizes  struct{ Before, After int64 }
+	// Intact is, of a regular file that was written in place, how many of its
+	// first bytes nobody has touched. To know it costs nothing, however long the
+	// file is.
+	Intact int64
+	// Appended: the file got longer, and all that was in it is intact.
+	Appended bool
+	// From is where the file was before the transaction that is at Path now, with
+	// the same contents; "" if it was written, or did not move.
+	From string
+	Was  Was
+}
+
+// Was is what was at a path before the transaction. Kind is 0 if nothing was.
+type Was struct {
+	Kind         Kind
+	Link         string // a link's target
+	Atime, Mtime time.Time
 }
 
 // ChangeKind says what happened to a path.

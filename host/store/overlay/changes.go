@@ -138,9 +138,14 @@ func (d *difference) at(path string) ([]store.Change, error) {
 		if attr, err = t.s.backend.Lstat(path); err != nil && !errors.Is(err, store.ErrNotExist) {
 			return nil, err
 		}
-		before = store.Change{Path: abs, Kind: store.ChangeRemove}
+		before = store.Change{Path: abs, Kind: store.ChangeRemove, Was: store.Was{Kind: oldKind, Atime: attr.Atime, Mtime: attr.Mtime}}
+		if oldKind == store.KindLink {
+			if before.Was.Link, err = t.s.backend.Readlink(path); err != nil && !errors.Is(err, store.ErrNotExist) {
+				return nil, err
+			}
+		}
 		if oldKind == store.KindFile {
-			before.Before = func() (io.ReadCloser, error) { return t.lowerContent(path) }
+			before.Before = func() (io.ReadSeekCloser, error) { return t.lowerContent(path) }
 			before.Sizes.Before = attr.Size
 		}
 	}
@@ -155,6 +160,7 @@ func (d *difference) at(path string) ([]store.Change, error) {
 	if err != nil || !was {
 		return []store.Change{after}, err
 	}
+	after.Was = before.Was
 
 	// The same kind on both sides.
 	same := true
@@ -169,12 +175,10 @@ func (d *difference) at(path string) ([]store.Change, error) {
 		case e.origin == path:
 			same, err = t.sameAsOrigin(e.node)
 		default:
-			same, err = t.sameContent(e.node, path, attr)
+			same, err = t.sameContent(e.node, path, attr, 0)
 		}
 	case store.KindLink:
-		var target string
-		target, err = t.s.backend.Readlink(path)
-		same = target == after.Link
+		same = before.Was.Link == after.Link
 	}
 	if err != nil {
 		return nil, err
@@ -183,11 +187,15 @@ func (d *difference) at(path string) ([]store.Change, error) {
 		if e.kind == store.KindFile {
 			after.Kind = store.ChangeModify
 			after.Before, after.Sizes.Before = before.Before, before.Sizes.Before
+			if n := e.node; n != nil && n.staged != nil && e.origin == path {
+				after.Intact = min(n.intact, n.size, attr.Size)
+				after.Appended = after.Intact == attr.Size && n.size > attr.Size
+			}
 		}
 		return []store.Change{after}, nil
 	}
 	if n := e.node; n != nil && n.timesSet && !(n.mtime.Equal(attr.Mtime) && n.atime.Equal(attr.Atime)) {
-		c := store.Change{Path: abs, Kind: store.ChangeTimes}
+		c := store.Change{Path: abs, Kind: store.ChangeTimes, Was: before.Was}
 		if e.kind == store.KindFile {
 			c.Before, c.After, c.Sizes = before.Before, after.After, after.Sizes
 			c.Sizes.Before = before.Sizes.Before
@@ -223,11 +231,24 @@ func (d *difference) made(abs string, e entry) (store.Change, error) {
 				return c, err
 			}
 			c.Sizes.After = a.Size
-			c.After = func() (io.ReadCloser, error) { return t.lowerContent(e.origin) }
+			c.After = func() (io.ReadSeekCloser, error) { return t.lowerContent(e.origin) }
+			c.From = "/" + e.origin
 			break
 		}
+		if e.origin != "" && e.origin != abs[1:] {
+			same := n.staged == nil
+			if !same {
+				var err error
+				if same, err = t.sameAsOrigin(n); err != nil {
+					return c, err
+				}
+			}
+			if same {
+				c.From = "/" + e.origin
+			}
+		}
 		c.Sizes.After = n.size
-		c.After = func() (io.ReadCloser, error) { return t.content(n) }
+		c.After = func() (io.ReadSeekCloser, error) { return t.content(n) }
 	}
 	return c, nil
 }
@@ -252,7 +273,7 @@ func (d *difference) sameLower(a, b string) (bool, error) {
 }
 
 // content reads a node's content as it is now.
-func (t *Tx) content(n *node) (io.ReadCloser, error) {
+func (t *Tx) content(n *node) (io.ReadSeekCloser, error) {
 	switch {
 	case t.ended:
 		return nil, store.ErrClosed
@@ -273,7 +294,7 @@ func (t *Tx) content(n *node) (io.ReadCloser, error) {
 	}}, nil
 }
 
-func (t *Tx) lowerContent(origin string) (io.ReadCloser, error) {
+func (t *Tx) lowerContent(origin string) (io.ReadSeekCloser, error) {
 	if t.ended {
 		return nil, store.ErrClosed
 	}
@@ -289,7 +310,7 @@ type readerAt func(p []byte, off int64) (int, error)
 func (f readerAt) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
 
 type readCloser struct {
-	io.Reader
+	io.ReadSeeker
 	close func() error
 }
 

@@ -115,6 +115,7 @@ func (h *file) writeAt(p []byte, off int64) (int, error) {
 	if err := t.grow(n, end); err != nil {
 		return 0, err
 	}
+	n.intact = min(n.intact, off)
 	k, err := n.staged.WriteAt(p, off)
 	got := max(n.size, off+int64(k))
 	n.of.staged -= end - got
@@ -149,6 +150,7 @@ func (t *Tx) truncate(n *node, size int64) error {
 	if err := t.grow(n, size); err != nil {
 		return err
 	}
+	n.intact = min(n.intact, size)
 	if err := n.staged.Truncate(size); err != nil {
 		n.of.staged -= size - was
 		return err

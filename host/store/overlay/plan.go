@@ -266,7 +266,7 @@ func (t *Tx) sameAsOrigin(n *node) (bool, error) {
 	if n.sameAt == n.gen+1 {
 		return n.same, nil
 	}
-	same, err := t.sameContent(n, n.origin, n.attr)
+	same, err := t.sameContent(n, n.origin, n.attr, n.intact)
 	if err != nil {
 		return false, err
 	}
@@ -274,9 +274,9 @@ func (t *Tx) sameAsOrigin(n *node) (bool, error) {
 	return same, nil
 }
 
-// sameContent compares a file's content with that of the lower file at origin.
-// One that is no longer as attr says is not the same.
-func (t *Tx) sameContent(n *node, origin string, attr Attr) (bool, error) {
+// sameContent compares a file's content from an offset on with that of the lower
+// file at origin. One that is no longer as attr says is not the same.
+func (t *Tx) sameContent(n *node, origin string, attr Attr, from int64) (bool, error) {
 	if attr.Kind != store.KindFile || attr.Size != n.size {
 		return false, nil
 	}
@@ -296,7 +296,10 @@ func (t *Tx) sameContent(n *node, origin string, attr Attr) (bool, error) {
 		return false, err
 	}
 	defer now.Close()
-	return equal(t.ctx, n.size, io.NewSectionReader(was, 0, n.size), now)
+	if _, err := now.Seek(from, io.SeekStart); err != nil {
+		return false, err
+	}
+	return equal(t.ctx, n.size-from, io.NewSectionReader(was, from, n.size-from), now)
 }
 
 // equal compares two readers of about size bytes.

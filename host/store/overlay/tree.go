@@ -73,6 +73,7 @@ type node struct {
 	lower  LowerFile // while opens > 0 and nothing is staged
 	staged Staged
 	size   int64
+	intact int64  // of staged: so many first bytes are still those of the origin
 	gen    uint64 // counts changes of content
 	sameAt uint64 // gen at which content was last compared, +1
 	same   bool   // the result
@@ -524,7 +525,7 @@ func (t *Tx) copyUp(n *node, size int64) error {
 		n.of.staged -= size
 		return err
 	}
-	n.staged, n.size = st, size
+	n.staged, n.size, n.intact = st, size, size
 	n.gen++
 	if n.lower != nil {
 		n.lower.Close()

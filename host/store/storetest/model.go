@@ -229,7 +229,7 @@ func (r *randomRun) checkChanges(fs *files, before map[string]string) {
 	list, err := fs.tx.Changes()
 	fs.must(err)
 	state := maps.Clone(before)
-	content := func(open func() (io.ReadCloser, error)) string {
+	content := func(open func() (io.ReadSeekCloser, error)) string {
 		if open == nil {
 			return ""
 		}
@@ -256,6 +256,7 @@ func (r *randomRun) checkChanges(fs *files, before map[string]string) {
 		if was == is || strings.HasPrefix(was, "file ") && c.Before != nil && content(c.Before) != was {
 			r.Errorf("change of %s, which was %q and is %q: %+v", c.Path, was, is, c)
 		}
+		r.checkWas(c, before, was, is)
 		if is == "" {
 			delete(state, c.Path)
 		} else {
@@ -263,6 +264,30 @@ func (r *randomRun) checkChanges(fs *files, before map[string]string) {
 		}
 	}
 	r.same(fs, state, fs.dump())
+}
+
+// checkWas checks what a change says of what was before: at its path, at the
+// beginning of its file, and where its file came from. was leaves out what an
+// earlier change of the same path removed.
+func (r *randomRun) checkWas(c store.Change, before map[string]string, was, is string) {
+	kind, rest, _ := strings.Cut(was, " ")
+	want := store.Was{Kind: map[string]store.Kind{"file": store.KindFile, "dir": store.KindDir, "link": store.KindLink}[kind]}
+	if kind == "link" {
+		want.Link = rest
+	}
+	if c.Was.Kind != want.Kind || c.Was.Link != want.Link || (c.Was.Mtime.IsZero() && want.Kind != 0) {
+		r.Errorf("change of %s, which was %q, says that it was %+v", c.Path, was, c.Was)
+	}
+	fresh, _ := strings.CutPrefix(is, "file ")
+	switch n := int(c.Intact); {
+	case n > len(rest) || n > len(fresh) || rest[:n] != fresh[:n]:
+		r.Errorf("change of %s from %q to %q says that %d bytes are intact", c.Path, was, is, n)
+	case c.Appended != (kind == "file" && n == len(rest) && len(fresh) > n) && (c.Appended || n > 0):
+		r.Errorf("change of %s from %q to %q, %d bytes intact, says that it was appended to: %v", c.Path, was, is, n, c.Appended)
+	}
+	if c.From != "" && before[c.From] != is {
+		r.Errorf("change of %s, which is %q now, says that it was %s before, which was %q", c.Path, is, c.From, before[c.From])
+	}
 }
 
 // path makes a path of few names, so that they meet often.

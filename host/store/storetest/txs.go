@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ var txCases = []testCase{
 	{"RollBack", rollBack},
 	{"Changes", changes},
 	{"ChangesAskedInBetween", changesInBetween},
+	{"Intact", intact},
 	{"LogChain", logChain},
 	{"AppendInView", appendInView},
 	{"WaitsEndWithContext", waitsEnd},
@@ -126,7 +128,7 @@ func changes(st *stage) {
 			}
 			for _, side := range []struct {
 				name string
-				open func() (io.ReadCloser, error)
+				open func() (io.ReadSeekCloser, error)
 				size int64
 			}{{"was", c.Before, c.Sizes.Before}, {"is", c.After, c.Sizes.After}} {
 				if side.open == nil {
@@ -198,6 +200,57 @@ func changes(st *stage) {
 		fs.wantTree(`/edit = "after"`, `/kind/`, `/link -> new`, `/moved/`, `/moved/a = "a"`, `/moved/sub/`,
 			`/moved/sub/b = "B"`, `/moved/sub/c = "c"`, `/new = "made"`, `/same/`, `/same/content = "same"`,
 			`/same/written = "unchanged"`, `/samelink -> edit`, `/touched = "x"`)
+	})
+}
+
+// intact: how much of a file is as it was is known without reading it.
+func intact(st *stage) {
+	long := strings.Repeat("0123456789", 30_000)
+	st.update(func(fs *files) {
+		for _, name := range []string{"append", "hole", "end", "cut", "middle", "again", "moved", "replaced", "other"} {
+			fs.write(name, long)
+		}
+		fs.write("empty", "")
+	})
+	st.update(func(fs *files) {
+		size := int64(len(long))
+		write := func(name, s string, off int64) {
+			h := fs.open(name, store.FlagWrite)
+			_, err := h.WriteAt([]byte(s), off)
+			fs.must(err)
+			fs.must(h.Close())
+		}
+		cut := func(name string, size int64) {
+			h := fs.open(name, store.FlagWrite)
+			fs.must(h.Truncate(size))
+			fs.must(h.Close())
+		}
+		h := fs.open("append", store.FlagWrite|store.FlagAppend)
+		_, err := h.WriteAt([]byte("more"), 0)
+		fs.must(err)
+		fs.must(h.Close())
+		cut("hole", size+100)
+		write("empty", "x", 0)
+		write("end", "x", size-1)
+		cut("cut", 17)
+		write("middle", "x", 70_000)
+		cut("again", 5) // and what was cut off written as it was, which nobody compares
+		write("again", long[5:]+"!", 5)
+		fs.must(fs.Rename("moved", "new"))
+		fs.write("replaced", long[:9]+"else")
+		fs.must(fs.Rename("other", "replaced")) // its like: no change there
+		list, err := fs.tx.Changes()
+		fs.must(err)
+		var got []string
+		for _, c := range list {
+			got = append(got, fmt.Sprint(c.Path, " ", c.Intact, " ", c.Appended, " ", c.From))
+		}
+		if want := []string{
+			"/again 5 false ", "/append 300000 true ", "/cut 17 false ", "/empty 0 true ", "/end 299999 false ",
+			"/hole 300000 true ", "/middle 70000 false ", "/moved 0 false ", "/new 0 false /moved", "/other 0 false ",
+		}; !slices.Equal(got, want) {
+			fs.Errorf("changes are %q, want %q", got, want)
+		}
 	})
 }
 
