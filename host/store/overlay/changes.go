@@ -135,12 +135,12 @@ func (d *difference) at(path string) ([]store.Change, error) {
 	var attr Attr
 	if was {
 		var err error
-		if attr, err = t.s.backend.Lstat(path); err != nil && !errors.Is(err, store.ErrNotExist) {
+		if attr, err = t.lower.Lstat(path); err != nil && !errors.Is(err, store.ErrNotExist) {
 			return nil, err
 		}
 		before = store.Change{Path: abs, Kind: store.ChangeRemove, Was: store.Was{Kind: oldKind, Atime: attr.Atime, Mtime: attr.Mtime}}
 		if oldKind == store.KindLink {
-			if before.Was.Link, err = t.s.backend.Readlink(path); err != nil && !errors.Is(err, store.ErrNotExist) {
+			if before.Was.Link, err = t.lower.Readlink(path); err != nil && !errors.Is(err, store.ErrNotExist) {
 				return nil, err
 			}
 		}
@@ -218,7 +218,7 @@ func (d *difference) made(abs string, e entry) (store.Change, error) {
 		if e.node != nil {
 			c.Link, err = t.readlink(e.node)
 		} else {
-			c.Link, err = t.s.backend.Readlink(e.origin)
+			c.Link, err = t.lower.Readlink(e.origin)
 		}
 		if err != nil {
 			return c, err
@@ -226,7 +226,7 @@ func (d *difference) made(abs string, e entry) (store.Change, error) {
 	case store.KindFile:
 		n := e.node
 		if n == nil {
-			a, err := t.s.backend.Lstat(e.origin)
+			a, err := t.lower.Lstat(e.origin)
 			if err != nil {
 				return c, err
 			}
@@ -255,12 +255,12 @@ func (d *difference) made(abs string, e entry) (store.Change, error) {
 
 // sameLower compares two lower files.
 func (d *difference) sameLower(a, b string) (bool, error) {
-	fa, err := d.t.s.backend.Open(a)
+	fa, err := d.t.lower.Open(a)
 	if err != nil {
 		return false, err
 	}
 	defer fa.Close()
-	fb, err := d.t.s.backend.Open(b)
+	fb, err := d.t.lower.Open(b)
 	if err != nil {
 		return false, err
 	}
@@ -298,7 +298,7 @@ func (t *Tx) lowerContent(origin string) (io.ReadSeekCloser, error) {
 	if t.ended {
 		return nil, store.ErrClosed
 	}
-	f, err := t.s.backend.Open(origin)
+	f, err := t.lower.Open(origin)
 	if err != nil {
 		return nil, err
 	}

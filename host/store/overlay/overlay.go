@@ -172,6 +172,28 @@ type Backend interface {
 	Close() error
 }
 
+// Snapshotter is a Backend whose committed states do not change: a commit makes a
+// new one, and those who hold an old one go on reading that. Its transactions each
+// work on one snapshot, and it commits while others run. What a plan expects is
+// compared with nothing but Plan.Base: a backend that several hosts commit to must
+// fail with store.ErrConflict if the files are no longer in that state.
+//
+// Its own Lower and HasKey are not called then.
+type Snapshotter interface {
+	Backend
+	// Snapshot returns the last committed state for one transaction, which calls
+	// Release when it has ended. What is asked of the state ends with ctx.
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// Snapshot is the state that a transaction starts from. Release is called last,
+// and once.
+type Snapshot interface {
+	Lower
+	HasKey(key store.Key) bool
+	Release()
+}
+
 // ErrBroken is for a backend whose commit was decided but not wholly applied.
 // The store then refuses every further transaction until it is opened again.
 var ErrBroken = errors.New("store must be opened again")

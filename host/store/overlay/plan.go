@@ -26,6 +26,7 @@ import (
 //
 // Steps on the names of one directory are next to each other.
 type Plan struct {
+	Base   Snapshot // a Snapshotter's own: the state that the plan was made for
 	Steps  []Step
 	Expect []Expect
 	Dirs   []string // the lower directories in which names will change, by their lower paths
@@ -105,6 +106,7 @@ func (t *Tx) plan() (*Plan, error) {
 		return nil, err
 	}
 	return &Plan{
+		Base:   t.lower,
 		Steps:  slices.Concat(p.leave, p.enter, p.times),
 		Expect: p.expect,
 		Dirs:   slices.Compact(slices.Sorted(slices.Values(p.dirs))),
@@ -280,7 +282,7 @@ func (t *Tx) sameContent(n *node, origin string, attr Attr, from int64) (bool, e
 	if attr.Kind != store.KindFile || attr.Size != n.size {
 		return false, nil
 	}
-	was, err := t.s.backend.Open(origin)
+	was, err := t.lower.Open(origin)
 	if errors.Is(err, store.ErrNotExist) || errors.Is(err, store.ErrSpecial) {
 		return false, nil
 	}

@@ -22,12 +22,14 @@ type Config struct {
 // Views run side by side, and beside one update, on the committed state; a
 // commit waits for the views that run and holds up new ones while it is applied.
 // So a View must not wait for an Update of the same store, nor for another View
-// of it, to end: only ctx would end that wait.
+// of it, to end: only ctx would end that wait. On a Snapshotter commits and views
+// do not wait for each other.
 type Store struct {
-	backend Backend
-	limits  Limits
-	now     func() time.Time
-	gate    *gate
+	backend   Backend
+	snapshots Snapshotter // the backend, if it is one
+	limits    Limits
+	now       func() time.Time
+	gate      *gate
 
 	mu     sync.Mutex
 	broken error
@@ -40,8 +42,22 @@ func New(b Backend, c Config) *Store {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Store{backend: b, limits: c.Limits.withDefaults(), now: c.Now, gate: newGate()}
+	snapshots, _ := b.(Snapshotter)
+	return &Store{backend: b, snapshots: snapshots, limits: c.Limits.withDefaults(), now: c.Now, gate: newGate()}
 }
+
+// snapshot is what a transaction starts from. Without snapshots that is the
+// backend itself, which the gate keeps from changing meanwhile.
+func (s *Store) snapshot(ctx context.Context) (Snapshot, error) {
+	if s.snapshots == nil {
+		return still{s.backend}, nil
+	}
+	return s.snapshots.Snapshot(ctx)
+}
+
+type still struct{ Backend }
+
+func (still) Release() {}
 
 // View implements store.Store.
 func (s *Store) View(ctx context.Context, f func(store.Tx) error) error {
@@ -52,7 +68,10 @@ func (s *Store) View(ctx context.Context, f func(store.Tx) error) error {
 		return fmt.Errorf("begin view: %w", err)
 	}
 	defer s.gate.endView()
-	t := newTx(ctx, s, true)
+	t, err := newTx(ctx, s, true)
+	if err != nil {
+		return fmt.Errorf("begin view: %w", err)
+	}
 	defer t.end()
 	if err := f(t); err != nil {
 		return err
@@ -78,7 +97,10 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 	if err := s.usable(); err != nil { // the update we waited for may have broken it
 		return err
 	}
-	t := newTx(ctx, s, false)
+	t, err := newTx(ctx, s, false)
+	if err != nil {
+		return fmt.Errorf("begin update: %w", err)
+	}
 	defer t.end() // rolls back, also when f panics
 	if err := f(t); err != nil {
 		return err
@@ -108,10 +130,12 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 	if err := s.backend.Prepare(ctx, plan); err != nil {
 		return fmt.Errorf("prepare commit: %w", err)
 	}
-	if err := s.gate.beginApply(ctx); err != nil {
-		return fmt.Errorf("wait for views to end before commit: %w", err)
+	if s.snapshots == nil {
+		if err := s.gate.beginApply(ctx); err != nil {
+			return fmt.Errorf("wait for views to end before commit: %w", err)
+		}
+		defer s.gate.endApply()
 	}
-	defer s.gate.endApply()
 	err = s.commit(ctx, plan, t)
 	decided = err == nil || errors.Is(err, ErrBroken)
 	return err

@@ -14,6 +14,7 @@ import (
 // Tx is one transaction; see the package's documentation.
 type Tx struct {
 	s        *Store
+	lower    Snapshot        // what the transaction started from
 	ctx      context.Context // bounds long copies and walks
 	readOnly bool
 	ended    bool
@@ -81,10 +82,14 @@ type node struct {
 	target string // links that the transaction made
 }
 
-func newTx(ctx context.Context, s *Store, readOnly bool) *Tx {
-	t := &Tx{s: s, ctx: ctx, readOnly: readOnly, handles: map[*file]struct{}{}}
+func newTx(ctx context.Context, s *Store, readOnly bool) (*Tx, error) {
+	lower, err := s.snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tx{s: s, lower: lower, ctx: ctx, readOnly: readOnly, handles: map[*file]struct{}{}}
 	t.root = &node{kind: store.KindDir, origin: ".", kept: true, ino: inodeOf('l', "."), of: &t.script}
-	return t
+	return t, nil
 }
 
 // end releases what the transaction holds. Content that was committed belongs to
@@ -97,6 +102,7 @@ func (t *Tx) end() {
 	t.closeHandles()
 	t.ended = true
 	t.discard(t.root)
+	t.lower.Release()
 }
 
 func (t *Tx) closeHandles() {
@@ -126,7 +132,7 @@ func (t *Tx) Append(key store.Key, data []byte) error {
 	if len(t.records) >= t.s.limits.Records || t.recorded+len(data) > 4*t.s.limits.RecordBytes {
 		return fmt.Errorf("append more log entries than %d, of %d bytes, in one transaction: %w", len(t.records), t.recorded, store.ErrQuota)
 	}
-	if _, twice := t.keys[key]; twice || t.s.backend.HasKey(key) {
+	if _, twice := t.keys[key]; twice || t.lower.HasKey(key) {
 		return fmt.Errorf("append log entry %x: %w", key[:8], store.ErrExists)
 	}
 	if t.keys == nil {
@@ -206,7 +212,7 @@ func (t *Tx) lookup(d *node, name string) (*node, error) {
 		return nil, store.ErrNotExist
 	}
 	origin := join(d.origin, name)
-	a, err := t.s.backend.Lstat(origin)
+	a, err := t.lower.Lstat(origin)
 	if err != nil {
 		// The directory itself may have gone away under us: nothing is there.
 		if errors.Is(err, store.ErrNotDir) {
@@ -391,7 +397,7 @@ func (t *Tx) list(d *node, limit int, visit func(name string, kind store.Kind, n
 }
 
 func (t *Tx) listLower(origin string, limit int, visit func(Name) error) error {
-	names, err := t.s.backend.ReadDir(origin, limit+1)
+	names, err := t.lower.ReadDir(origin, limit+1)
 	if err != nil {
 		return err
 	}
@@ -415,7 +421,7 @@ func (t *Tx) empty(d *node) (bool, error) {
 	if d.origin == "" {
 		return true, nil
 	}
-	names, err := t.s.backend.ReadDir(d.origin, len(d.masked)+1)
+	names, err := t.lower.ReadDir(d.origin, len(d.masked)+1)
 	if err != nil {
 		return false, err
 	}
@@ -462,13 +468,13 @@ func (t *Tx) readlink(n *node) (string, error) {
 	if n.origin == "" {
 		return n.target, nil
 	}
-	return t.s.backend.Readlink(n.origin)
+	return t.lower.Readlink(n.origin)
 }
 
 // open takes a reference to a file's content.
 func (t *Tx) open(n *node) error {
 	if n.staged == nil && n.lower == nil {
-		f, err := t.s.backend.Open(n.origin)
+		f, err := t.lower.Open(n.origin)
 		if err != nil {
 			return err
 		}
