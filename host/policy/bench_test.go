@@ -41,6 +41,22 @@ func BenchmarkSubmit(b *testing.B) {
 	}
 }
 
+// Submit, the first time that it is asked by somebody with some module.
+func BenchmarkSubmitFirst(b *testing.B) {
+	for _, about := range []string{"others", "everybody"} {
+		b.Run("1000 about "+about, func(b *testing.B) {
+			s, r := many(b, 1000, about == "everybody"), from(alice)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.reduced.by = nil
+				if !s.Submit(r).Permitted {
+					b.Fatal("refused")
+				}
+			}
+		})
+	}
+}
+
 // Allow, the first time for a path.
 func BenchmarkAllow(b *testing.B) {
 	for _, about := range []string{"others", "everybody"} {

@@ -16,8 +16,10 @@ import (
 // while the script runs. The zero Grants, and nil, allow nothing. Its methods
 // may be called from any goroutine.
 //
-// Each question is a full authorization, remembered for as long as the script
-// runs. Partial evaluation at acceptance can take its place behind Allow.
+// The policies were reduced when the first question was asked, to those that the
+// path alone decides about and those that it does not. An access that the former
+// allow costs a few map lookups; any other is a full authorization on what is
+// left, remembered for as long as the script runs.
 type Grants struct {
 	owner   peer.Peer      // whose files
 	lending bool           // only what is in lent, too
@@ -66,6 +68,9 @@ func (g *Grants) Allow(action script.Action, path string) error {
 	asked := script.Grant{Action: action, Path: path}
 	denied, ok := g.answers[asked]
 	if !ok {
+		if g.surely(action, path) {
+			return nil // that costs less than to remember it
+		}
 		denied = g.decide(action, path)
 		if len(g.answers) >= maxAnswers {
 			clear(g.answers)
@@ -77,6 +82,17 @@ func (g *Grants) Allow(action script.Action, path string) error {
 	}
 	e := *denied // the host may add a hint
 	return &e
+}
+
+// surely reports whether the policies allow it whatever else is asked. It is
+// what nearly every access of a script that may do it comes to.
+func (g *Grants) surely(action script.Action, path string) bool {
+	switch action {
+	case script.Read, script.List, script.Write, script.Remove:
+	default:
+		return false
+	}
+	return cleanPath(path) == "" && (!g.lending || g.isLent(action, path)) && g.question.permits(action, pathUID(path))
 }
 
 func (g *Grants) decide(action script.Action, path string) *DeniedError {

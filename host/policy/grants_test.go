@@ -145,8 +145,8 @@ func TestGrantsRememberBoundedly(t *testing.T) {
 		if err := g.Allow(script.Read, path); err == nil {
 			t.Fatal("allowed")
 		}
-		if len(g.answers) > maxAnswers || len(g.question.entities.paths) > maxPaths {
-			t.Fatalf("%d answers, %d paths", len(g.answers), len(g.question.entities.paths))
+		if len(g.answers) > maxAnswers || len(g.question.evaluation().entities.paths) > maxPaths {
+			t.Fatalf("%d answers, %d paths", len(g.answers), len(g.question.evaluation().entities.paths))
 		}
 	}
 }

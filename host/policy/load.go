@@ -358,6 +358,9 @@ type rule struct {
 	id           string
 	policy       *cedar.Policy
 	line, column int
+	forbids      bool
+	fixed        *cedar.Policy // the conditions that are settled once the path alone is unknown; see settle
+	rest         int           // how many are not
 
 	// its scope, by which those are found that may apply
 	principal ast.IsPrincipalScopeNode
@@ -371,7 +374,9 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 	r := &rule{
 		id: file + "#" + strconv.Itoa(number), policy: p, line: start.line, column: start.column,
 		principal: tree.Principal, action: tree.Action, resource: tree.Resource,
+		forbids: p.Effect() == cedar.Forbid,
 	}
+	r.fixed, r.rest = settle(tree)
 	var problems Problems
 	report := func(at token, format string, a ...any) {
 		problems = append(problems, Problem{Line: at.line, Column: at.column, Message: fmt.Sprintf(format, a...)})

@@ -3,7 +3,6 @@ package policy
 import (
 	"encoding/hex"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ type Set struct {
 	index   index
 	version script.Digest
 	problem error
+	reduced residuals
 }
 
 // Broken returns a Set that permits nothing because of err: the policies of an
@@ -125,10 +125,22 @@ func (s *Set) Submit(r Request) Verdict {
 // at a time.
 type question struct {
 	set       *Set
+	request   Request
+	lent      bool
 	principal types.EntityUID
-	context   types.Record
-	relevant  []*rule // those whose scope may match the principal
-	entities  entityStore
+	peers     [3]peer.Peer // the principal, the caller and the target
+	key       askedBy      // but for the action
+	reduced   map[script.Action]*residual
+
+	known *evaluation // nil until something must be evaluated
+}
+
+// evaluation is what Cedar is asked about: most questions need none, as they were
+// reduced before.
+type evaluation struct {
+	context  types.Record
+	entities entityStore
+	relevant []*rule // those whose scope may match the principal
 }
 
 func (s *Set) question(r Request) *question { return s.asked(r, r.Parties.Caller, false) }
@@ -139,15 +151,48 @@ func (s *Set) asked(r Request, principal peer.Peer, lent bool) *question {
 		s = &Set{}
 	}
 	q := &question{
-		set:       s,
-		principal: peerUID(principal.ID),
-		context:   r.context(lent),
-		entities:  entityStore{target: r.Parties.Target.ID, paths: make(map[types.String]types.Entity)},
+		set: s, request: r, lent: lent, principal: peerUID(principal.ID),
+		// The principal first: somebody who sends to himself is both.
+		peers:   [...]peer.Peer{principal, r.Parties.Caller, r.Parties.Target},
+		reduced: make(map[script.Action]*residual, 2),
 	}
-	// The principal first: somebody who sends to himself is both.
-	q.entities.peers = [...]types.Entity{peerEntity(principal), peerEntity(r.Parties.Caller), peerEntity(r.Parties.Target)}
-	q.relevant = s.index.find(q.principal, q.entities.parents(q.principal))
+	q.key = askedBy{
+		principal: principal.ID, caller: r.Parties.Caller.ID, target: r.Parties.Target.ID,
+		seen: q.seen(), digest: r.Code.Digest, entry: r.Entry, lent: lent,
+	}
 	return q
+}
+
+func (q *question) evaluation() *evaluation {
+	if q.known == nil {
+		e := &evaluation{context: q.request.context(q.lent)}
+		e.entities = entityStore{target: q.request.Parties.Target.ID, paths: make(map[types.String]types.Entity)}
+		for i, p := range q.peers {
+			e.entities.peers[i] = peerEntity(p)
+		}
+		e.relevant = q.set.index.find(q.principal, e.entities.parents(q.principal))
+		q.known = e
+	}
+	return q.known
+}
+
+// left is the policies that may apply to action on a resource of this kind.
+func (q *question) left(action script.Action, kind types.EntityType) *residual {
+	r := q.reduced[action]
+	if r == nil {
+		key := q.key
+		key.action = action
+		r = q.set.reduced.get(key, func() *residual {
+			return q.residualOf(action, kind)
+		})
+		q.reduced[action] = r
+	}
+	return r
+}
+
+// permits reports whether action on resource is permitted for certain.
+func (q *question) permits(action script.Action, resource types.EntityUID) bool {
+	return q.set.problem == nil && q.left(action, resource.Type).permits(resource)
 }
 
 // ask decides whether the principal may do action on resource.
@@ -155,11 +200,17 @@ func (q *question) ask(action script.Action, resource types.EntityUID) Verdict {
 	if q.set.problem != nil {
 		return Verdict{Problem: q.set.problem}
 	}
-	request := types.Request{Principal: q.principal, Action: actionUID(action), Resource: resource, Context: q.context}
-	candidates := slice{q.relevant, request.Action, resource}
-	decision, diagnostic := cedar.Authorize(candidates, &q.entities, request)
+	left := q.left(action, resource.Type)
+	if v, certain := left.verdict(resource); certain {
+		return v
+	}
+	e := q.evaluation()
+	decision, diagnostic := cedar.Authorize(left.covering(resource), &e.entities,
+		types.Request{Principal: q.principal, Action: actionUID(action), Resource: resource, Context: e.context})
+	return verdictOf(decision, diagnostic)
+}
 
-	var v Verdict
+func verdictOf(decision cedar.Decision, diagnostic cedar.Diagnostic) (v Verdict) {
 	for _, e := range diagnostic.Errors {
 		v.Failed = append(v.Failed, Failure{string(e.PolicyID), e.Message})
 	}
@@ -321,59 +372,21 @@ func (x *index) find(principal types.EntityUID, circles types.EntityUIDSet) []*r
 	return found
 }
 
-// slice is the policies whose scope may match an action and a resource. Like an
-// index it may hold too many.
-type slice struct {
-	rules    []*rule
-	action   types.EntityUID
-	resource types.EntityUID
-}
-
-func (s slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
-	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for _, r := range s.rules {
-			if s.actionMayMatch(r.action) && s.resourceMayMatch(r.resource) && !yield(cedar.PolicyID(r.id), r.policy) {
-				return
-			}
-		}
-	}
-}
-
-func (s slice) actionMayMatch(scope ast.IsActionScopeNode) bool {
+// mayMatch reports whether a scope may be about action; it may say yes too often.
+func mayMatch(action types.EntityUID, scope ast.IsActionScopeNode) bool {
 	switch scope := scope.(type) {
 	case ast.ScopeTypeEq:
-		return scope.Entity == s.action
+		return scope.Entity == action
 	case ast.ScopeTypeIn:
-		return s.actionIn(scope.Entity)
+		return actionIn(action, scope.Entity)
 	case ast.ScopeTypeInSet:
-		return slices.ContainsFunc(scope.Entities, s.actionIn)
+		return slices.ContainsFunc(scope.Entities, func(e types.EntityUID) bool { return actionIn(action, e) })
 	}
 	return true
 }
 
-func (s slice) actionIn(group types.EntityUID) bool {
-	return group == s.action || known().actions[s.action].Parents.Contains(group)
-}
-
-func (s slice) resourceMayMatch(scope ast.IsResourceScopeNode) bool {
-	switch scope := scope.(type) {
-	case ast.ScopeTypeEq:
-		return scope.Entity == s.resource
-	case ast.ScopeTypeIn:
-		return s.resourceIn(scope.Entity)
-	case ast.ScopeTypeIs:
-		return scope.Type == s.resource.Type
-	case ast.ScopeTypeIsIn:
-		return scope.Type == s.resource.Type && s.resourceIn(scope.Entity)
-	}
-	return true
-}
-
-func (s slice) resourceIn(group types.EntityUID) bool {
-	if group.Type == typePath && s.resource.Type == typePath {
-		return covers(string(group.ID), string(s.resource.ID))
-	}
-	return group == s.resource
+func actionIn(action, group types.EntityUID) bool {
+	return group == action || known().actions[action].Parents.Contains(group)
 }
 
 // covers reports whether path is dir or below it; both are clean.

@@ -1,0 +1,231 @@
+package policy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/script"
+)
+
+// cases is how many random questions TestResidualAgrees asks; RESIDUAL_CASES sets
+// another number.
+func cases(t *testing.T) int {
+	n, err := strconv.Atoi(os.Getenv("RESIDUAL_CASES"))
+	if os.Getenv("RESIDUAL_CASES") != "" && err != nil {
+		t.Fatal(err)
+	}
+	if n > 0 {
+		return n
+	}
+	return 5000
+}
+
+// What is reduced, remembered and looked up by path must say what Cedar says of
+// all policies: the same decision, for the same reasons, with the same failures.
+func TestResidualAgrees(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	var permitted, refused, failed, certain int
+	for asked := 0; asked < cases(t); {
+		var text strings.Builder
+		for range 1 + r.IntN(8) {
+			text.WriteString(randomPolicy(r))
+		}
+		s, err := Parse([]File{{"x.cedar", filled(text.String())}})
+		if err != nil {
+			continue // it does not type check
+		}
+		for range 3 {
+			request := randomRequest(r)
+			lent := r.IntN(6) == 0
+			principal := request.Parties.Caller
+			if lent {
+				principal = request.Parties.Target
+			}
+			q := s.asked(request, principal, lent)
+			grants := s.Grants(request)
+			for range 6 {
+				action, resource := randomAccess(r, request)
+				want := authorized(s, request, principal, lent, action, resource)
+				asked++
+				if got := q.ask(action, resource); !reflect.DeepEqual(got, want) {
+					t.Fatalf("seed %d: %s of %v by %v (lent: %t), context %v:\ngot  %+v\nwant %+v\n%s",
+						seed, action, resource, principal, lent, request.context(lent), got, want, text.String())
+				}
+				if surely := q.permits(action, resource); surely && !want.Permitted {
+					t.Fatalf("seed %d: %s of %v is surely permitted, and %+v\n%s", seed, action, resource, want, text.String())
+				} else if surely {
+					certain++
+				}
+				if resource.Type == typePath && !lent {
+					if err := grants.Allow(action, string(resource.ID)); (err == nil) != want.Permitted {
+						t.Fatalf("seed %d: %s of %v: %v, and %+v\n%s", seed, action, resource, err, want, text.String())
+					}
+				}
+				switch {
+				case want.Permitted:
+					permitted++
+				case len(want.Failed) > 0:
+					failed++
+				default:
+					refused++
+				}
+			}
+		}
+	}
+	if least := cases(t) / 100; permitted < least || refused < least || failed < least || certain < least {
+		t.Errorf("%d were permitted, %d of them for certain, %d refused, %d failed: that tries too little", permitted, certain, refused, failed)
+	}
+}
+
+// authorized asks Cedar about every policy there is.
+func authorized(s *Set, r Request, principal peer.Peer, lent bool, action script.Action, resource types.EntityUID) Verdict {
+	entities := entityStore{target: r.Parties.Target.ID, paths: map[types.String]types.Entity{}}
+	entities.peers = [...]types.Entity{peerEntity(principal), peerEntity(r.Parties.Caller), peerEntity(r.Parties.Target)}
+	decision, diagnostic := cedar.Authorize(candidates(s.rules), &entities, types.Request{
+		Principal: peerUID(principal.ID), Action: actionUID(action), Resource: resource, Context: r.context(lent),
+	})
+	return verdictOf(decision, diagnostic)
+}
+
+func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
+
+func randomPolicy(r *rand.Rand) string {
+	principal := pick(r, "principal", "principal", `principal == Peer::"alice"`, `principal == Peer::"mallory"`,
+		`principal in Circle::"friends"`, `principal is Peer in Circle::"family"`, "principal is Peer", `principal == Peer::"bob"`)
+	action := pick(r, "action", `action == Action::"submit"`, `action in Action::"files"`, `action == Action::"read"`,
+		`action in [Action::"read", Action::"write"]`, `action in [Action::"submit", Action::"files"]`)
+	resource := pick(r, "resource", "resource", `resource in Path::"/a"`, `resource in Path::"/"`, `resource == Path::"/a/b"`,
+		"resource is Path", `resource is Path in Path::"/a/b"`, `resource == Context::"bob"`, "resource is Context")
+	if strings.Contains(resource, "Path") && strings.Contains(action, "submit") {
+		action = `action in Action::"files"`
+	} else if strings.Contains(resource, "Context") {
+		action = `action == Action::"submit"`
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s(%s, %s, %s)", pick(r, "permit", "permit", "forbid"), principal, action, resource)
+	for range pick(r, 0, 0, 1, 1, 2) {
+		fmt.Fprintf(&b, " %s { %s }", pick(r, "when", "when", "unless"), randomCondition(r, 3))
+	}
+	b.WriteString(";\n")
+	return b.String()
+}
+
+func randomCondition(r *rand.Rand, depth int) string {
+	if depth > 0 && r.IntN(2) == 0 {
+		c := func() string { return randomCondition(r, depth-1) }
+		return pick(r,
+			func() string { return "(" + c() + " && " + c() + ")" },
+			func() string { return "(" + c() + " || " + c() + ")" },
+			func() string { return "!(" + c() + ")" },
+			func() string { return "(if " + c() + " then " + c() + " else " + c() + ")" },
+		)()
+	}
+	return pick(r,
+		"true", "false", "context.lent", `context.module.name == "guestbook"`, `context.module.name like "g*"`,
+		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`,
+		`context.entry == "sign"`, `["sign", "read"].contains(context.entry)`,
+		`context.params < 5`, `context.params * 9223372036854775807 > 0`, `context.module.size * 9223372036854775807 > 0`,
+		`context.now < datetime("2026-06-02")`,
+		`resource in Path::"/a"`, `resource == Path::"/a/b/c"`, `resource in [Path::"/x", Path::"/a"]`,
+		`principal in Circle::"friends"`, `principal has name`, `(principal has name && principal.name like "ali*")`,
+		`principal == Peer::"bob"`, `(resource is Context && principal == resource.owner)`,
+		`action == Action::"read"`, `action in Action::"files"`, `principal == resource`,
+	)
+}
+
+func randomRequest(r *rand.Rand) Request {
+	request := from(pick(r, alice, bob, mallory, peer.Peer{ID: id(4), Circles: []string{"family", "friends"}}))
+	request.Code = pick(r, guestbook, guestbook, Code{}, Code{Digest: guestbook.Digest},
+		Code{Found: true, Layer: "carried", Digest: script.Digest{2}, Size: 5, Imports: []string{"env"}},
+		Code{Found: true, Name: "grep", Layer: "host", Digest: script.Digest{3}, Size: 4})
+	request.Entry = pick(r, "", "sign", "read")
+	request.Params = pick(r, 0, 1, 100)
+	request.Now = noon.Add(time.Duration(r.IntN(3)) * 24 * time.Hour)
+	return request
+}
+
+func randomAccess(r *rand.Rand, request Request) (script.Action, types.EntityUID) {
+	if r.IntN(4) == 0 {
+		return submit, contextUID(request.Parties.Target.ID)
+	}
+	return pick(r, script.Read, script.List, script.Write, script.Remove),
+		pathUID(pick(r, "/", "/a", "/a/b", "/a/b/c", "/ab", "/x/y", "/a/"+strings.Repeat("d/", r.IntN(5))+"e"))
+}
+
+// One caller's questions are remembered; a flood of different ones must not grow
+// the host.
+func TestResidualsAreBounded(t *testing.T) {
+	var text strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&text, "permit(principal, action, resource in Path::\"/p%d\");\n", i)
+	}
+	s := parse(t, strings.ReplaceAll(text.String(), "action,", `action in Action::"files",`))
+	for i := range 2000 {
+		r := from(alice)
+		r.Entry = strconv.Itoa(i)
+		if err := s.Grants(r).Allow(script.Read, "/p7/x"); err != nil {
+			t.Fatal(err)
+		}
+		if s.reduced.size > maxRemembered {
+			t.Fatalf("%d policies are remembered", s.reduced.size)
+		}
+	}
+	if n := len(s.reduced.by); n == 0 || n > maxRemembered/500 {
+		t.Errorf("%d residuals are remembered", n)
+	}
+}
+
+// What is remembered of one must not be taken for another.
+func TestResidualsAreKeptApart(t *testing.T) {
+	s := parse(t, `permit(principal, action, resource) when { context.module.name == "guestbook" && principal has name && principal.name like "ali*" };`)
+	changes := map[string]func(*Request){
+		"the caller":       func(r *Request) { r.Parties.Caller = mallory },
+		"the petname":      func(r *Request) { r.Parties.Caller.Name = "eve" },
+		"the module":       func(r *Request) { r.Code.Name = "calendar" },
+		"nothing is found": func(r *Request) { r.Code = Code{} },
+	}
+	for name, change := range changes {
+		r := from(alice)
+		if !s.Submit(r).Permitted {
+			t.Fatal("refused")
+		}
+		if change(&r); s.Submit(r).Permitted {
+			t.Errorf("permitted although %s is another", name)
+		}
+	}
+	c := parse(t, `permit(principal in Circle::"friends", action, resource);`)
+	if r := from(alice); !c.Submit(r).Permitted {
+		t.Fatal("refused")
+	} else if r.Parties.Caller.Circles = nil; c.Submit(r).Permitted {
+		t.Error("permitted although she is in no circle any more")
+	}
+	now := parse(t, `permit(principal, action, resource) when { context.now < datetime("2026-06-02") && context.params < 20 };`)
+	late, large := from(alice), from(alice)
+	late.Now, large.Params = noon.Add(48*time.Hour), 100
+	if !now.Submit(from(alice)).Permitted || now.Submit(late).Permitted || now.Submit(large).Permitted {
+		t.Error("the time or the size of the params was remembered")
+	}
+}
+
+// The order of a peer's circles is nothing that a policy can see, or a caller's
+// slice that may be sorted in place.
+func TestResidualLeavesCirclesAlone(t *testing.T) {
+	circles := []string{"z", "a"}
+	r := from(peer.Peer{ID: id(5), Circles: circles})
+	parse(t, `permit(principal, action, resource);`).Submit(r)
+	if !slices.Equal(circles, []string{"z", "a"}) {
+		t.Errorf("circles became %v", circles)
+	}
+}
