@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -42,6 +43,8 @@ func (s *Script) Encode() ([]byte, error) {
 		m.Logic.Logic = &scriptpb.Logic_Name{Name: s.Logic.Name}
 	case len(s.Logic.Wasm) > 0:
 		m.Logic.Logic = &scriptpb.Logic_Wasm{Wasm: s.Logic.Wasm}
+	case s.Logic.Undo != ID{}:
+		m.Logic.Logic = &scriptpb.Logic_Undo{Undo: s.Logic.Undo[:]}
 	default:
 		m.Logic.Logic = &scriptpb.Logic_Digest{Digest: s.Logic.Digest[:]}
 	}
@@ -83,6 +86,10 @@ func DecodeScript(b []byte) (Script, error) {
 		}
 	case *scriptpb.Logic_Wasm:
 		s.Logic.Wasm = l.Wasm
+	case *scriptpb.Logic_Undo:
+		if err := s.Logic.Undo.set(l.Undo); err != nil {
+			return Script{}, fmt.Errorf("decode script: logic: %w", err)
+		}
 	}
 	if len(m.Lent) > 0 {
 		s.Lent = make([]Grant, len(m.Lent))
@@ -123,6 +130,9 @@ func (s *Script) check() error {
 	if err := checkEntry(s.Entry); err != nil {
 		return err
 	}
+	if s.Logic.Undo != (ID{}) && (s.Entry != "" || len(s.Params) > 0 || len(s.Lent) > 0) {
+		return errors.New("an undo has no entry and no params, and lends nothing")
+	}
 	if len(s.Params) > MaxParams {
 		return fmt.Errorf("params are %d bytes long, at most %d are allowed: pass a file instead", len(s.Params), MaxParams)
 	}
@@ -139,13 +149,13 @@ func (s *Script) check() error {
 
 func (l Logic) check() error {
 	set := 0
-	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0} {
+	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Undo != (ID{})} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 {
-		return errors.New("logic: name a module, or its digest, or carry one: exactly one of them")
+		return errors.New("logic: name a module, or its digest, or carry one, or say what to undo: exactly one of them")
 	}
 	if l.Name != "" {
 		return checkModule(l.Name)
@@ -291,6 +301,7 @@ func (r *Receipt) Encode() ([]byte, error) {
 		StartedMs:  millis(fit.Started),
 		FinishedMs: millis(fit.Finished),
 		DryRun:     fit.DryRun,
+		Undid:      fit.Undid.bytes(),
 	}
 	for i := range fit.Effects {
 		e := &fit.Effects[i]
@@ -301,6 +312,7 @@ func (r *Receipt) Encode() ([]byte, error) {
 			Before: e.Before.message(),
 			After:  e.After.message(),
 			Diff:   e.Diff,
+			End:    e.End.message(),
 		})
 	}
 	b, err := marshal(m)
@@ -313,7 +325,7 @@ func (r *Receipt) Encode() ([]byte, error) {
 // fitEffects returns the effects that a receipt has room for, and how many are
 // left out.
 func (r *Receipt) fitEffects() (listed []Effect, more uint64) {
-	const each = 128 // bytes, at most, of an effect without its paths
+	const each = 256 // bytes, at most, of an effect without its paths
 	size := 0
 	listed = r.Effects
 	for i, e := range r.Effects {
@@ -377,6 +389,11 @@ func decodeReceipt(b []byte) (Receipt, error) {
 			return Receipt{}, fmt.Errorf("module: %w", err)
 		}
 	}
+	if len(m.Undid) > 0 {
+		if err := r.Undid.set(m.Undid); err != nil {
+			return Receipt{}, fmt.Errorf("undid: %w", err)
+		}
+	}
 	if len(m.Effects) > 0 {
 		r.Effects = make([]Effect, len(m.Effects))
 	}
@@ -389,9 +406,13 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		if err != nil {
 			return Receipt{}, err
 		}
+		end, err := end(e.End)
+		if err != nil {
+			return Receipt{}, err
+		}
 		r.Effects[i] = Effect{
 			Kind: EffectKind(e.Kind), Path: string(e.Path), To: string(e.To),
-			Before: before, After: after, Diff: e.Diff,
+			Before: before, After: after, End: end, Diff: e.Diff,
 		}
 	}
 	if err := r.check(); err != nil {
@@ -467,7 +488,15 @@ func (e *Effect) check() error {
 	if e.Before.Size < 0 || e.After.Size < 0 {
 		return fmt.Errorf("an effect on %.80q has a negative size", e.Path)
 	}
-	for _, b := range []Blob{e.Before, e.After} {
+	if end := e.End; end != (End{}) {
+		switch {
+		case end.At <= 0 || end.Before.Size < 0 || end.After.Size < 0, end.At > math.MaxInt64-max(end.Before.Size, end.After.Size):
+			return fmt.Errorf("an effect on %.80q has an end that begins nowhere", e.Path)
+		case e.Before != Blob{} || e.After != Blob{}:
+			return fmt.Errorf("an effect on %.80q has an end, and all of its contents", e.Path)
+		}
+	}
+	for _, b := range []Blob{e.Before, e.After, e.End.Before, e.End.After} {
 		if b.Size > 0 && b.Digest == (Digest{}) {
 			return fmt.Errorf("an effect on %.80q has a size and no digest", e.Path)
 		}
@@ -480,6 +509,30 @@ func (b Blob) message() *scriptpb.Blob {
 		return nil
 	}
 	return &scriptpb.Blob{Size: b.Size, Digest: b.Digest[:]}
+}
+
+func (e End) message() *scriptpb.End {
+	if e == (End{}) {
+		return nil
+	}
+	return &scriptpb.End{At: e.At, Before: e.Before.message(), After: e.After.message()}
+}
+
+func end(m *scriptpb.End) (e End, err error) {
+	if m == nil {
+		return End{}, nil
+	}
+	e.At = m.At
+	if e.Before, err = blob(m.Before); err != nil {
+		return End{}, err
+	}
+	if e.After, err = blob(m.After); err != nil {
+		return End{}, err
+	}
+	if e == (End{}) {
+		return End{}, errors.New("an end of nothing")
+	}
+	return e, nil
 }
 
 func blob(m *scriptpb.Blob) (Blob, error) {

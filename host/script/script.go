@@ -72,11 +72,16 @@ type Script struct {
 	DryRun bool
 }
 
-// Logic names the code: exactly one of Name, Digest and Wasm is set.
+// Logic names the code, or the script to undo: exactly one of Name, Digest, Wasm
+// and Undo is set.
 type Logic struct {
 	Name   string // resolved in the target's layers: the peer's own, then the host's
 	Digest Digest // a module that the target already has, by content
 	Wasm   []byte // carried inline
+	// Undo is an earlier script to the same target, which the target's host is to
+	// undo: no code of anybody's runs. Such a script has no entry or params and
+	// lends nothing.
+	Undo ID
 }
 
 // Action is what a grant allows on a path.
@@ -111,7 +116,7 @@ const (
 	Deadline    Code = 7  // ran into its wall-time limit or its deadline
 	OutOfMemory Code = 8  // ran into its memory limit and then failed
 	OverLimit   Code = 9  // ran into another limit: output, host calls, log bytes, fuel
-	Conflict    Code = 10 // the nonce was used before, for another script
+	Conflict    Code = 10 // the nonce was used before, for another script; or what is to be undone was touched since
 	Unavailable Code = 11 // overload, shutdown, or the caller's side was out of reach: try again
 	Internal    Code = 12 // the host's fault; its own log says more
 )
@@ -137,6 +142,7 @@ type Receipt struct {
 	Started        time.Time
 	Finished       time.Time
 	DryRun         bool // Effects are what would have been; there were none
+	Undid          ID   // Logic.Undo of the script, whatever became of it
 }
 
 // Effect is one change that a committed script made to its target's files, or,
@@ -150,7 +156,17 @@ type Effect struct {
 	To     string // a rename's or link's other end
 	Before Blob   // zero when there was no file
 	After  Blob   // zero when there is none now
-	Diff   string // in a dry run: of a text that the script may read, unified, cut at MaxDiff
+	// End takes the place of Before and After for a long file of which only the
+	// end changed, as when it was appended to: nobody reads the rest of it.
+	End  End
+	Diff string // in a dry run: of a text that the script may read, unified, cut at MaxDiff
+}
+
+// End is how a file changed from byte At on: what was there, zero if the file
+// ended there, and what is there now. The zero End is none.
+type End struct {
+	At            int64 // above 0
+	Before, After Blob
 }
 
 // EffectKind is on the wire: append only.

@@ -60,6 +60,23 @@ func sampleReceipt(t testing.TB) Receipt {
 	}
 }
 
+// sampleUndone is a receipt with what an undo adds to it, and with long files.
+func sampleUndone(t testing.TB) Receipt {
+	r := sampleReceipt(t)
+	r.Undid = ID{8}
+	r.Effects = append(r.Effects,
+		Effect{Kind: Modified, Path: "/log", End: End{At: 1 << 30, After: Blob{12, Digest{7}}}},
+		Effect{Kind: Modified, Path: "/tail", End: End{At: 1 << 30, Before: Blob{12, Digest{7}}, After: Blob{0, Digest{8}}}})
+	return r
+}
+
+func sampleUndo(t testing.TB) Script {
+	return Script{
+		Caller: id(t, 1), Target: id(t, 1), Nonce: Nonce{1, 2, 3},
+		NotBefore: noon, Deadline: noon.Add(time.Minute), Logic: Logic{Undo: ID{7}},
+	}
+}
+
 func sampleQuestion() Question {
 	return Question{Script: Digest{1}, Seq: 1, Op: AskRead, Path: "/shared/a", Offset: 10, Length: MaxData}
 }
@@ -92,6 +109,7 @@ func codecs(t testing.TB) []codec {
 		return b
 	}
 	s, r, q := sampleScript(t), sampleReceipt(t), sampleQuestion()
+	undo, undone := sampleUndo(t), sampleUndone(t)
 	all := []codec{
 		{"script", must(s.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
 			s, err := DecodeScript(b)
@@ -104,6 +122,14 @@ func codecs(t testing.TB) []codec {
 		{"question", must(q.Encode()), &scriptpb.Question{}, func(b []byte) (func() ([]byte, error), error) {
 			q, err := DecodeQuestion(b)
 			return q.Encode, err
+		}},
+		{"script", must(undo.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
+			s, err := DecodeScript(b)
+			return s.Encode, err
+		}},
+		{"receipt", must(undone.Encode()), &scriptpb.Receipt{}, func(b []byte) (func() ([]byte, error), error) {
+			r, err := DecodeReceipt(b)
+			return r.Encode, err
 		}},
 	}
 	for _, a := range sampleAnswers() {
@@ -127,7 +153,13 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 			t.Errorf("%+v became %+v, %v", s, got, err)
 		}
 	}
-	r := sampleReceipt(t)
+	u := sampleUndo(t)
+	if b, err := u.Encode(); err != nil {
+		t.Error(err)
+	} else if got, err := DecodeScript(b); err != nil || !reflect.DeepEqual(got, u) {
+		t.Errorf("%+v became %+v, %v", u, got, err)
+	}
+	r := sampleUndone(t)
 	b, err := r.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -155,9 +187,10 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 
 // What was signed yesterday must decode tomorrow: these bytes never change.
 func TestEncodingIsStable(t *testing.T) {
-	for _, c := range codecs(t)[:3] {
+	want := []string{"82d9663017b7c0f8", "d6d37634283c7e27", "d6888cf95a573c46", "bcefe9582bf4478d", "901848c957644f87"}
+	for i, c := range codecs(t)[:len(want)] {
 		got := DigestOf(c.sample).String()[len("sha256:"):][:16]
-		if want := map[string]string{"script": "82d9663017b7c0f8", "receipt": "d6d37634283c7e27", "question": "d6888cf95a573c46"}[c.name]; got != want {
+		if want := want[i]; got != want {
 			t.Errorf("the encoding of the sample %s has changed: %s, was %s", c.name, got, want)
 		}
 	}
@@ -311,6 +344,9 @@ func TestScriptBounds(t *testing.T) {
 		{"year 10000", func(s *Script) { s.Deadline = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "year 10000"},
 		{"no logic", func(s *Script) { s.Logic = Logic{} }, "exactly one"},
 		{"two logics", func(s *Script) { s.Logic.Wasm = []byte("x") }, "exactly one"},
+		{"undo by an entry", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Params, s.Lent = nil, nil }, "an undo has no"},
+		{"undo with params", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Lent = "", nil }, "an undo has no"},
+		{"undo that lends", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Params = "", nil }, "an undo has no"},
 		{"empty wasm", func(s *Script) { s.Logic = Logic{Wasm: []byte{}} }, "exactly one"},
 		{"path for module", func(s *Script) { s.Logic.Name = "../../host.key" }, "module name"},
 		{"slash in module", func(s *Script) { s.Logic.Name = "a/b" }, "module name"},
@@ -674,7 +710,7 @@ func TestTexts(t *testing.T) {
 }
 
 func TestReceiptJSON(t *testing.T) {
-	r := sampleReceipt(t)
+	r := sampleUndone(t)
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -703,6 +739,13 @@ func TestReceiptJSON(t *testing.T) {
 	}
 	if e := effects[3].(map[string]any); e["path"] != nil || e["path_base64"] != base64.StdEncoding.EncodeToString([]byte("/not-\xffutf8")) {
 		t.Errorf("path that is not UTF-8: %v", e)
+	}
+	if e := effects[4].(map[string]any); e["before"] != nil || e["after"] != nil || e["end"].(map[string]any)["at"] != float64(1<<30) ||
+		e["end"].(map[string]any)["before"] != nil || e["end"].(map[string]any)["after"].(map[string]any)["size"] != 12.0 {
+		t.Errorf("end of a file: %v", e)
+	}
+	if got["undid"] != (ID{8}).String() {
+		t.Errorf("undid: %v", got["undid"])
 	}
 	r.Result = []byte{0xff}
 	b, _ = json.Marshal(r)

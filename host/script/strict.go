@@ -37,7 +37,7 @@ func marshal(m proto.Message) ([]byte, error) {
 
 // strict walks b without allocating and reports the first place where it is not
 // the one encoding of a message of this type. It is linear in len(b) times the
-// depth of the type, which is at most three and never recursive.
+// depth of the type, which is at most four and never recursive.
 //
 // Protobuf parsers differ in what they make of a field that comes twice or of a
 // varint that is too long; here nobody can be shown two meanings of the same

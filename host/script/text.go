@@ -171,6 +171,11 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Size   int64  `json:"size"`
 		Digest Digest `json:"digest"`
 	}
+	type endJSON struct {
+		At     int64     `json:"at"`
+		Before *blobJSON `json:"before,omitempty"`
+		After  *blobJSON `json:"after,omitempty"`
+	}
 	type effectJSON struct {
 		Kind       EffectKind `json:"kind"`
 		Path       string     `json:"path,omitempty"`
@@ -179,6 +184,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		ToBase64   []byte     `json:"to_base64,omitempty"`
 		Before     *blobJSON  `json:"before,omitempty"`
 		After      *blobJSON  `json:"after,omitempty"`
+		End        *endJSON   `json:"end,omitempty"`
 		Diff       string     `json:"diff,omitempty"`
 	}
 	type usageJSON struct {
@@ -211,6 +217,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Started      time.Time    `json:"started"`
 		Finished     time.Time    `json:"finished"`
 		DryRun       bool         `json:"dry_run,omitempty"`
+		Undid        string       `json:"undid,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
@@ -222,6 +229,9 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}
 	if !r.Module.IsZero() {
 		out.Module = r.Module.String()
+	}
+	if !r.Undid.IsZero() {
+		out.Undid = r.Undid.String()
 	}
 	out.Result, out.ResultBase64 = readable(r.Result)
 	out.Log, out.LogBase64 = readable(r.Log)
@@ -235,6 +245,9 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		j := effectJSON{Kind: e.Kind, Before: blob(e.Before), After: blob(e.After), Diff: e.Diff}
 		j.Path, j.PathBase64 = readable([]byte(e.Path))
 		j.To, j.ToBase64 = readable([]byte(e.To))
+		if e.End != (End{}) {
+			j.End = &endJSON{At: e.End.At, Before: blob(e.End.Before), After: blob(e.End.After)}
+		}
 		out.Effects = append(out.Effects, j)
 	}
 	return json.Marshal(out)

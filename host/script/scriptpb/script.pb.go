@@ -546,6 +546,7 @@ type Logic struct {
 	//	*Logic_Name
 	//	*Logic_Digest
 	//	*Logic_Wasm
+	//	*Logic_Undo
 	Logic         isLogic_Logic `protobuf_oneof:"logic"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -615,6 +616,15 @@ func (x *Logic) GetWasm() []byte {
 	return nil
 }
 
+func (x *Logic) GetUndo() []byte {
+	if x != nil {
+		if x, ok := x.Logic.(*Logic_Undo); ok {
+			return x.Undo
+		}
+	}
+	return nil
+}
+
 type isLogic_Logic interface {
 	isLogic_Logic()
 }
@@ -631,11 +641,17 @@ type Logic_Wasm struct {
 	Wasm []byte `protobuf:"bytes,3,opt,name=wasm,proto3,oneof"`
 }
 
+type Logic_Undo struct {
+	Undo []byte `protobuf:"bytes,4,opt,name=undo,proto3,oneof"` // the id of an earlier script to the same target, whose effects are to be undone
+}
+
 func (*Logic_Name) isLogic_Logic() {}
 
 func (*Logic_Digest) isLogic_Logic() {}
 
 func (*Logic_Wasm) isLogic_Logic() {}
+
+func (*Logic_Undo) isLogic_Logic() {}
 
 type Grant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -710,6 +726,7 @@ type Receipt struct {
 	StartedMs     int64                  `protobuf:"varint,17,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	FinishedMs    int64                  `protobuf:"varint,18,opt,name=finished_ms,json=finishedMs,proto3" json:"finished_ms,omitempty"`
 	DryRun        bool                   `protobuf:"varint,19,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Undid         []byte                 `protobuf:"bytes,20,opt,name=undid,proto3" json:"undid,omitempty"` // the script that this one undid, or was to undo; or empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -877,6 +894,13 @@ func (x *Receipt) GetDryRun() bool {
 	return false
 }
 
+func (x *Receipt) GetUndid() []byte {
+	if x != nil {
+		return x.Undid
+	}
+	return nil
+}
+
 type Effect struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          EffectKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=circles.v1.EffectKind" json:"kind,omitempty"`
@@ -885,6 +909,7 @@ type Effect struct {
 	Before        *Blob                  `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`
 	After         *Blob                  `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
 	Diff          string                 `protobuf:"bytes,6,opt,name=diff,proto3" json:"diff,omitempty"`
+	End           *End                   `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"` // instead of before and after
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -961,6 +986,74 @@ func (x *Effect) GetDiff() string {
 	return ""
 }
 
+func (x *Effect) GetEnd() *End {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// End is how a long file changed of which only the end did.
+type End struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            int64                  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`        // bytes before it, which are as they were
+	Before        *Blob                  `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"` // what came after them; nothing if the file was appended to
+	After         *Blob                  `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *End) Reset() {
+	*x = End{}
+	mi := &file_circles_v1_script_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*End) ProtoMessage() {}
+
+func (x *End) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use End.ProtoReflect.Descriptor instead.
+func (*End) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *End) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *End) GetBefore() *Blob {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *End) GetAfter() *Blob {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type Blob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Size          int64                  `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
@@ -971,7 +1064,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1076,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1089,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1027,7 +1120,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1132,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1145,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Usage) GetWallNs() int64 {
@@ -1113,7 +1206,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1218,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1231,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Question) GetScript() []byte {
@@ -1200,7 +1293,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1305,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1318,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Answer) GetQuestion() []byte {
@@ -1315,7 +1408,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1420,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1433,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -1360,7 +1453,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1465,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1478,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListEntry) GetName() string {
@@ -1413,7 +1506,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1518,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1531,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -1472,7 +1565,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1577,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1590,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -1537,15 +1630,16 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x06params\x18\b \x01(\fR\x06params\x12%\n" +
 	"\x04lent\x18\t \x03(\v2\x11.circles.v1.GrantR\x04lent\x12\x17\n" +
 	"\adry_run\x18\n" +
-	" \x01(\bR\x06dryRun\"V\n" +
+	" \x01(\bR\x06dryRun\"l\n" +
 	"\x05Logic\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x18\n" +
 	"\x06digest\x18\x02 \x01(\fH\x00R\x06digest\x12\x14\n" +
-	"\x04wasm\x18\x03 \x01(\fH\x00R\x04wasmB\a\n" +
+	"\x04wasm\x18\x03 \x01(\fH\x00R\x04wasm\x12\x14\n" +
+	"\x04undo\x18\x04 \x01(\fH\x00R\x04undoB\a\n" +
 	"\x05logic\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xaa\x04\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xc0\x04\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -1569,14 +1663,20 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"started_ms\x18\x11 \x01(\x03R\tstartedMs\x12\x1f\n" +
 	"\vfinished_ms\x18\x12 \x01(\x03R\n" +
 	"finishedMs\x12\x17\n" +
-	"\adry_run\x18\x13 \x01(\bR\x06dryRun\"\xbe\x01\n" +
+	"\adry_run\x18\x13 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05undid\x18\x14 \x01(\fR\x05undid\"\xe1\x01\n" +
 	"\x06Effect\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.circles.v1.EffectKindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12(\n" +
 	"\x06before\x18\x04 \x01(\v2\x10.circles.v1.BlobR\x06before\x12&\n" +
 	"\x05after\x18\x05 \x01(\v2\x10.circles.v1.BlobR\x05after\x12\x12\n" +
-	"\x04diff\x18\x06 \x01(\tR\x04diff\"2\n" +
+	"\x04diff\x18\x06 \x01(\tR\x04diff\x12!\n" +
+	"\x03end\x18\a \x01(\v2\x0f.circles.v1.EndR\x03end\"g\n" +
+	"\x03End\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x03R\x02at\x12(\n" +
+	"\x06before\x18\x02 \x01(\v2\x10.circles.v1.BlobR\x06before\x12&\n" +
+	"\x05after\x18\x03 \x01(\v2\x10.circles.v1.BlobR\x05after\"2\n" +
 	"\x04Blob\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"\xb6\x01\n" +
@@ -1674,7 +1774,7 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_circles_v1_script_proto_goTypes = []any{
 	(Code)(0),         // 0: circles.v1.Code
 	(EffectKind)(0),   // 1: circles.v1.EffectKind
@@ -1687,37 +1787,41 @@ var file_circles_v1_script_proto_goTypes = []any{
 	(*Grant)(nil),     // 8: circles.v1.Grant
 	(*Receipt)(nil),   // 9: circles.v1.Receipt
 	(*Effect)(nil),    // 10: circles.v1.Effect
-	(*Blob)(nil),      // 11: circles.v1.Blob
-	(*Usage)(nil),     // 12: circles.v1.Usage
-	(*Question)(nil),  // 13: circles.v1.Question
-	(*Answer)(nil),    // 14: circles.v1.Answer
-	(*Listing)(nil),   // 15: circles.v1.Listing
-	(*ListEntry)(nil), // 16: circles.v1.ListEntry
-	(*Stat)(nil),      // 17: circles.v1.Stat
-	(*Problem)(nil),   // 18: circles.v1.Problem
+	(*End)(nil),       // 11: circles.v1.End
+	(*Blob)(nil),      // 12: circles.v1.Blob
+	(*Usage)(nil),     // 13: circles.v1.Usage
+	(*Question)(nil),  // 14: circles.v1.Question
+	(*Answer)(nil),    // 15: circles.v1.Answer
+	(*Listing)(nil),   // 16: circles.v1.Listing
+	(*ListEntry)(nil), // 17: circles.v1.ListEntry
+	(*Stat)(nil),      // 18: circles.v1.Stat
+	(*Problem)(nil),   // 19: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
 	7,  // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
 	8,  // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
 	0,  // 2: circles.v1.Receipt.code:type_name -> circles.v1.Code
 	10, // 3: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
-	12, // 4: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
+	13, // 4: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
 	1,  // 5: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
-	11, // 6: circles.v1.Effect.before:type_name -> circles.v1.Blob
-	11, // 7: circles.v1.Effect.after:type_name -> circles.v1.Blob
-	2,  // 8: circles.v1.Question.op:type_name -> circles.v1.Op
-	15, // 9: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	17, // 10: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	18, // 11: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	16, // 12: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	3,  // 13: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	3,  // 14: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	4,  // 15: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 6: circles.v1.Effect.before:type_name -> circles.v1.Blob
+	12, // 7: circles.v1.Effect.after:type_name -> circles.v1.Blob
+	11, // 8: circles.v1.Effect.end:type_name -> circles.v1.End
+	12, // 9: circles.v1.End.before:type_name -> circles.v1.Blob
+	12, // 10: circles.v1.End.after:type_name -> circles.v1.Blob
+	2,  // 11: circles.v1.Question.op:type_name -> circles.v1.Op
+	16, // 12: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	18, // 13: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	19, // 14: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	17, // 15: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	3,  // 16: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	3,  // 17: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	4,  // 18: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -1729,8 +1833,9 @@ func file_circles_v1_script_proto_init() {
 		(*Logic_Name)(nil),
 		(*Logic_Digest)(nil),
 		(*Logic_Wasm)(nil),
+		(*Logic_Undo)(nil),
 	}
-	file_circles_v1_script_proto_msgTypes[9].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[10].OneofWrappers = []any{
 		(*Answer_Data)(nil),
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
@@ -1742,7 +1847,7 @@ func file_circles_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
