@@ -129,7 +129,10 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 	}
 	s, err := h.config.OpenStore(ctx, entry)
 	if err != nil {
-		return nil, fmt.Errorf("open the context of %s: %w", entry.Name, err)
+		// A server that is down, a disk that is away, a file that is damaged: it
+		// concerns this peer only, and what it is, is the operator's to know.
+		h.report(fmt.Errorf("open the context of %s: %w", entry.Name, err))
+		return nil, &transport.Error{Code: transport.Unavailable, Message: fmt.Sprintf("the context of %s cannot be opened at present; the operator of its host has been told why; send it again later", id.Short())}
 	}
 	c := &peerContext{host: h, entry: entry, dir: dir, store: s}
 	name := string(entry.Name)

@@ -27,12 +27,14 @@ import (
 //	  cache/                   compiled code, by digest: safe to delete
 //	  worker.lock              locked while a worker serves the root, and says where; see Claim
 //	  peers/<petname>/
-//	    peer.toml  peer.key    identity; the key may live elsewhere
+//	    peer.toml  peer.key    identity, and how it is stored; the key may live elsewhere
 //	    policy/*.cedar         hot-reloaded; circles.toml beside them lists the peer's circles
 //	    modules/               the peer's own layer; hot-reloaded
 //	    data/                  all that a script can see of the file system
 //	    log/                   receipts, hash-chained
 //	    tx/                    transactions under way
+//	    context.*              what belongs to the context and is not its owner's to edit;
+//	                           with another backend than fs, in place of data, log and tx
 type Root struct {
 	Dir    string
 	Peers  *peer.Directory
@@ -54,6 +56,8 @@ type RootConfig struct {
 		HostCalls uint64   `toml:"host_calls"`
 		Fuel      uint64   `toml:"fuel"`
 	} `toml:"limits"`
+	Store StoreConfig `toml:"store"`
+	Quota Quota       `toml:"quota"` // of each context, where its peer.toml does not say otherwise
 }
 
 // DefaultListen is where a worker listens unless it is told otherwise.
@@ -85,6 +89,14 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # memory = "64MiB"
 # output = "8MiB"
 # log = "64KiB"
+
+# [store]
+# backend = "fs"              # of peers that are added: fs, sqlite, s3, natsobj or plugin:NAME
+
+# [quota]                     # of each context; peer.toml may have a [quota] of its own
+# bytes = "16GiB"
+# entries = 1000000
+# log = "4GiB"
 
 # Peers whose contexts are elsewhere: circles-host peer add NAME --id DID --url URL
 `
@@ -190,8 +202,8 @@ func (r *Root) URL() string {
 // Key reads the host's key.
 func (r *Root) Key() (*peer.Key, error) { return peer.ReadKeyFile(filepath.Join(r.Dir, hostKeyFile)) }
 
-// AddPeer makes the context of a new peer: with a key of its own when id is "",
-// or for a peer whose key is kept elsewhere. It may run nothing and be run by
+// AddPeer makes the context of a new peer, stored as Config.Store.Backend says:
+// with a key of its own when id is "", or for a peer whose key is kept elsewhere. It may run nothing and be run by
 // nobody until its owner writes policies.
 func (r *Root) AddPeer(name peer.Name, id peer.ID) (peer.Entry, error) {
 	var key *peer.Key
@@ -202,7 +214,11 @@ func (r *Root) AddPeer(name peer.Name, id peer.ID) (peer.Entry, error) {
 		}
 		id = key.ID()
 	}
-	e, err := r.Peers.Hold(name, id, key)
+	store := r.Config.Store.Backend
+	if store == FS {
+		store = "" // what is not said
+	}
+	e, err := r.Peers.Hold(name, id, key, store)
 	if err != nil {
 		return peer.Entry{}, err
 	}

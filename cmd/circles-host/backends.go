@@ -4,40 +4,102 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
-	"time"
+	"slices"
+	"strings"
+	"sync"
 
+	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/storage"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/fs"
+	"github.com/circles-host/circles/host/store/mem"
+	"github.com/circles-host/circles/host/store/sqlite"
 )
 
 // backends are the ways in which a context can be stored, by the name that
 // peer.toml uses.
-var backends = map[string]func(context.Context, peer.Entry) (store.Store, error){
-	"fs": func(_ context.Context, e peer.Entry) (store.Store, error) {
-		return known(fs.Open(fs.Config{Data: filepath.Join(e.Dir, "data"), Log: filepath.Join(e.Dir, "log"), Tx: filepath.Join(e.Dir, "tx")}))
-	},
-}
-
-// openStore opens a context that is held in a root. When another process has it
-// open, as a send without a worker does for a moment, it waits a while.
-func openStore(ctx context.Context, e peer.Entry) (s store.Store, err error) {
-	for start := time.Now(); ; {
-		s, err = backends["fs"](ctx, e)
-		if !errors.Is(err, fs.ErrLocked) || time.Since(start) > lockedFor {
-			return s, err
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+func backends(*host.Root) map[string]storage.Backend {
+	return map[string]storage.Backend{
+		host.FS: {
+			Open: func(_ context.Context, e peer.Entry) (store.Store, error) { return known(fs.Open(fsConfig(e))) },
+			Read: func(_ context.Context, e peer.Entry) (store.Store, error) { return &beside{e: e}, nil },
+			Where: func(e peer.Entry) string {
+				return fmt.Sprintf("%s, %s", filepath.Join(relative(e.Dir), "data"), filepath.Join(relative(e.Dir), "log"))
+			},
+			Remove: func(_ context.Context, e peer.Entry) error { return remove(e, "data", "log", "tx") },
+		},
+		"sqlite": {
+			Open: func(_ context.Context, e peer.Entry) (store.Store, error) { return known(sqlite.Open(sqliteConfig(e))) },
+			Read: func(_ context.Context, e peer.Entry) (store.Store, error) {
+				s, err := known(sqlite.OpenReader(sqliteConfig(e)))
+				if errors.Is(err, iofs.ErrNotExist) { // nothing has run there yet
+					return mem.New(mem.Config{}), nil
+				}
+				return s, err
+			},
+			Where: func(e peer.Entry) string { return relative(sqliteConfig(e).Path) },
+			Remove: func(_ context.Context, e peer.Entry) error {
+				name := filepath.Base(sqliteConfig(e).Path)
+				return remove(e, name, name+"-wal", name+"-shm", name+"-lock", name+"-stage", name+"-new")
+			},
+		},
 	}
 }
 
-const lockedFor = 3 * time.Second
+func fsConfig(e peer.Entry) fs.Config {
+	return fs.Config{Data: filepath.Join(e.Dir, "data"), Log: filepath.Join(e.Dir, "log"), Tx: filepath.Join(e.Dir, "tx")}
+}
+
+func sqliteConfig(e peer.Entry) sqlite.Config {
+	return sqlite.Config{Path: filepath.Join(e.Dir, "context.sqlite")}
+}
+
+// contextsOf opens the contexts of a root.
+func contextsOf(root *host.Root) *storage.Contexts {
+	all := backends(root)
+	return storage.New(storage.Config{Quota: root.Config.Quota, Find: func(name string) (storage.Backend, error) {
+		return findBackend(all, name)
+	}})
+}
+
+func findBackend(all map[string]storage.Backend, name string) (storage.Backend, error) {
+	if b, ok := all[name]; ok {
+		return b, nil
+	}
+	names := slices.Sorted(maps.Keys(all))
+	if meant := nearest(name, names); meant != "" {
+		return storage.Backend{}, fmt.Errorf("there is no backend %q; did you mean %s?", name, meant)
+	}
+	return storage.Backend{}, fmt.Errorf("there is no backend %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// known turns what a backend's Open returns into a store.Store, which is nil when
+// that failed (a nil of the backend's own type would not be), and its error into
+// one that says so if somebody has the context open.
+func known[S store.Store](s S, err error) (store.Store, error) {
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.Is(err, fs.ErrLocked), errors.Is(err, sqlite.ErrLocked):
+		return nil, fmt.Errorf("%w: %w", storage.ErrInUse, err)
+	}
+	return nil, err
+}
+
+// remove removes files and directories of a context.
+func remove(e peer.Entry, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, os.RemoveAll(filepath.Join(e.Dir, name)))
+	}
+	return errors.Join(errs...)
+}
 
 // openScratch opens a directory that is no peer's context, with what a
 // transaction needs in stage.
@@ -45,44 +107,66 @@ func openScratch(dir, stage string) (store.Store, error) {
 	return known(fs.Open(fs.Config{Data: dir, Log: filepath.Join(stage, "log"), Tx: filepath.Join(stage, "tx")}))
 }
 
-// known turns what a backend's Open returns into a store.Store, which is nil when
-// that failed: a nil of the backend's own type would not be.
-func known[S store.Store](s S, err error) (store.Store, error) {
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+// beside reads a context in a directory that somebody else may have open and goes
+// on writing: files are read as they are, each whole, and nothing but the files
+// and the log is touched.
+type beside struct {
+	e peer.Entry
+
+	once    sync.Once
+	scratch store.Store
+	stage   string
+	err     error
 }
 
-// lendStore opens a context for a script that runs elsewhere and reads what its
-// sender lent. The sender's own worker may have the context open, and goes on
-// writing it: then files are read as they are, each whole, and nothing but the
-// files is touched.
-func lendStore(ctx context.Context, e peer.Entry) (store.Store, error) {
-	s, err := backends["fs"](ctx, e)
-	if !errors.Is(err, fs.ErrLocked) {
-		return s, err
+func (b *beside) View(ctx context.Context, f func(store.Tx) error) error {
+	b.once.Do(func() {
+		if b.stage, b.err = os.MkdirTemp(b.e.Dir, ".lend-"); b.err != nil {
+			b.err = fmt.Errorf("read the context of %s beside its worker: %w", b.e.Name, b.err)
+			return
+		}
+		b.scratch, b.err = openScratch(fsConfig(b.e).Data, b.stage)
+	})
+	if b.err != nil {
+		return b.err
 	}
-	stage, err := os.MkdirTemp(e.Dir, ".lend-")
-	if err != nil {
-		return nil, fmt.Errorf("read the context of %s beside its worker: %w", e.Name, err)
-	}
-	s, err = openScratch(filepath.Join(e.Dir, "data"), stage)
-	if err != nil {
-		os.RemoveAll(stage)
-		return nil, err
-	}
-	return reader{s, stage}, nil
+	return b.scratch.View(ctx, f)
 }
 
-// reader is a store whose log and lock are not the context's own.
-type reader struct {
-	store.Store
-	stage string
+func (b *beside) Update(context.Context, func(store.Tx) error) error {
+	return fmt.Errorf("the context of %s was opened for reading only", b.e.Name)
 }
 
-func (reader) Update(context.Context, func(store.Tx) error) error {
-	return errors.New("a context that is lent can be read only")
+func (b *beside) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, error] {
+	return func(yield func(store.Entry, error) bool) {
+		for e, err := range fs.ReadLog(ctx, fsConfig(b.e).Log) {
+			if err == nil && e.Seq < from {
+				continue
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
 }
 
-func (r reader) Close() error { return errors.Join(r.Store.Close(), os.RemoveAll(r.stage)) }
+func (b *beside) Entry(ctx context.Context, key store.Key) (store.Entry, bool, error) {
+	for e, err := range b.Log(ctx, 1) {
+		if err != nil || e.Key == key {
+			return e, err == nil, err
+		}
+	}
+	return store.Entry{}, false, nil
+}
+
+func (b *beside) Close() error {
+	b.once.Do(func() { b.err = store.ErrClosed })
+	var err error
+	if b.scratch != nil {
+		err = b.scratch.Close()
+	}
+	if b.stage != "" {
+		err = errors.Join(err, os.RemoveAll(b.stage))
+	}
+	return err
+}

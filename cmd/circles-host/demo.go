@@ -255,7 +255,7 @@ func (d *demonstration) send(ctx context.Context, w *worker) (host.Sent, error) 
 	return host.Send(ctx, client, s, key, w.host.ID(), func(l *host.Lender) {
 		l.Parties = d.root.Peers.Meet(d.alice.ID, d.bob.ID, nil)
 		l.Policies = policy.Broken(errors.New("the worker holds the context itself"))
-		l.OpenStore = func(ctx context.Context) (store.Store, error) { return openStore(ctx, d.alice) }
+		l.OpenStore = func(ctx context.Context) (store.Store, error) { return contextsOf(d.root).Open(ctx, d.alice) }
 	})
 }
 
@@ -318,7 +318,12 @@ func (d *demonstration) receipts(sent ...host.Sent) error {
 	if err != nil {
 		return err
 	}
-	entries, err := readLog(d.c, d.bob, key.ID())
+	s, err := contextsOf(d.root).Read(d.c.Context, d.bob)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	entries, err := readLog(d.c.Context, s, d.bob, key.ID())
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +17,7 @@ import (
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
-	"github.com/circles-host/circles/host/store/fs"
+	"github.com/circles-host/circles/host/store"
 )
 
 func logCommand() *cli.Command {
@@ -86,7 +86,12 @@ func showLog(c *cli.Context) error {
 		}
 		signers = append(signers, former)
 	}
-	entries, err := readLog(c, e, signers...)
+	s, err := contextsOf(root).Read(c.Context, e)
+	if err != nil {
+		return inUse(c, root, e, err)
+	}
+	defer s.Close()
+	entries, err := readLog(c.Context, s, e, signers...)
 	if err != nil {
 		return coded{exitInvalid, err}
 	}
@@ -238,10 +243,10 @@ func showKept(c *cli.Context, root *host.Root) error {
 
 // readLog reads and checks the log of a context: each entry follows the one
 // before it, and is a receipt that one of signers signed.
-func readLog(c *cli.Context, e peer.Entry, signers ...peer.ID) (entries []logged, err error) {
+func readLog(ctx context.Context, s store.Store, e peer.Entry, signers ...peer.ID) (entries []logged, err error) {
 	var prev [32]byte
 	seq := uint64(0)
-	for entry, err := range fs.ReadLog(c.Context, filepath.Join(e.Dir, "log")) {
+	for entry, err := range s.Log(ctx, 1) {
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/storage"
 )
 
 func peerCommand() *cli.Command {
@@ -33,6 +35,7 @@ With --id and --hold its context is here, and its key is not.`,
 					&cli.StringFlag{Name: "url", Usage: "`URL` of the worker that holds its context"},
 					&cli.StringFlag{Name: "host", Usage: "`DID` of that worker, which signs its receipts"},
 					&cli.BoolFlag{Name: "hold", Usage: "with --id: hold the context here"},
+					&cli.StringFlag{Name: "store", Usage: "keep the context in the `BACKEND` fs, sqlite or another; see docs/storage.md"},
 					jsonFlag(),
 				},
 				Action: peerAdd,
@@ -84,11 +87,19 @@ func peerAdd(c *cli.Context) error {
 	switch {
 	case id == "" && (url != "" || at != "" || hold):
 		return usage("--url, --host and --hold go with --id: whose context is it?")
+	case c.IsSet("store") && id != "" && !hold:
+		return usage("--store says how a context is kept here, and that of %s is elsewhere: hold it here with --hold", name)
 	case hold && (url != "" || at != ""):
 		return usage("--hold keeps the context here, --url and --host say that it is elsewhere: choose")
 	}
 	var e peer.Entry
 	if id == "" || hold {
+		if c.IsSet("store") {
+			root.Config.Store.Backend = c.String("store")
+		}
+		if _, err := findBackend(backends(root), cmp.Or(root.Config.Store.Backend, host.FS)); err != nil {
+			return coded{exitUsage, err}
+		}
 		e, err = root.AddPeer(name, id)
 	} else {
 		err = root.Peers.SetRoute(name, peer.Route{ID: id, URL: url, Host: at})
@@ -131,6 +142,7 @@ type peerJSON struct {
 	Circles []string  `json:"circles,omitempty"`
 	Modules []string  `json:"modules,omitempty"`
 	Policy  []string  `json:"policy_files,omitempty"`
+	Store   string    `json:"store,omitempty"`
 	Data    *dataJSON `json:"data,omitempty"`
 }
 
@@ -217,6 +229,13 @@ func peerShow(c *cli.Context) error {
 		v.Policy = names(filepath.Join(e.Dir, "policy"), ".cedar")
 		v.Data = size(filepath.Join(e.Dir, "data"))
 	}
+	var kept storage.Kept
+	if e.Held() {
+		if kept, err = contextsOf(root).Of(e); err != nil {
+			return err
+		}
+		v.Store = kept.Name
+	}
 	p := printerOf(c)
 	if c.Bool("json") {
 		return errors.Join(p.json(v), circlesErr)
@@ -232,6 +251,7 @@ func peerShow(c *cli.Context) error {
 	row("host", string(v.Host))
 	if e.Held() {
 		row("context", relative(v.Dir))
+		row("stored", kept.Name+", "+kept.Backend.Where(e))
 		if v.HasKey {
 			row("key", "kept here")
 		} else {

@@ -15,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host/archive"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/storage"
 	"github.com/circles-host/circles/host/store/fs"
 )
 
@@ -102,16 +103,9 @@ func peerExport(c *cli.Context) error {
 		file = string(e.Name) + ".circles.tar"
 	}
 	// Holding the store keeps scripts out, and finishes what a crash interrupted.
-	s, err := openStore(c.Context, e)
-	if errors.Is(err, fs.ErrLocked) {
-		next := "stop what has it open, and try again"
-		if url := root.Worker(c.Context, e); url != "" {
-			next = fmt.Sprintf("stop the worker at %s, or wait until it has not used it for some minutes", url)
-		}
-		return coded{exitUnavailable, fmt.Errorf("the context of %s is in use: %s", e.Name, next)}
-	}
+	s, err := contextsOf(root).Open(c.Context, e)
 	if err != nil {
-		return err
+		return inUse(c, root, e, err)
 	}
 	defer s.Close()
 	errOut := newPrinter(c.App.ErrWriter)
@@ -155,6 +149,18 @@ func peerExport(c *cli.Context) error {
 	p.f("%s %s  %s, %s, signed with %s\n", p.green("✓"), p.bold(relative(file)), count(v.Files, "file"), bytesText(uint64(v.Bytes)), by)
 	p.f("\nNext, elsewhere: %s peer import %s%s\n", host.Command, quote(filepath.Base(file)), hint)
 	return nil
+}
+
+// inUse says of an error about a context that is in use who has it open.
+func inUse(c *cli.Context, root *host.Root, e peer.Entry, err error) error {
+	if !errors.Is(err, storage.ErrInUse) {
+		return err
+	}
+	next := "stop what has it open, and try again"
+	if url := root.Worker(c.Context, e); url != "" {
+		next = fmt.Sprintf("stop the worker at %s, or wait until it has not used it for some minutes", url)
+	}
+	return coded{exitUnavailable, fmt.Errorf("the context of %s is in use: %s", e.Name, next)}
 }
 
 // writeNew makes a file that only its owner can read, whole or not at all, and

@@ -73,7 +73,7 @@ type worker struct {
 // serveUntil.
 func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err error) {
 	log := logger(c)
-	config := host.Config{OpenStore: openStore, Limits: root.Config.Engine(), Log: log}
+	config := host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Log: log}
 	var only []peer.Entry
 	for _, name := range c.StringSlice("peer") {
 		e, err := held(root, name)

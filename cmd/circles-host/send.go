@@ -226,7 +226,7 @@ func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Scri
 			set = policy.Broken(err)
 		}
 		l.Policies = set
-		l.OpenStore = func(ctx context.Context) (store.Store, error) { return lendStore(ctx, from) }
+		l.OpenStore = func(ctx context.Context) (store.Store, error) { return contextsOf(root).OpenOrRead(ctx, from) }
 	}
 	sent, err := host.Send(ctx, via, s, key, via.host, lend)
 	if err != nil && c.Context.Err() != nil {
@@ -281,7 +281,7 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 type here struct{ *host.Host }
 
 func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
-	h, err := host.Open(ctx, root, host.Config{OpenStore: openStore, Limits: root.Config.Engine()})
+	h, err := host.Open(ctx, root, host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine()})
 	if err != nil {
 		return nil, err
 	}

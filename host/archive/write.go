@@ -150,7 +150,7 @@ func (x *scan) all() error {
 			if err := x.part(name); err != nil {
 				return err
 			}
-		case name == keyFile, name == "tx", name == "worker.lock", name[0] == '.':
+		case name == keyFile, name == "tx", name == "worker.lock", strings.HasPrefix(name, "context."), name[0] == '.':
 			// Ours, and of this host; or hidden.
 		default:
 			x.warn(name, "it is no part of a context")

@@ -83,7 +83,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.Adopt("eve", other.ID(), func(dir string) error {
-		if _, err := d.Hold("eva", other.ID(), other); err != nil {
+		if _, err := d.Hold("eva", other.ID(), other, ""); err != nil {
 			return err
 		}
 		return fill(other.ID(), nil)(dir)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -59,7 +60,8 @@ func parseIdentity(file string, text []byte) (ID, error) {
 	var got struct {
 		ID string `toml:"id"`
 	}
-	if err := decodeTOML(file, text, &got, func(toml.Key) bool { return true }); err != nil {
+	mine := func(k toml.Key) bool { return len(k) > 0 && !slices.Contains(settings, k[0]) }
+	if err := decodeTOML(file, text, &got, mine); err != nil {
 		return "", err
 	}
 	if got.ID == "" {
@@ -70,6 +72,84 @@ func parseIdentity(file string, text []byte) (ID, error) {
 		return "", fmt.Errorf("%s: %w", place(file, text, "id"), err)
 	}
 	return id, nil
+}
+
+// settings are the keys of a peer.toml that are read when the context is opened,
+// and judged then: what is wrong with them takes a peer out of service, and not
+// out of the Directory.
+var settings = []string{"store", "quota"}
+
+// Settings decodes what the peer.toml of a context that is held here says besides
+// whose it is, as it is now, into v, which points to a struct with toml tags.
+func (e Entry) Settings(v any) error {
+	file := filepath.Join(e.Dir, identityFile)
+	text, err := readConfig(file)
+	if err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	return decodeTOML(file, text, v, func(k toml.Key) bool { return len(k) > 0 && k[0] != "id" })
+}
+
+// SetStore writes into the peer.toml of a context that is held here how it is
+// stored, and leaves the rest of that file as it is: it is people's, comments
+// included. It is there at once, or not at all.
+func (e Entry) SetStore(store string) error {
+	file := filepath.Join(e.Dir, identityFile)
+	text, err := readConfig(file)
+	if err == nil {
+		text, err = editStore(file, text, store)
+	}
+	if err == nil {
+		err = replaceFile(file, text, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("set how %s is stored: %w", e.Name, err)
+	}
+	return nil
+}
+
+// editStore returns the text of a peer.toml with store = name in it. A key of the
+// top must stand before the first table.
+func editStore(file string, text []byte, name string) ([]byte, error) {
+	line := fmt.Appendf(nil, "store = %s\n", tomlString(name))
+	at := span{start: len(text), end: len(text)}
+	var p unstable.Parser
+	p.Reset(text)
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind == unstable.Comment {
+			continue
+		}
+		it := e.Key()
+		it.Next()
+		first := it.Node()
+		start := bytes.LastIndexByte(text[:first.Raw.Offset], '\n') + 1
+		if e.Kind != unstable.KeyValue { // the first table
+			at = span{start: start, end: start}
+			break
+		}
+		if it.IsLast() && string(first.Data) == "store" {
+			raw := e.Value().Raw
+			at = span{start: start, end: lineEnd(text, int(raw.Offset+raw.Length))}
+			break
+		}
+	}
+	head := text[:at.start:at.start]
+	if len(head) > 0 && !bytes.HasSuffix(head, []byte("\n")) {
+		head = append(head, '\n')
+	}
+	out := slices.Concat(head, line, text[at.end:])
+	// An editor of text had better look at what it did.
+	was, errWas := parseIdentity(file, text)
+	is, errIs := parseIdentity(file, out)
+	var got struct {
+		Store string `toml:"store"`
+	}
+	err := errors.Join(errWas, errIs, toml.Unmarshal(out, &got))
+	if err != nil || was != is || got.Store != name {
+		return nil, fmt.Errorf("%s: cannot set store = %s there (%v): edit the file by hand", file, tomlString(name), err)
+	}
+	return out, nil
 }
 
 // parseRoutes reads the [peers.<petname>] tables of circles.toml. What else is

@@ -438,9 +438,11 @@ func sorted[V any](m map[Name]V) []Name {
 func (d *Directory) dir(name Name) string { return filepath.Join(d.root, peersDir, string(name)) }
 
 // Hold makes the context of a new peer, <root>/peers/<name>, with its identity,
-// its key unless that is nil, and the empty directories of the layout. It is
-// there as a whole and on disk when Hold returns, or not at all.
-func (d *Directory) Hold(name Name, id ID, key *Key) (e Entry, err error) {
+// its key unless that is nil, and the empty directories of the layout. With store,
+// which is the name of a backend, its files and log are kept there, and not in
+// directories of its own. It is there as a whole and on disk when Hold returns, or
+// not at all.
+func (d *Directory) Hold(name Name, id ID, key *Key, store string) (e Entry, err error) {
 	if _, err := ParseName(string(name)); err != nil {
 		return Entry{}, fmt.Errorf("add peer: %w", err)
 	}
@@ -457,7 +459,7 @@ func (d *Directory) Hold(name Name, id ID, key *Key) (e Entry, err error) {
 		if other, ok := ix.byID[id]; ok && (other.Held() || other.Name != name) {
 			return fmt.Errorf("%s is known as %s already", id, other.Name)
 		}
-		return makeContext(filepath.Join(d.root, peersDir), name, id, key)
+		return makeContext(filepath.Join(d.root, peersDir), name, id, key, store)
 	})
 	if err != nil {
 		return Entry{}, fmt.Errorf("add peer %s: %w", name, err)
@@ -465,7 +467,7 @@ func (d *Directory) Hold(name Name, id ID, key *Key) (e Entry, err error) {
 	return Entry{ID: id, Name: name, Dir: d.dir(name)}, nil
 }
 
-func makeContext(peers string, name Name, id ID, key *Key) (err error) {
+func makeContext(peers string, name Name, id ID, key *Key, store string) (err error) {
 	if err := os.MkdirAll(peers, 0o700); err != nil {
 		return err
 	}
@@ -483,12 +485,19 @@ func makeContext(peers string, name Name, id ID, key *Key) (err error) {
 			_ = os.RemoveAll(making)
 		}
 	}()
-	for _, sub := range []string{"policy", "modules", "schema", "data", "log"} {
+	subs := []string{"policy", "modules", "schema"}
+	if store == "" {
+		subs = append(subs, "data", "log")
+	}
+	for _, sub := range subs {
 		if err := os.Mkdir(filepath.Join(making, sub), 0o700); err != nil {
 			return err
 		}
 	}
 	text := fmt.Appendf(nil, "# Who this context belongs to.\nid = %q\n", string(id))
+	if store != "" {
+		text = fmt.Appendf(text, "store = %s\n", tomlString(store))
+	}
 	if err := replaceFile(filepath.Join(making, identityFile), text, 0o644); err != nil {
 		return err
 	}

@@ -49,11 +49,11 @@ func TestDirectoryHoldAndRoute(t *testing.T) {
 	alice, bob, carol, host := key(t, 1), key(t, 2), key(t, 3), key(t, 4)
 	d := open(t, root)
 
-	held, err := d.Hold("alice", alice.ID(), alice)
+	held, err := d.Hold("alice", alice.ID(), alice, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Hold("bob", bob.ID(), nil); err != nil {
+	if _, err := d.Hold("bob", bob.ID(), nil, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.SetRoute("carol", Route{ID: carol.ID(), URL: "https://worker.example:8443", Host: host.ID()}); err != nil {
@@ -111,19 +111,19 @@ func TestDirectoryHoldAndRoute(t *testing.T) {
 func TestDirectoryRefusesDoubleNames(t *testing.T) {
 	d := open(t, t.TempDir())
 	alice, bob := key(t, 1), key(t, 2)
-	if _, err := d.Hold("alice", alice.ID(), alice); err != nil {
+	if _, err := d.Hold("alice", alice.ID(), alice, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.SetRoute("bob", Route{ID: bob.ID()}); err != nil {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{
-		"the same again":       second(d.Hold("alice", alice.ID(), alice)),
-		"her name":             second(d.Hold("alice", key(t, 3).ID(), nil)),
-		"her id":               second(d.Hold("alice2", alice.ID(), nil)),
-		"another's key":        second(d.Hold("carol", key(t, 3).ID(), alice)),
-		"bad name":             second(d.Hold("../up", key(t, 3).ID(), nil)),
-		"bad id":               second(d.Hold("carol", "did:key:z6Mk", nil)),
+		"the same again":       second(d.Hold("alice", alice.ID(), alice, "")),
+		"her name":             second(d.Hold("alice", key(t, 3).ID(), nil, "")),
+		"her id":               second(d.Hold("alice2", alice.ID(), nil, "")),
+		"another's key":        second(d.Hold("carol", key(t, 3).ID(), alice, "")),
+		"bad name":             second(d.Hold("../up", key(t, 3).ID(), nil, "")),
+		"bad id":               second(d.Hold("carol", "did:key:z6Mk", nil, "")),
 		"route by her name":    d.SetRoute("alice", Route{ID: key(t, 3).ID()}),
 		"route to her":         d.SetRoute("alice2", Route{ID: alice.ID()}),
 		"route to who is here": d.SetRoute("alice", Route{ID: alice.ID()}),
@@ -144,7 +144,7 @@ func TestDirectoryRefusesDoubleNames(t *testing.T) {
 		t.Errorf("something was left: %v", left)
 	}
 	// A peer that had only a route moves in; its petname stays.
-	if _, err := d.Hold("bob", bob.ID(), bob); err != nil {
+	if _, err := d.Hold("bob", bob.ID(), bob, ""); err != nil {
 		t.Fatal(err)
 	}
 	if e, _ := d.ByID(bob.ID()); !e.Held() {
@@ -225,7 +225,7 @@ func TestDirectoryRemoveSetsAside(t *testing.T) {
 	root := t.TempDir()
 	d := open(t, root)
 	alice := key(t, 1)
-	e, err := d.Hold("alice", alice.ID(), alice)
+	e, err := d.Hold("alice", alice.ID(), alice, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestDirectoryRemoveSetsAside(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(aside, "data", "diary")); err != nil || string(b) != "dear" {
 		t.Errorf("her data: %q, %v", b, err)
 	}
-	if _, err := d.Hold("alice", alice.ID(), alice); err != nil {
+	if _, err := d.Hold("alice", alice.ID(), alice, ""); err != nil {
 		t.Errorf("she cannot come back: %v", err)
 	}
 }
@@ -251,7 +251,7 @@ func TestDirectoryKeepsUp(t *testing.T) {
 	d := open(t, root)
 	alice, bob, carol := key(t, 1).ID(), key(t, 2).ID(), key(t, 3).ID()
 
-	if _, err := open(t, root).Hold("alice", alice, nil); err != nil {
+	if _, err := open(t, root).Hold("alice", alice, nil, ""); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "alice, added elsewhere", func() bool { return d.Holds(alice) })
@@ -326,7 +326,7 @@ func TestStampOfWhatHasJustChanged(t *testing.T) {
 func TestEntryKeyIsThePeersOwn(t *testing.T) {
 	d := open(t, t.TempDir())
 	alice, bob := key(t, 1), key(t, 2)
-	e, err := d.Hold("alice", alice.ID(), nil)
+	e, err := d.Hold("alice", alice.ID(), nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -467,7 +467,7 @@ func TestDirectoryHammer(t *testing.T) {
 	root := t.TempDir()
 	d := open(t, root)
 	stays := key(t, 200)
-	if _, err := d.Hold("stays", stays.ID(), stays); err != nil {
+	if _, err := d.Hold("stays", stays.ID(), stays, ""); err != nil {
 		t.Fatal(err)
 	}
 	stop := make(chan struct{})
@@ -502,7 +502,7 @@ func TestDirectoryHammer(t *testing.T) {
 			for i := range byte(6) {
 				k := key(t, w*100+i)
 				name := Name(fmt.Sprintf("w%d-%d", w, i))
-				if _, err := other.Hold(name, k.ID(), k); err != nil {
+				if _, err := other.Hold(name, k.ID(), k, ""); err != nil {
 					t.Error(err)
 				}
 				if err := other.SetRoute("r-"+name, Route{ID: key(t, w*100+i+50).ID(), URL: "https://x"}); err != nil {

@@ -1,0 +1,80 @@
+package host
+
+import (
+	"cmp"
+
+	"github.com/circles-host/circles/host/peer"
+)
+
+// FS is the name of the backend that keeps a context in its owner's directory:
+// where nothing is said, it is this one.
+const FS = "fs"
+
+// StoreConfig is [store] in circles.toml: what the backends need to know that
+// they cannot find in the directory of a peer. A secret is never among it, nor on
+// a command line, but in a file that is named here and that nobody else may read.
+type StoreConfig struct {
+	Backend string                  `toml:"backend"` // of peers that are added; "" is FS
+	S3      S3Config                `toml:"s3"`
+	NATSObj NATSConfig              `toml:"natsobj"`
+	Plugin  map[string]PluginConfig `toml:"plugin"` // by name
+}
+
+// S3Config says where the objects of contexts are kept.
+type S3Config struct {
+	Endpoint    string `toml:"endpoint"` // URL; plain http is for loopback only
+	Bucket      string `toml:"bucket"`
+	Prefix      string `toml:"prefix"` // of the keys of all contexts; each adds its peer's id
+	Region      string `toml:"region"`
+	Credentials string `toml:"credentials_file"` // relative to the root; mode 0600
+	Cache       Size   `toml:"cache"`            // bytes kept on this machine for each context
+}
+
+// NATSConfig says where the objects of contexts are kept.
+type NATSConfig struct {
+	URL         string `toml:"url"`
+	Bucket      string `toml:"bucket"`           // of all contexts; each adds its peer's id
+	Credentials string `toml:"credentials_file"` // a .creds file, relative to the root; mode 0600
+	Replicas    int    `toml:"replicas"`
+	Cache       Size   `toml:"cache"`
+}
+
+// PluginConfig says which program keeps contexts, and is trusted to.
+type PluginConfig struct {
+	Command string   `toml:"command"` // relative to the root
+	Args    []string `toml:"args"`    // which everybody on this machine can see: no secrets
+	SHA256  string   `toml:"sha256"`  // of the program; another one is not started
+}
+
+// Quota bounds one context, so that no number of scripts can fill the machine. A
+// zero field means what is said elsewhere: in circles.toml, or by default.
+type Quota struct {
+	Bytes   Size   `toml:"bytes"`   // of all its files together
+	Entries uint64 `toml:"entries"` // files, directories and links
+	Log     Size   `toml:"log"`     // of its receipts
+}
+
+// DefaultQuota is what a context may hold where nobody says otherwise.
+var DefaultQuota = Quota{Bytes: 16 << 30, Entries: 1_000_000, Log: 4 << 30}
+
+// Or returns q with what it does not say taken from others, the first first.
+func (q Quota) Or(others ...Quota) Quota {
+	for _, o := range others {
+		q = Quota{Bytes: cmp.Or(q.Bytes, o.Bytes), Entries: cmp.Or(q.Entries, o.Entries), Log: cmp.Or(q.Log, o.Log)}
+	}
+	return q
+}
+
+// ContextConfig is what a peer.toml says of how a context is kept.
+type ContextConfig struct {
+	Store string `toml:"store"` // the name of a backend; "" is FS
+	Quota Quota  `toml:"quota"`
+}
+
+// ReadContext reads what e's peer.toml says now of how the context is kept.
+func ReadContext(e peer.Entry) (ContextConfig, error) {
+	var c ContextConfig
+	err := e.Settings(&c)
+	c.Store = cmp.Or(c.Store, FS)
+	return c, err
+}
