@@ -95,6 +95,18 @@ type Tx interface {
 	// made.
 	Private() FS
 
+	// Keep puts the regular file that was at path before the transaction, which
+	// has replaced, removed or rewritten it, at to in Private; the directory of to
+	// must be there, to itself not. It is moved, not copied, where the backend can
+	// do that. What there is no need to keep is ErrInvalid: a file that was only
+	// appended to or moved, and anything but a file. path is as Changes has it;
+	// after a Keep, Changes knows less of the change there.
+	Keep(path, to string) error
+
+	// Restore moves the file at from in Private to path in Files, where it takes
+	// the place of a file or link.
+	Restore(from, path string) error
+
 	// Changes compares the transaction with the state it started from, in path
 	// order. A file that was written and ends up as it was is not a change.
 	Changes() ([]Change, error)

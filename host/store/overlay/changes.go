@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/circles-host/circles/host/store"
 )
@@ -235,7 +236,7 @@ func (d *difference) made(abs string, e entry) (store.Change, error) {
 			c.From = "/" + e.origin
 			break
 		}
-		if e.origin != "" && e.origin != abs[1:] {
+		if e.origin != "" && e.origin != abs[1:] && !strings.HasPrefix(e.origin, store.PrivateName+"/") {
 			same := n.staged == nil
 			if !same {
 				var err error

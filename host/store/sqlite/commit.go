@@ -233,13 +233,14 @@ type applier struct {
 	slots   []int64
 	wanted  map[int64]bool // bases that are not put yet
 	parked  map[int64]bool
+	kept    map[int64]bool // of wanted: those that are to stay as they are, elsewhere
 	changed map[int64]bool // directories in which names changed
 }
 
 func (b *backend) apply(ctx context.Context, c *conn, p *overlay.Plan) error {
 	a := &applier{
 		ctx: ctx, c: c, now: nanoseconds(b.now()), slots: make([]int64, p.Slots),
-		wanted: map[int64]bool{}, parked: map[int64]bool{}, changed: map[int64]bool{},
+		wanted: map[int64]bool{}, parked: map[int64]bool{}, kept: map[int64]bool{}, changed: map[int64]bool{},
 	}
 	for _, s := range p.Steps {
 		if s.Kind == overlay.StepPut {
@@ -303,6 +304,9 @@ func (a *applier) step(s overlay.Step) error {
 		}
 		if s.Kind == overlay.StepOut {
 			a.slots[s.Slot] = n.id
+			if a.wanted[n.id] {
+				a.kept[n.id] = true
+			}
 			return a.park(n)
 		}
 		return a.vacate(n)
@@ -383,11 +387,16 @@ func (a *applier) cut(id, at int64) error {
 func (a *applier) put(s overlay.Step, parent int64, name string, base int64) error {
 	f := s.File.(*staged)
 	id := base
-	if id == 0 {
+	if id == 0 || a.kept[id] {
 		if err := a.insert(parent, name, store.KindFile, s.Size, nanoseconds(s.Atime), nanoseconds(s.Mtime), nil); err != nil {
 			return err
 		}
 		id = a.c.db.LastInsertRowID()
+		if base != 0 {
+			if err := a.copy(base, id, f); err != nil {
+				return err
+			}
+		}
 	} else {
 		delete(a.wanted, id)
 		delete(a.parked, id)
@@ -413,6 +422,29 @@ func (a *applier) put(s overlay.Step, parent int64, name string, base int64) err
 			}
 		}
 	}
+	return a.write(id, f)
+}
+
+// copy gives a file what of its base is in it: chunks that are replaced are not
+// copied.
+func (a *applier) copy(base, id int64, f *staged) error {
+	for at := range (f.baseLen + chunkSize - 1) / chunkSize {
+		if f.chunks[at] != nil {
+			continue
+		}
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
+		if err := a.c.exec(`INSERT INTO chunk (id, data) SELECT ?, substr(data, 1, ?) FROM chunk WHERE id = ?`,
+			chunkID(id, at), min(chunkSize, f.baseLen-at*chunkSize), chunkID(base, at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write replaces the chunks of a file that were written.
+func (a *applier) write(id int64, f *staged) error {
 	buf := make([]byte, chunkSize)
 	for _, at := range slices.Sorted(maps.Keys(f.chunks)) {
 		if a.ctx.Err() != nil {

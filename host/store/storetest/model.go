@@ -140,7 +140,7 @@ func againstModel(st *stage, seeds uint64) {
 		st.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			sub := &stage{T: t, s: st.s}
 			sub.update(removeAll)
-			r := &randomRun{stage: sub, rnd: rand.New(rand.NewPCG(seed, 2)), m: newModel()}
+			r := &randomRun{stage: sub, rnd: rand.New(rand.NewPCG(seed, 2)), m: newModel(), kept: map[string]string{}}
 			for range 5 {
 				r.tx()
 				if st.reopen != nil {
@@ -159,6 +159,7 @@ type randomRun struct {
 	m       *model
 	trail   []string
 	handles []*randomHandle
+	kept    map[string]string // by its path in Private
 }
 
 type randomHandle struct {
@@ -186,7 +187,7 @@ func (r *randomRun) same(fs *files, want, got map[string]string) {
 
 // tx runs one transaction of random operations, and commits it or does not.
 func (r *randomRun) tx() {
-	committed := r.m
+	committed, kept := r.m, maps.Clone(r.kept)
 	before := committed.dump()
 	r.m = &model{committed.root.clone(nil)}
 	r.handles = nil
@@ -209,6 +210,7 @@ func (r *randomRun) tx() {
 			}
 		}
 		r.checkChanges(fs, before)
+		r.keep(fs, before)
 		if !commit {
 			return stop
 		}
@@ -218,8 +220,9 @@ func (r *randomRun) tx() {
 		r.Fatalf("update: %v after\n\t%s", err, strings.Join(r.trail, "\n\t"))
 	}
 	if !commit {
-		r.m = committed
+		r.m, r.kept = committed, kept
 	}
+	r.checkKept()
 	r.trail = append(r.trail, fmt.Sprint("end, commit: ", commit))
 }
 
@@ -307,7 +310,7 @@ func (r *randomRun) op(fs *files) {
 	var got error
 	var want bool // that it succeeds
 	p := r.path()
-	switch r.rnd.IntN(16) {
+	switch r.rnd.IntN(17) {
 	case 0, 1, 2: // write a file
 		data := strings.Repeat(string(rune('A'+r.rnd.IntN(26))), r.rnd.IntN(20))
 		desc = fmt.Sprintf("write %s %q", p, data)
@@ -396,6 +399,20 @@ func (r *randomRun) op(fs *files) {
 		if got = err; err == nil && want && (i.Kind != n.kind || i.Size != int64(len(n.data))) {
 			r.Errorf("stat %s: %+v, want kind %d, %d bytes", p, i, n.kind, len(n.data))
 		}
+	case 12: // put back what was kept
+		names := slices.Sorted(maps.Keys(r.kept))
+		if len(names) == 0 {
+			return
+		}
+		from := names[r.rnd.IntN(len(names))]
+		desc = fmt.Sprintf("restore %s to %s", from, p)
+		dir, name, n, ok := r.m.find(p, false)
+		if want = ok && name != "" && (n == nil || n.kind != store.KindDir); want {
+			_, data, _ := strings.Cut(r.kept[from], " ")
+			dir.kids[name] = &mnode{kind: store.KindFile, parent: dir, data: []byte(data)}
+			delete(r.kept, from)
+		}
+		got = fs.tx.Restore(from, p)
 	default:
 		to := r.path()
 		desc = fmt.Sprintf("rename %s to %s", p, to)
