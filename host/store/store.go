@@ -34,8 +34,9 @@ type Store interface {
 	// Update runs f alone: writers of one context wait for each other, at most
 	// until ctx ends. If f returns nil its changes and the entries it appended
 	// are committed as one unit and durable when Update returns nil; if it
-	// returns an error or panics, nothing of it remains. A Store may run f only
-	// once per call.
+	// returns an error or panics, nothing of it remains. An error of the commit
+	// means the same, unless it is ErrUnknown. A Store may run f only once per
+	// call.
 	Update(ctx context.Context, f func(Tx) error) error
 
 	// Entry returns the committed log entry with that key.
@@ -282,4 +283,11 @@ var (
 	// ErrConflict is the error of an Update whose files something other than a
 	// transaction changed meanwhile. Nothing of it was kept; it may be run again.
 	ErrConflict = errors.New("files were changed at the same time")
+
+	// ErrUnknown is the error of an Update or View that may have been committed: its
+	// store is far away, and did not answer. It was committed whole, or will be in
+	// a moment, or was not and never will be. Who appended an entry finds out by
+	// appending it again: if that succeeds, the first time did not, and cannot any
+	// more; ErrExists says that it did.
+	ErrUnknown = errors.New("it is not known whether that was committed")
 )
