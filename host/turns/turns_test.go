@@ -1,0 +1,295 @@
+package turns_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/circles-host/circles/host/turns"
+)
+
+// compute takes d of a processor, a third of a millisecond at a time, and
+// returns how long it took to get it.
+func compute(t *testing.T, turn *turns.Turn, d time.Duration) time.Duration {
+	t.Helper()
+	start := time.Now()
+	if err := turn.Begin(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for left := d; left > 0; left -= time.Millisecond / 3 {
+		time.Sleep(time.Millisecond / 3)
+		turn.Slice()
+	}
+	turn.End()
+	return time.Since(start)
+}
+
+func enter(t *testing.T, ts *turns.Turns, caller string, memory uint64) *turns.Turn {
+	t.Helper()
+	turn, err := ts.Enter(t.Context(), caller, memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return turn
+}
+
+// The promise: whoever sends fifty scripts that compute for ever costs another,
+// who sends one small one now and then, one processor of two, and no more.
+func TestOneGreedyCallerDoesNotHoldUpAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := turns.New(turns.Config{Processors: 2})
+		var greedy sync.WaitGroup
+		for range 50 {
+			greedy.Go(func() {
+				turn := enter(t, ts, "greedy", 1<<20)
+				defer turn.Leave()
+				compute(t, turn, 100*time.Millisecond)
+			})
+		}
+		synctest.Wait()
+		for range 100 {
+			turn := enter(t, ts, "modest", 1<<20)
+			// Alone it would take 3 ms.
+			if took := compute(t, turn, 3*time.Millisecond); took > 8*time.Millisecond {
+				t.Errorf("3 ms of computing took %v beside a greedy caller", took)
+			}
+			turn.Leave()
+			time.Sleep(5 * time.Millisecond)
+		}
+		greedy.Wait()
+	})
+}
+
+// Of two callers who both always have something to compute each gets half,
+// however many scripts that is.
+func TestCallersShareEvenly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := turns.New(turns.Config{Processors: 1})
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		var mu sync.Mutex
+		got := map[string]time.Duration{}
+		var all sync.WaitGroup
+		for i := range 11 {
+			name := "many"
+			if i == 5 {
+				name = "one"
+			}
+			all.Go(func() {
+				turn := enter(t, ts, name, 1)
+				defer turn.Leave()
+				if turn.Begin(ctx) != nil {
+					return
+				}
+				defer turn.End()
+				for ctx.Err() == nil {
+					time.Sleep(time.Millisecond)
+					mu.Lock()
+					got[name] += time.Millisecond
+					mu.Unlock()
+					turn.Slice()
+				}
+			})
+		}
+		all.Wait()
+		if got["one"] < 450*time.Millisecond || got["many"] < 450*time.Millisecond {
+			t.Errorf("of a second they got %v", got)
+		}
+	})
+}
+
+func TestNoMoreComputeThanThereAreProcessors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := turns.New(turns.Config{Processors: 3})
+		var mu sync.Mutex
+		at, most := 0, 0
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				turn := enter(t, ts, fmt.Sprint(i%4), 1)
+				defer turn.Leave()
+				for range 3 {
+					if err := turn.Begin(t.Context()); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					at++
+					most = max(most, at)
+					mu.Unlock()
+					time.Sleep(time.Millisecond)
+					mu.Lock()
+					at--
+					mu.Unlock()
+					turn.End()
+				}
+			})
+		}
+		all.Wait()
+		if most != 3 {
+			t.Errorf("%d computed at once", most)
+		}
+	})
+}
+
+// One that sleeps, or asks its caller something, is not in the way.
+func TestPauseLetsOthersCompute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := turns.New(turns.Config{Processors: 1})
+		sleeper := enter(t, ts, "a", 1)
+		if err := sleeper.Begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sleeper.Pause()
+		other := enter(t, ts, "b", 1)
+		if took := compute(t, other, time.Millisecond); took > 2*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		other.Leave()
+		sleeper.Resume()
+		third, _ := ts.Enter(t.Context(), "c", 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := third.Begin(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who resumed has no place: %v", err)
+		}
+		sleeper.End()
+		sleeper.Leave()
+		if err := third.Begin(t.Context()); err != nil {
+			t.Error(err)
+		}
+		third.Leave() // with its place
+		fourth := enter(t, ts, "d", 1)
+		if err := fourth.Begin(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Its context ends while it waits to go on: it returns, and what it holds is
+// given back once.
+func TestWaitingEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := turns.New(turns.Config{Processors: 1, Quantum: time.Millisecond})
+		a, b := enter(t, ts, "a", 1), enter(t, ts, "b", 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if err := a.Begin(ctx); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := b.Begin(t.Context()); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second) // and never slices
+			b.End()
+		}()
+		time.Sleep(2 * time.Millisecond)
+		a.Slice()
+		if ctx.Err() == nil {
+			t.Error("it went on without a place")
+		}
+		a.End()
+		a.Leave()
+		<-done
+		for range 2 { // there is one place, and not two
+			if err := b.Begin(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c := enter(t, ts, "c", 1)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := c.Begin(ctx); err == nil {
+				t.Error("two compute at once")
+			}
+			cancel()
+			c.Leave()
+			b.End()
+		}
+	})
+}
+
+func TestMemoryIsReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := turns.New(turns.Config{Memory: 100, Waiting: 4, Share: 2})
+		if _, err := ts.Enter(t.Context(), "a", 101); !errors.Is(err, turns.ErrTooLarge) {
+			t.Errorf("more than there is: %v", err)
+		}
+		holder := enter(t, ts, "a", 90)
+		entered := make(chan string, 10)
+		wait := func(caller string, memory uint64) {
+			go func() {
+				turn, err := ts.Enter(t.Context(), caller, memory)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				entered <- caller
+				time.Sleep(time.Second)
+				turn.Leave()
+			}()
+			synctest.Wait()
+		}
+		wait("b", 60)
+		wait("c", 10) // would fit, and must not overtake b for ever
+		wait("b", 10)
+		if len(entered) != 0 {
+			t.Errorf("%s overtook", <-entered)
+		}
+		if _, err := ts.Enter(t.Context(), "b", 1); !errors.Is(err, turns.ErrBusy) {
+			t.Errorf("more than a caller's share: %v", err)
+		}
+		wait("d", 10)
+		if _, err := ts.Enter(t.Context(), "e", 1); !errors.Is(err, turns.ErrBusy) {
+			t.Errorf("more than may wait: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		holder.Leave()
+		holder.Leave() // is nothing
+		synctest.Wait()
+		if len(entered) != 4 {
+			t.Errorf("%d of 4 entered", len(entered))
+		}
+		if _, err := ts.Enter(ctx, "f", 50); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("until its deadline: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		enter(t, ts, "g", 100).Leave() // everything was given back
+	})
+}
+
+// Slice is called some thousand times a second of each script.
+func BenchmarkSlice(b *testing.B) {
+	ts := turns.New(turns.Config{})
+	turn, err := ts.Enter(b.Context(), "a", 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := turn.Begin(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		turn.Slice()
+	}
+}
+
+func BenchmarkTurn(b *testing.B) {
+	ts := turns.New(turns.Config{})
+	b.ReportAllocs()
+	for b.Loop() {
+		turn, err := ts.Enter(b.Context(), "a", 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := turn.Begin(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		turn.End()
+		turn.Leave()
+	}
+}
