@@ -22,6 +22,7 @@ import (
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/fs"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 	"github.com/circles-host/circles/testdata/build"
 )
 
@@ -313,6 +314,98 @@ func TestABusyContextTurnsScriptsAway(t *testing.T) {
 	}
 	cancel()
 	all.Wait()
+}
+
+// All scripts together take no more memory than the host has for them, by what
+// each may take: one more waits, and one too many is turned away.
+func TestScriptsTogetherHaveABoundedMemory(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol", "dave")
+	for _, name := range []peer.Name{"bob", "carol", "dave"} {
+		w.policy(name, "all", anything)
+	}
+	w.host.Close()
+	w.start(host.Config{
+		Limits: engine.Limits{Wall: time.Minute, Memory: 64 << 20},
+		Turns:  turns.Config{Memory: 1, Waiting: 1}, // raised to what one script may take
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	spin := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
+	var spinning sync.WaitGroup
+	sealed, _ := w.seal("alice", "bob", spin)
+	spinning.Go(func() { _, _ = w.host.Deliver(ctx, sealed, nil) })
+	// try sends a script that waits in vain for a moment, and says why.
+	try := func() string {
+		sealed, _ := w.seal("carol", "dave", carried(guest(nil, abitest.I32(16))))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := w.host.Deliver(ctx, sealed, nil)
+		var e *transport.Error
+		if !errors.As(err, &e) || e.Code != transport.Unavailable {
+			return fmt.Sprintf("not turned away: %v", err)
+		}
+		return e.Message
+	}
+	wants := func(message string) {
+		t.Helper()
+		within(t, func() error {
+			if got := try(); !strings.Contains(got, message) {
+				return errors.New(got)
+			}
+			return nil
+		})
+	}
+	wants("did not get to this script in time") // the first has begun
+	waits := make(chan script.Code, 1)
+	second, id := w.seal("bob", "carol", carried(guest(nil, abitest.I32(16))))
+	go func() {
+		for t.Context().Err() == nil { // another may have been the one that waits
+			if back, err := w.host.Deliver(t.Context(), second, nil); err == nil {
+				r, _, _ := envelope.OpenReceiptOf(id, back, w.host.ID())
+				waits <- r.Code
+				return
+			}
+		}
+	}()
+	wants("waiting for their turn")
+	if len(waits) != 0 {
+		t.Error("the second did not wait")
+	}
+	cancel()
+	spinning.Wait()
+	if code := <-waits; code != script.Done {
+		t.Errorf("the one that waited: %v", code)
+	}
+}
+
+// Scripts that compute for ever leave another caller's the processors when it is
+// its turn, and end at their deadlines.
+func TestGreedyScriptsLetOthersCompute(t *testing.T) {
+	var greedy []peer.Name
+	for i := range 12 {
+		greedy = append(greedy, peer.Name(fmt.Sprintf("target%d", i)))
+	}
+	w := newWorld(t, append([]peer.Name{"alice", "bob", "carol"}, greedy...)...)
+	for _, name := range append(greedy, "carol") {
+		w.policy(name, "all", anything)
+	}
+	w.host.Close()
+	w.start(host.Config{Limits: engine.Limits{Wall: time.Minute}, Turns: turns.Config{Processors: 1}})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	spin := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
+	var spinning sync.WaitGroup
+	for _, to := range greedy {
+		sealed, _ := w.seal("alice", to, spin)
+		spinning.Go(func() { _, _ = w.host.Deliver(ctx, sealed, nil) })
+	}
+	for range 20 {
+		if r := w.send("bob", "carol", carried(guest(nil, abitest.I32(16)))); r.Code != script.Done {
+			t.Fatalf("%v %s", r.Code, r.Message)
+		}
+	}
+	cancel()
+	spinning.Wait()
 }
 
 // A host that keeps a script open may not go on reading what was lent to it.

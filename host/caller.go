@@ -14,6 +14,7 @@ import (
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 )
 
 // callerOf returns the caller's context as a script at its target may use it:
@@ -23,7 +24,7 @@ import (
 //
 // It is on this host, or at the other end of the connection that the script came
 // by, or out of reach.
-func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, back transport.Back) remote.Context {
+func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, turn *turns.Turn, back transport.Back) remote.Context {
 	caller := a.Parties().Caller
 	lent := &lentContext{peer: caller}
 	var grants *policy.Grants // of the caller's policies as they are at the first access
@@ -54,7 +55,12 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, ba
 			})
 		}
 	case back != nil:
-		return remote.ReadOnly(&distantContext{host: h, script: a.Script(), id: a.ID(), peer: caller, back: back})
+		asking := func(ctx context.Context, question []byte) ([]byte, error) {
+			turn.Pause() // others compute meanwhile
+			defer turn.Resume()
+			return back(ctx, question)
+		}
+		return remote.ReadOnly(&distantContext{host: h, script: a.Script(), id: a.ID(), peer: caller, back: asking})
 	default:
 		lent.view = func(context.Context, func(store.FS) error) error {
 			return &remote.Error{Code: remote.Unavailable, Message: fmt.Sprintf(

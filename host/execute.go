@@ -16,6 +16,7 @@ import (
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 )
 
 // HostModules are the host functions that scripts find. A tool that compiles
@@ -26,8 +27,12 @@ func HostModules() []engine.HostModule {
 
 // execute runs an accepted script's program in a fresh instance, bound to one
 // transaction of its target, under its grants.
-func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, tx store.Tx, guard *watched, back transport.Back) (engine.Output, error) {
+func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, tx store.Tx, guard *watched, turn *turns.Turn, back transport.Back) (engine.Output, error) {
 	parties := a.Parties()
+	if err := turn.Begin(ctx); err != nil {
+		return engine.Output{}, err
+	}
+	defer turn.End()
 	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{})
 	output, err := h.engine.Run(ctx, program, engine.Call{
 		Entry:  a.Script().Entry,
@@ -35,8 +40,9 @@ func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerCont
 		Name:   a.Code().Name,
 		Files:  files,
 		Limits: h.config.Limits,
+		Turn:   turn,
 		State: state{
-			caller: h.callerOf(a, target, tx, back),
+			caller: h.callerOf(a, target, tx, turn, back),
 			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), h.report),
 		},
 	})

@@ -22,6 +22,7 @@ import (
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 )
 
 // Deliver takes one sealed script to its sealed receipt. It is a
@@ -63,13 +64,18 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}
-	return h.run(ctx, accepted, target, program, back)
+	turn, err := h.turns.Enter(ctx, string(verified.Script().Caller), h.config.Limits.Memory) // its share of the host
+	if err != nil {
+		return nil, h.bare(err)
+	}
+	defer turn.Leave()
+	return h.run(ctx, accepted, target, program, turn, back)
 }
 
 // run takes an Accepted, which only a decision makes. The script's effects and
 // its receipt are committed as one, or it leaves no effects and a receipt that
 // says why.
-func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, back transport.Back) ([]byte, error) {
+func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, turn *turns.Turn, back transport.Back) ([]byte, error) {
 	ctx, cancel := h.deadline(ctx, a)
 	defer cancel()
 	transact := target.store.Update // alone among the writers of this context
@@ -80,7 +86,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	watched := watching(a.Target())
 	var sealed []byte
 	err := transact(ctx, func(tx store.Tx) error {
-		output, err := h.execute(ctx, a, target, program, tx, watched, back)
+		output, err := h.execute(ctx, a, target, program, tx, watched, turn, back)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 	"github.com/circles-host/circles/host/watch"
 )
 
@@ -39,6 +40,10 @@ type Config struct {
 	// MaxPerContext bounds the scripts that run in one context, or wait to; one
 	// more is turned away. 0 means 48.
 	MaxPerContext int
+	// Turns bounds what all scripts together take of the machine, and how many
+	// wait. Its zero value works; a memory that is less than what one script may
+	// have is raised to that.
+	Turns turns.Config
 	// Notify is told what an owner or operator should see: a policy or module
 	// that was reloaded, or that is broken and left the last good one in force.
 	// It must not block and not call the Host. nil logs it.
@@ -64,6 +69,7 @@ type Host struct {
 	peers    *peer.Directory
 	engine   *engine.Engine
 	modules  *module.Layer // shared by all contexts
+	turns    *turns.Turns
 	contexts *openContexts
 	watcher  *watch.Watcher
 	log      *slog.Logger
@@ -103,6 +109,10 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if c.CacheDir == "" {
 		c.CacheDir = filepath.Join(root.Dir, "cache")
 	}
+	c.Limits = c.Limits.WithDefaults()
+	if c.Turns.Memory != 0 {
+		c.Turns.Memory = max(c.Turns.Memory, c.Limits.Memory)
+	}
 	key, err := root.Key()
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
@@ -111,7 +121,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
-	h := &Host{config: c, key: key, peers: root.Peers, engine: e, log: c.Log, now: c.Now}
+	h := &Host{config: c, key: key, peers: root.Peers, engine: e, turns: turns.New(c.Turns), log: c.Log, now: c.Now}
 	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})

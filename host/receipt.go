@@ -15,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 )
 
 // logKey is what a script's receipt is found by in its target's log: a caller's
@@ -194,6 +195,8 @@ func (h *Host) bare(err error) error {
 	switch {
 	case known:
 		return &transport.Error{Code: code, Message: err.Error()}
+	case errors.Is(err, turns.ErrBusy):
+		return &transport.Error{Code: transport.Unavailable, Message: err.Error() + "; send it again in a while"}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &transport.Error{Code: transport.Unavailable, Message: "the host did not get to this script in time; send it again"}
 	}

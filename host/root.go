@@ -56,6 +56,13 @@ type RootConfig struct {
 		HostCalls uint64   `toml:"host_calls"`
 		Fuel      uint64   `toml:"fuel"`
 	} `toml:"limits"`
+	Worker struct {
+		Memory   Size `toml:"memory"`   // that all scripts together may take
+		Waiting  int  `toml:"waiting"`  // scripts that may wait for their share of it
+		Scripts  int  `toml:"scripts"`  // that are received and run at once
+		Received Size `toml:"received"` // bytes of scripts that are not done with
+		Contexts int  `toml:"contexts"` // that are kept open unused
+	} `toml:"worker"`
 	Store StoreConfig `toml:"store"`
 	Quota Quota       `toml:"quota"` // of each context, where its peer.toml does not say otherwise
 }
@@ -97,6 +104,13 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # bytes = "16GiB"
 # entries = 1000000
 # log = "4GiB"
+
+# [worker]                    # all scripts together
+# memory = "4GiB"             # that they may take, each by its limit
+# waiting = 1024              # that may wait for it, a quarter of them one caller's
+# scripts = 64                # that are received and run at once
+# received = "256MiB"
+# contexts = 1000             # that are kept open unused
 
 # Peers whose contexts are elsewhere: circles-host peer add NAME --id DID --url URL
 `

@@ -15,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/transport/http2"
+	"github.com/circles-host/circles/host/turns"
 )
 
 func runCommand() *cli.Command {
@@ -74,6 +75,9 @@ type worker struct {
 func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err error) {
 	log := logger(c)
 	config := host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Log: log}
+	bounds := root.Config.Worker
+	config.Turns = turns.Config{Memory: uint64(bounds.Memory), Waiting: bounds.Waiting}
+	config.MaxContexts = bounds.Contexts
 	var only []peer.Entry
 	for _, name := range c.StringSlice("peer") {
 		e, err := held(root, name)
@@ -106,7 +110,10 @@ func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err
 	if err != nil {
 		return nil, err
 	}
-	server := http2.NewServer(h.Deliver, http2.Config{TLS: tlsConfig, Host: string(h.ID()), Version: version, Problem: h.Problem, Log: log})
+	server := http2.NewServer(h.Deliver, http2.Config{
+		TLS: tlsConfig, Host: string(h.ID()), Version: version, Problem: h.Problem, Log: log,
+		MaxConcurrent: bounds.Scripts, MaxReceived: int64(bounds.Received),
+	})
 	l, err := server.Listen(listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; choose another with --listen HOST:PORT, or with listen in %s", err, filepath.Join(relative(root.Dir), "circles.toml"))

@@ -77,6 +77,16 @@ type Call struct {
 	Limits Limits
 	// Stdin, Stdout and Stderr, when set, replace Params, Result and Log.
 	Stdio *Stdio
+	// Turn, when set, is told on the guest's goroutine when other guests may go
+	// first. Whoever sets it begins and ends it.
+	Turn Turn
+}
+
+// Turn is a guest's place among those that compute.
+type Turn interface {
+	Slice()  // a slice of fuel has ended, a third of a millisecond of computing
+	Pause()  // the guest is about to wait for something that is not computed
+	Resume() // and computes again
 }
 
 // Stdio binds a command's standard streams to the host's own. Stdout is still

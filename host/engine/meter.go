@@ -43,6 +43,9 @@ func exportMeter(ctx context.Context, rt wazero.Runtime) (*hostModule, error) {
 
 // refill grants the next slice, or ends the guest, on the guest's own goroutine.
 func (r *run) refill() int64 {
+	if r.turn != nil {
+		r.turn.Slice()
+	}
 	r.check()
 	// Not by the context alone: its timer needs a processor to fire on, and
 	// guests may occupy all of them.

@@ -70,6 +70,7 @@ type runKey struct{}
 type run struct {
 	context.Context
 	state  any
+	turn   Turn
 	limits Limits
 	start  time.Time
 	// deadline is the earlier of the request's and start + limits.Wall.
@@ -162,6 +163,10 @@ func (r *run) sleep(ns int64) {
 	if ns <= 0 {
 		return
 	}
+	if r.turn != nil {
+		r.turn.Pause()
+		defer r.turn.Resume()
+	}
 	t := time.NewTimer(time.Duration(ns))
 	defer t.Stop()
 	select {
@@ -203,7 +208,7 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	defer context.AfterFunc(e.ctx, cancel)()
 
 	deadline, _ := ctx.Deadline()
-	r := &run{Context: ctx, state: c.State, limits: limits, start: start, deadline: deadline}
+	r := &run{Context: ctx, state: c.State, turn: c.Turn, limits: limits, start: start, deadline: deadline}
 	r.memory.limit = limits.Memory
 	r.out.run, r.log.run = r, r
 	if c.Stdio != nil {

@@ -43,7 +43,11 @@ func toWire(err error) error {
 	if !errors.As(err, &e) {
 		return connect.NewError(connect.CodeInternal, errors.New("the host failed; its operator's log says why"))
 	}
-	return connect.NewError(codes[e.Code], errors.New(e.Message))
+	wire := connect.NewError(codes[e.Code], errors.New(e.Message))
+	if e.Code == transport.Unavailable {
+		wire.Meta().Set("Retry-After", "1") // seconds; RFC 9110, section 10.2.3
+	}
+	return wire
 }
 
 // fromWire makes of a client's error what the other end's handler answered, or

@@ -195,7 +195,6 @@ func (s *Server) admit(next http.Handler) http.Handler {
 			return
 		}
 		refuse := func(why string) {
-			w.Header().Set("Retry-After", "1")
 			if r.ProtoMajor == 1 {
 				w.Header().Set("Connection", "close") // or the server would wait for the body
 			}
