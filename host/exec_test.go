@@ -28,14 +28,14 @@ func command(build func(m *abitest.Module) []abitest.Code) []byte {
 	return m.Bytes()
 }
 
-// writes makes /d/out, and then does what code says.
+// writes makes "out" in the first directory, and then does what code says.
 func writes(code ...abitest.Code) []byte {
 	return command(func(m *abitest.Module) []abitest.Code {
 		open := m.Import("wasi_snapshot_preview1", "path_open", "iiiiiIIii", "i")
 		exit := m.Import("wasi_snapshot_preview1", "proc_exit", "i", "")
-		m.Data(64, "d/out")
+		m.Data(64, "out")
 		start := []abitest.Code{
-			abitest.I32(3), abitest.I32(0), abitest.I32(64), abitest.I32(5), abitest.I32(1),
+			abitest.I32(3), abitest.I32(0), abitest.I32(64), abitest.I32(3), abitest.I32(1),
 			abitest.I64(64), abitest.I64(0), abitest.I32(0), abitest.I32(128), abitest.Call(open),
 			abitest.If, abitest.I32(99), abitest.Call(exit), abitest.End, // it could not be made
 		}
@@ -65,11 +65,14 @@ func TestExecKeepsWhatAProgramWroteUnlessItTraps(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			err = host.Exec{Wasm: tc.wasm, CacheDir: cacheDir, Root: mem.New(mem.Config{}), Dirs: map[string]store.Store{"/d": s},
+			used, err := host.Exec{Wasm: tc.wasm, CacheDir: cacheDir, Dirs: []host.ExecDir{{Name: "/d", Store: s}},
 				Limits: engine.Limits{Wall: 300 * time.Millisecond}}.Run(t.Context())
 			var f *engine.Failure
 			if !errors.As(err, &f) || f.Kind != tc.kind || f.ExitCode != tc.code {
 				t.Errorf("ended with %v", err)
+			}
+			if used.Files.Entries != 1 || used.Files.Handles != 1 || used.HostCalls == 0 {
+				t.Errorf("it used %+v", used)
 			}
 			_, err = os.Lstat(filepath.Join(dir, "out"))
 			if (err == nil) != tc.kept {
@@ -94,8 +97,8 @@ func TestExecStdioAndDirs(t *testing.T) {
 	}
 	run := func(stdin string, args ...string) (string, string, error) {
 		var out, errs bytes.Buffer
-		err := host.Exec{Wasm: count.Wasm, CacheDir: cacheDir, Name: "wordcount", Args: args, Root: mem.New(mem.Config{}),
-			Dirs:  map[string]store.Store{"work": data},
+		_, err := host.Exec{Wasm: count.Wasm, CacheDir: cacheDir, Name: "wordcount", Args: args,
+			Dirs:  []host.ExecDir{{Name: "work", Store: data}},
 			Stdio: engine.Stdio{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs}}.Run(context.Background())
 		return out.String(), errs.String(), err
 	}
@@ -122,7 +125,7 @@ func TestExecRefusesWhatIsNoProgram(t *testing.T) {
 		"component": {[]byte{0, 'a', 's', 'm', 0x0d, 0, 1, 0}, "component"},
 		"text":      {[]byte("(module)"), ""},
 	} {
-		err := host.Exec{Wasm: tc.wasm, Root: mem.New(mem.Config{})}.Run(t.Context())
+		_, err := host.Exec{Wasm: tc.wasm}.Run(t.Context())
 		if !errors.Is(err, engine.ErrInvalid) || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v", what, err)
 		}

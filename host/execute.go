@@ -38,7 +38,6 @@ func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerCont
 		Entry:  a.Script().Entry,
 		Params: a.Script().Params,
 		Name:   a.Code().Name,
-		Files:  files,
 		Limits: h.config.Limits,
 		Turn:   turn,
 		State: state{
@@ -46,7 +45,7 @@ func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerCont
 			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), h.report),
 		},
 	})
-	if failure := files.Err(); failure != nil {
+	if failure := files.Close(); failure != nil {
 		// The storage failed and the guest was told of an I/O error. Whatever it
 		// made of that must not be committed.
 		return output, fmt.Errorf("files of %s: %w", target.entry.Name, failure)

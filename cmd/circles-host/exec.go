@@ -14,7 +14,6 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/store"
-	"github.com/circles-host/circles/host/store/mem"
 )
 
 // Exit codes of exec beside the program's own, as other runtimes and coreutils
@@ -35,9 +34,9 @@ func execCommand() *cli.Command {
 		Usage:     "run any WASI program in a throwaway context",
 		ArgsUsage: "FILE.wasm [ARG…]",
 		Description: `The program gets this command's standard streams and ends it with its own exit
-code. It sees an empty file system of its own, and the directories that --dir
-shows it. What it writes there is kept when it ends by itself, and dropped when it
-traps or is stopped.
+code. It sees the directories that --dir shows it, each preopened under its name
+in the order given, and no other file. What it writes there is kept when it ends
+by itself, and dropped when it traps or is stopped.
 
 What follows FILE.wasm is the program's. Exit codes beside its own: 124 its time
 was over, 125 it was not run, 130 Ctrl-C, 134 a trap or another limit.
@@ -83,9 +82,7 @@ func execProgram(c *cli.Context) error {
 	x := host.Exec{
 		Wasm: wasm, Name: filepath.Base(file), Args: c.Args().Tail(), Env: map[string]string{}, Limits: execLimits,
 		Stdio: engine.Stdio{Stdin: c.App.Reader, Stdout: c.App.Writer, Stderr: c.App.ErrWriter},
-		Root:  mem.New(mem.Config{}), Dirs: map[string]store.Store{},
 	}
-	defer x.Root.Close()
 	// Only code that this user compiled is taken from the cache, which is why the
 	// engine wants the folder to be nobody else's.
 	if cache, err := os.UserCacheDir(); err == nil {
@@ -119,12 +116,15 @@ func execProgram(c *cli.Context) error {
 			return fmt.Errorf("--dir %s: %w", dir, err)
 		}
 		defer done()
-		if _, twice := x.Dirs[at]; twice {
-			return usage("--dir %s: there are two for %s", dir, at)
+		for _, other := range x.Dirs {
+			if other.Name == at {
+				return usage("--dir %s: there are two for %s", dir, at)
+			}
 		}
-		x.Dirs[at] = s
+		x.Dirs = append(x.Dirs, host.ExecDir{Name: at, Store: s})
 	}
-	return x.Run(c.Context)
+	_, err = x.Run(c.Context)
+	return err
 }
 
 func setLimit(l *engine.Limits, text string) error {

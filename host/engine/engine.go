@@ -4,7 +4,7 @@
 //
 //	e, err := engine.New(ctx, engine.Config{CacheDir: dir}, hostModules...)
 //	p, err := e.Compile(ctx, wasm)
-//	out, err := e.Run(ctx, p, engine.Call{Entry: "sign", Params: params, Files: fs})
+//	out, err := e.Run(ctx, p, engine.Call{Entry: "sign", Params: params})
 //
 // Run's error, when the guest is at fault, is a *Failure, whose Kind tells a
 // trap, an exit, a deadline, a lack of memory and a returned error apart.
@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/experimental/sys"
 )
 
 // Config configures an Engine. The zero value works: no disk cache, defaults
@@ -72,7 +71,6 @@ type Call struct {
 	Args   []string          // a command's arguments after its own name
 	Env    map[string]string // a command's environment
 	Name   string            // args[0]; "" means "script"
-	Files  sys.FS            // mounted at "/"; nil mounts nothing
 	State  any               // what host modules get from CallState
 	Limits Limits
 	// Stdin, Stdout and Stderr, when set, replace Params, Result and Log.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/experimental/sysfs"
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/circles-host/circles/host/engine/abi"
@@ -324,8 +323,8 @@ func (r *run) do(p *Program, c Call) (result []byte, err error) {
 	return result, nil
 }
 
-// moduleConfig binds the instance's standard streams, arguments, environment,
-// files and clock.
+// moduleConfig binds the instance's standard streams, arguments, environment
+// and clock. Files are host functions' (host/imports/wasi), found in the context.
 func (r *run) moduleConfig(p *Program, c Call) wazero.ModuleConfig {
 	cfg := p.engine.base.WithNanosleep(r.sleep).WithStderr(&r.log)
 	switch {
@@ -345,9 +344,6 @@ func (r *run) moduleConfig(p *Program, c Call) wazero.ModuleConfig {
 	cfg = cfg.WithArgs(append([]string{name}, c.Args...)...)
 	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
 		cfg = cfg.WithEnv(k, c.Env[k])
-	}
-	if c.Files != nil {
-		cfg = cfg.WithFSConfig(wazero.NewFSConfig().(sysfs.FSConfig).WithSysFSMount(c.Files, "/"))
 	}
 	return cfg
 }

@@ -112,6 +112,14 @@ type Tx interface {
 	// order. A file that was written and ends up as it was is not a change.
 	Changes() ([]Change, error)
 
+	// Narrow sets limits of this transaction below those that the store has for
+	// each; what is wider, or zero, stays as it is. It is called before Files is
+	// used.
+	Narrow(Limits)
+
+	// Usage tells what the transaction has used so far.
+	Usage() Usage
+
 	// Append adds an entry to the log, with the transaction's other effects;
 	// Seq, Prev and Time are filled in at commit. A key that is already in the
 	// log, or appended twice, is ErrExists.
@@ -121,6 +129,25 @@ type Tx interface {
 // PrivateName is where Tx.Private lies, at the top of a context. In Files it is
 // nothing that could be named, however it is spelled.
 const PrivateName = ".circles"
+
+// Limits bound what one transaction may use of a context. Sizes are those that
+// files claim to have, holes and room that was allocated ahead included.
+type Limits struct {
+	Bytes    int64 // sum of the sizes of the files that it writes; over it ErrQuota
+	FileSize int64 // bytes of one file that it writes; ErrTooBig
+	Entries  int   // names that it makes, removes, moves, or whose files it writes; ErrQuota
+	Handles  int   // files and directories open at once; ErrTooManyOpen
+	Listed   int   // directory entries held by open handles; ErrQuota
+	Depth    int   // names in a path; ErrNameTooLong
+}
+
+// Usage is the most that a transaction used at any time of what Limits count. A
+// file that was written and removed again was room taken all the same.
+type Usage struct {
+	Bytes   int64
+	Entries int
+	Handles int
+}
 
 // Op is what a guard is asked about.
 type Op uint8
@@ -155,6 +182,9 @@ type FS interface {
 	Unlink(path string) error
 	// Rename replaces an existing target as rename(2) does.
 	Rename(from, to string) error
+	// RenameTo is Rename to a path of another FS, one that is Below the same
+	// Files as this one. Any other is ErrNotSupported.
+	RenameTo(from string, at FS, to string) error
 	// Symlink refuses a target that is absolute or climbs out lexically.
 	Symlink(target, path string) error
 	// SetTimes sets access and modification times; a zero time is left as it is.
@@ -186,6 +216,9 @@ type File interface {
 	// ReadDir returns up to n entries after the first skip, in name order;
 	// fewer than n means the end. "." and ".." are not among them.
 	ReadDir(skip, n int) ([]DirEntry, error)
+	// Below is the file system whose root is this directory, wherever it is moved
+	// to meanwhile; nothing beside or above it can be reached. It ends with Close.
+	Below() (FS, error)
 	Close() error
 }
 

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"syscall"
 
-	"github.com/tetratelabs/wazero/experimental/sys"
-
 	"github.com/circles-host/circles/host/store"
 )
 
@@ -37,52 +35,47 @@ const (
 	ePerm        errno = 63
 	eRofs        errno = 69
 	eSpipe       errno = 70
+	eXdev        errno = 75
 	eNotcapable  errno = 76
 )
 
-// errnos maps the errors of the store to what guests get, and to the nearest
-// of the few that wazero can carry. A refusal comes first: its cause may be
-// any error, and must not show through it.
-//
-// None maps to sys.EPERM or sys.ENOSYS: when a file's Utimens fails with one
-// of these, wazero tries again by the name that the file was opened by, which
-// may be another file by now.
+// errnos maps the errors of the store to what guests get. A refusal comes
+// first: its cause may be any error, and must not show through it.
 var errnos = []struct {
 	err   error
 	guest errno
-	sys   sys.Errno
 }{
-	{store.ErrDenied, eAcces, sys.EACCES},
-	{store.ErrHidden, eNoent, sys.ENOENT},
-	{store.ErrNotExist, eNoent, sys.ENOENT},
-	{store.ErrExists, eExist, sys.EEXIST},
-	{store.ErrClosed, eBadf, sys.EBADF},
-	{store.ErrBadFile, eBadf, sys.EBADF},
-	{store.ErrInvalid, eInval, sys.EINVAL},
-	{store.ErrReadOnly, eRofs, sys.EROFS},
-	{store.ErrEscapes, eNotcapable, sys.EIO},
-	{store.ErrNotDir, eNotdir, sys.ENOTDIR},
-	{store.ErrIsDir, eIsdir, sys.EISDIR},
-	{store.ErrNotEmpty, eNotempty, sys.ENOTEMPTY},
-	{store.ErrLoop, eLoop, sys.ELOOP},
-	{store.ErrSpecial, ePerm, sys.EIO},
-	{store.ErrNameTooLong, eNametoolong, sys.ENAMETOOLONG},
-	{store.ErrTooBig, eFbig, sys.EIO},
-	{store.ErrQuota, eDquot, sys.EIO},
-	{store.ErrNotSupported, eNotsup, sys.ENOTSUP},
-	{store.ErrTooManyOpen, eMfile, sys.EIO},
+	{store.ErrDenied, eAcces},
+	{store.ErrHidden, eNoent},
+	{store.ErrNotExist, eNoent},
+	{store.ErrExists, eExist},
+	{store.ErrClosed, eBadf},
+	{store.ErrBadFile, eBadf},
+	{store.ErrInvalid, eInval},
+	{store.ErrReadOnly, eRofs},
+	{store.ErrEscapes, eNotcapable},
+	{store.ErrNotDir, eNotdir},
+	{store.ErrIsDir, eIsdir},
+	{store.ErrNotEmpty, eNotempty},
+	{store.ErrLoop, eLoop},
+	{store.ErrSpecial, ePerm},
+	{store.ErrNameTooLong, eNametoolong},
+	{store.ErrTooBig, eFbig},
+	{store.ErrQuota, eDquot},
+	{store.ErrNotSupported, eNotsup},
+	{store.ErrTooManyOpen, eMfile},
 }
 
-// translate returns what a guest and what wazero get for err, and whether the
-// guest asked for it: false when the storage itself has failed.
-func translate(err error) (guest errno, s sys.Errno, expected bool) {
+// translate returns what a guest gets for err, and whether the guest asked for
+// it: false when the storage itself has failed.
+func translate(err error) (guest errno, expected bool) {
 	for _, e := range errnos {
 		if errors.Is(err, e.err) {
-			return e.guest, e.sys, true
+			return e.guest, true
 		}
 	}
 	if errors.Is(err, syscall.ENOSPC) {
-		return eNospc, sys.EIO, false
+		return eNospc, false
 	}
-	return eIO, sys.EIO, false
+	return eIO, false
 }

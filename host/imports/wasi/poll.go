@@ -11,6 +11,8 @@ import (
 //
 // https://github.com/WebAssembly/WASI/blob/snapshot-01/phases/snapshot/docs.md#subscription
 const (
+	maxPolled = 1024 // subscriptions of one call
+
 	subscriptionSize = 48
 	eventSize        = 32
 
@@ -40,12 +42,12 @@ type subscription struct {
 // asked for nothing but clocks.
 //
 // Parameters: in, out, nsubscriptions, result.nevents.
-func pollOneoff(c call, stack []uint64) errno {
-	in, out, n, result := uint32(stack[0]), uint32(stack[1]), uint32(stack[2]), uint32(stack[3])
+func pollOneoff(c call, p []uint64) errno {
+	in, out, n, result := uint32(p[0]), uint32(p[1]), uint32(p[2]), uint32(p[3])
 	if n == 0 || n > maxPolled {
 		return eInval
 	}
-	mem := c.mod.Memory()
+	mem := c.mem
 	subs, ok := mem.Read(in, n*subscriptionSize)
 	if !ok {
 		return eFault
@@ -112,16 +114,16 @@ func (c call) subscription(b []byte, scratch uint32) (s subscription, e errno) {
 		}
 		s.at = time.Duration(min(timeout, math.MaxInt64))
 	case pollRead, pollWrite:
-		h, open := c.file(binary.LittleEndian.Uint32(b[16:]))
+		d, e := c.any(uint64(binary.LittleEndian.Uint32(b[16:])), rightPoll)
 		switch {
-		case !open:
-			s.refusal = eBadf
-		case h == nil || s.kind == pollWrite:
-			s.bytes = 1 // at least
-		default:
-			if info, err := h.info(); err == nil {
-				s.bytes = uint64(max(info.Size-h.offset, 0))
+		case e != 0:
+			s.refusal = e
+		case d.kind == typeFile && s.kind == pollRead:
+			if info, err := d.file.Stat(); err == nil {
+				s.bytes = uint64(max(info.Size-d.offset, 0))
 			}
+		default:
+			s.bytes = 1 // at least
 		}
 	default:
 		return s, eInval
@@ -131,17 +133,15 @@ func (c call) subscription(b []byte, scratch uint32) (s subscription, e errno) {
 
 // now reads the clock that the guest reads, which may not be the host's.
 func (c call) now(clock, scratch uint32) (uint64, errno) {
-	mem := c.mod.Memory()
-	keep, ok := mem.ReadUint64Le(scratch)
+	keep, ok := c.mem.ReadUint64Le(scratch)
 	if !ok {
 		return 0, eFault
 	}
-	if e := c.original("clock_time_get", []uint64{uint64(clock), 0, uint64(scratch)}); e != 0 {
-		return 0, e
-	}
-	now, _ := mem.ReadUint64Le(scratch)
-	mem.WriteUint64Le(scratch, keep) // it may be a part of the subscriptions
-	return now, 0
+	p := []uint64{uint64(clock), 0, uint64(scratch)}
+	c.clock.Call(c.ctx, c.mod, p)
+	now, _ := c.mem.ReadUint64Le(scratch)
+	c.mem.WriteUint64Le(scratch, keep) // it may be a part of the subscriptions
+	return now, errno(p[0])
 }
 
 // sleep waits for d, or until the guest's time is over, which guarded notices.

@@ -5,27 +5,50 @@
 //	e, err := engine.New(ctx, engine.Config{}, wasi.Module())
 //	…
 //	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{})
-//	out, err := e.Run(ctx, p, engine.Call{Files: files})
-//	if files.Err() != nil { … } // the storage failed: do not commit
+//	out, err := e.Run(ctx, p, engine.Call{Params: params})
+//	if err := files.Close(); err != nil { … } // the storage failed: do not commit
 //
-// The functions are wazero's own, each behind a guard of ours (guards.go);
-// those whose own code cannot be bounded from outside (poll_oneoff,
-// fd_readdir, the sockets, the syncs) are written here. Module lists them all,
-// so that a function that a later wazero adds is not exported unseen.
+// Descriptors, files and paths are served here, on a table of descriptors of our
+// own; arguments, environment, clocks, randomness and what is behind the standard
+// streams are wazero's, which Module takes from it and checks for completeness,
+// so that a function that a later wazero adds is not left out unseen.
 //
 // # What a guest can reach
 //
-// File descriptors 0 to 2 are what the engine bound to them, 3 is the
-// directory "/", and nothing else is ever open that the guest has not opened
-// below 3. Paths are resolved by store.FS, which confines them; this package
-// hands it only names without NUL, in UTF-8, without "..".
+// Descriptors 0 to 2 are what the engine bound to them; those from 3 on are the
+// preopened directories, for a script one, "/". Nothing else is ever open that
+// the guest has not opened below these. Paths are resolved by store.FS, which
+// confines them: below an open directory by its own tree, so that ".." and links
+// do not lead out of the directory either, wherever it is moved. This package
+// hands it only names without NUL, in UTF-8, that do not begin with a slash.
+//
+// # Rights
+//
+// Each descriptor has the rights that it was opened with, as far as they apply
+// to it, and no more than the directory that it was opened through passes on;
+// they can be dropped and never be had again. A call without the right for it is
+// NOTCAPABLE, a write to what was not opened for writing BADF. They are for a
+// guest to narrow a part of itself. What the script may do is for the guard of
+// the store to say.
+//
+// # What is left out
+//
+//   - path_link is NOTSUP. A context has no hard links: the charge and the
+//     permissions of a file would belong to two paths at once.
+//   - Sockets and proc_raise: there is nobody to talk to or to signal. A
+//     descriptor is NOTSOCK, a signal NOSYS.
+//   - fd_sync, fd_datasync and the flags SYNC, DSYNC and RSYNC are accepted and
+//     mean nothing: what a transaction wrote is durable when it commits, and not
+//     at all before. NONBLOCK means nothing either, as nothing blocks.
+//   - Offsets, sizes and times of 2^63 and more are INVAL.
 //
 // # State
 //
-// What belongs to one instance (the files it has open, the context of the
-// call being served, the errno of the last refusal) is in its FS, which the
-// functions find in the context that the engine passes them: Mount puts it
-// there. A guest that has no files runs without one.
+// What belongs to one instance (its descriptors, the context of the call being
+// served) is in its Files, which the functions find in the context that the
+// engine passes them: Mount puts it there. A guest that runs without has the
+// streams, and a "/" that leads nowhere: one that looks for what is preopened
+// before there is a context finds what it will find later.
 //
 // # Deadlines
 //
@@ -63,29 +86,47 @@ type Config struct {
 
 const defaultHandles = 256
 
-// Mount makes a guest's "/" of files, for one instance, and a context in which
-// the functions of Module find it. Both are for the same engine.Run: the FS as
-// engine.Call.Files, the context as its first argument. An FS belongs to the
-// goroutine that runs the instance.
-func Mount(ctx context.Context, files store.FS, c Config) (context.Context, *FS) {
+// Preopened is a directory that a guest finds open, under the name that it is
+// to give it: "/", or any other text, which is for the guest to interpret.
+type Preopened struct {
+	Name  string
+	Files store.FS
+}
+
+// Mount gives one instance files as its "/", in a context in which the functions
+// of Module find it: pass that to engine.Run.
+func Mount(ctx context.Context, files store.FS, c Config) (context.Context, *Files) {
+	return MountAll(ctx, []Preopened{{"/", files}}, c)
+}
+
+// MountAll is Mount for any number of directories, whose descriptors are 3, 4, …
+// in this order. Nothing can be renamed from one to another.
+func MountAll(ctx context.Context, dirs []Preopened, c Config) (context.Context, *Files) {
 	if c.Handles <= 0 {
 		c.Handles = defaultHandles
 	}
-	f := &FS{store: files, handles: c.Handles}
+	f := newFiles(ctx, c, dirs)
 	f.ctx = context.WithValue(ctx, mountKey{}, f)
 	return f.ctx, f
 }
 
 type mountKey struct{}
 
-// mounted returns the instance's file system, nil if it has none.
-func mounted(ctx context.Context) *FS {
-	f, _ := ctx.Value(mountKey{}).(*FS)
+// nowhere is what a guest sees that runs without files.
+var nowhere = []Preopened{{Name: "/"}}
+
+// mounted returns the instance's files.
+func mounted(ctx context.Context) *Files {
+	f, ok := ctx.Value(mountKey{}).(*Files)
+	if !ok {
+		return newFiles(ctx, Config{}, nowhere)
+	}
+	f.ctx = ctx
 	return f
 }
 
 // Module is wasi_snapshot_preview1 for engine.New. It panics if the wazero
-// that this was built with has functions that guards does not list, or lacks
+// that this was built with has functions that are not served here, or lacks
 // one: that is a build to refuse, not a condition to handle.
 func Module() engine.HostModule {
 	originals, err := originals()
@@ -100,7 +141,7 @@ func Module() engine.HostModule {
 		Export: func(b wazero.HostModuleBuilder) {
 			for name, o := range originals {
 				b.NewFunctionBuilder().
-					WithGoModuleFunction(guarded(name, originals), o.def.ParamTypes(), o.def.ResultTypes()).
+					WithGoModuleFunction(served(name, originals), o.def.ParamTypes(), o.def.ResultTypes()).
 					WithName(name).
 					WithParameterNames(o.def.ParamNames()...).
 					WithResultNames(o.def.ResultNames()...).
@@ -137,41 +178,111 @@ var originals = sync.OnceValues(func() (map[string]original, error) {
 	return all, nil
 })
 
-// covered checks that wazero's functions and guards are the same.
+// covered checks that wazero's functions and ours are the same.
 func covered(originals map[string]original) error {
 	for name := range originals {
-		if _, ok := guards[name]; !ok {
-			return fmt.Errorf("wazero exports %s, which has no guard: add one to guards", name)
+		if _, ok := functions[name]; !ok {
+			return fmt.Errorf("wazero exports %s, which is not served: add it to functions", name)
 		}
 	}
-	for name := range guards {
+	for name := range functions {
 		if _, ok := originals[name]; !ok {
-			return fmt.Errorf("wazero no longer exports %s, which guests import: write it here", name)
+			return fmt.Errorf("wazero no longer exports %s, which guests import: give it a type of its own here", name)
 		}
 	}
 	return nil
 }
 
-// guarded is a function as guests get it.
-func guarded(name string, originals map[string]original) api.GoModuleFunc {
+// call is one call of a function by a guest.
+type call struct {
+	ctx   context.Context
+	mod   api.Module
+	mem   api.Memory
+	files *Files
+	stock api.GoModuleFunction // wazero's own of that name
+	clock api.GoModuleFunction // wazero's clock_time_get
+}
+
+// A function serves a call. Its parameters are in p, where an i32 may have
+// garbage in its upper half: truncate.
+type function func(c call, p []uint64) errno
+
+// functions lists every function of wasi_snapshot_preview1.
+var functions = map[string]function{
+	"args_get":                call.forward,
+	"args_sizes_get":          call.forward,
+	"environ_get":             call.forward,
+	"environ_sizes_get":       call.forward,
+	"clock_res_get":           call.forward,
+	"clock_time_get":          call.forward,
+	"random_get":              randomGet,
+	"sched_yield":             call.forward,
+	"proc_exit":               nil, // see served
+	"proc_raise":              call.forward,
+	"poll_oneoff":             pollOneoff,
+	"fd_advise":               fdAdvise,
+	"fd_allocate":             fdAllocate,
+	"fd_close":                fdClose,
+	"fd_datasync":             fdDatasync,
+	"fd_fdstat_get":           fdFdstatGet,
+	"fd_fdstat_set_flags":     fdFdstatSetFlags,
+	"fd_fdstat_set_rights":    fdFdstatSetRights,
+	"fd_filestat_get":         fdFilestatGet,
+	"fd_filestat_set_size":    fdFilestatSetSize,
+	"fd_filestat_set_times":   fdFilestatSetTimes,
+	"fd_pread":                fdPread,
+	"fd_prestat_get":          fdPrestatGet,
+	"fd_prestat_dir_name":     fdPrestatDirName,
+	"fd_pwrite":               fdPwrite,
+	"fd_read":                 fdRead,
+	"fd_readdir":              fdReaddir,
+	"fd_renumber":             fdRenumber,
+	"fd_seek":                 fdSeek,
+	"fd_sync":                 fdSync,
+	"fd_tell":                 fdTell,
+	"fd_write":                fdWrite,
+	"path_create_directory":   pathCreateDirectory,
+	"path_filestat_get":       pathFilestatGet,
+	"path_filestat_set_times": pathFilestatSetTimes,
+	"path_link":               pathLink,
+	"path_open":               pathOpen,
+	"path_readlink":           pathReadlink,
+	"path_remove_directory":   pathRemoveDirectory,
+	"path_rename":             pathRename,
+	"path_symlink":            pathSymlink,
+	"path_unlink_file":        pathUnlinkFile,
+	"sock_accept":             noSocket,
+	"sock_recv":               noSocket,
+	"sock_send":               noSocket,
+	"sock_shutdown":           noSocket,
+}
+
+// served is a function as guests get it.
+func served(name string, originals map[string]original) api.GoModuleFunc {
 	if name == "proc_exit" { // has no result, and ends the guest by itself
 		return originals[name].call.Call
 	}
-	guard := guards[name]
+	f, stock, clock := functions[name], originals[name].call, originals["clock_time_get"].call
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
 		stop(ctx)
-		if reflect.ValueOf(mod.Memory()).IsNil() {
-			// A guest may import these and have no memory. wazero's functions
-			// would panic with a nil dereference, which looks like our own bug.
+		mem := mod.Memory()
+		if reflect.ValueOf(mem).IsNil() {
+			// A guest may import these and have no memory. What wazero gives then
+			// dereferences nil, which looks like our own bug.
 			stack[0] = uint64(eFault)
 			return
 		}
-		fs := mounted(ctx)
-		fs.enter(ctx)
-		e := guard(call{ctx, mod, fs, name, originals}, stack)
+		e := f(call{ctx, mod, mem, mounted(ctx), stock, clock}, stack)
 		stop(ctx)
-		stack[0] = uint64(fs.substitute(e))
+		stack[0] = uint64(e)
 	}
+}
+
+// forward hands the call to wazero's own function, which takes its parameters
+// from p and leaves its result in p[0].
+func (c call) forward(p []uint64) errno {
+	c.stock.Call(c.ctx, c.mod, p)
+	return errno(p[0])
 }
 
 // stop ends the guest if its time is over or its caller has gone. A panic with

@@ -64,12 +64,13 @@ type world struct {
 	guard  store.Guard
 	config Config
 	limits engine.Limits
-	ctx    context.Context // default context.Background()
-	view   bool            // run in a read-only transaction
+	ctx    context.Context               // default context.Background()
+	view   bool                          // run in a read-only transaction
+	dirs   func(tx store.Tx) []Preopened // default "/"
 }
 
 // run runs the guest in one transaction, which commits if it does well.
-func (w *world) run(t *testing.T, call engine.Call) (out engine.Output, files *FS, err error) {
+func (w *world) run(t *testing.T, call engine.Call) (out engine.Output, files *Files, err error) {
 	t.Helper()
 	b := setup(t)
 	if w.store == nil {
@@ -86,9 +87,11 @@ func (w *world) run(t *testing.T, call engine.Call) (out engine.Output, files *F
 	err = transact(w.ctx, func(tx store.Tx) error {
 		var ctx context.Context
 		ctx, files = Mount(w.ctx, tx.Files(w.guard), w.config)
-		call.Files = files
+		if w.dirs != nil {
+			ctx, files = MountAll(w.ctx, w.dirs(tx), w.config)
+		}
 		out, err = b.engine.Run(ctx, b.guest, call)
-		return errors.Join(err, files.Err())
+		return errors.Join(err, files.Close())
 	})
 	return out, files, err
 }
@@ -105,7 +108,7 @@ func do(words ...string) step         { return step{do: words, want: "OK"} }
 func (s step) is(want ...string) step { s.want = strings.Join(want, " "); return s }
 
 // steps has the guest make the calls in one run, and compares.
-func (w *world) steps(t *testing.T, steps ...step) *FS {
+func (w *world) steps(t *testing.T, steps ...step) *Files {
 	t.Helper()
 	var in strings.Builder
 	for _, s := range steps {
@@ -157,7 +160,7 @@ func errnoName(e errno) string {
 	names := map[errno]string{0: "OK", eAcces: "ACCES", eBadf: "BADF", eDquot: "DQUOT", eExist: "EXIST", eFault: "FAULT",
 		eFbig: "FBIG", eIlseq: "ILSEQ", eInval: "INVAL", eIO: "IO", eIsdir: "ISDIR", eLoop: "LOOP", eMfile: "MFILE",
 		eNametoolong: "NAMETOOLONG", eNoent: "NOENT", eNospc: "NOSPC", eNotdir: "NOTDIR", eNotempty: "NOTEMPTY",
-		eNotsock: "NOTSOCK", eNotsup: "NOTSUP", ePerm: "PERM", eRofs: "ROFS", eSpipe: "SPIPE", eNotcapable: "NOTCAPABLE", 52: "NOSYS"}
+		eNotsock: "NOTSOCK", eNotsup: "NOTSUP", ePerm: "PERM", eRofs: "ROFS", eSpipe: "SPIPE", eXdev: "XDEV", eNotcapable: "NOTCAPABLE", 52: "NOSYS"}
 	if n, ok := names[e]; ok {
 		return n
 	}

@@ -105,8 +105,8 @@ func (h *file) writeAt(p []byte, off int64) (int, error) {
 		return 0, store.ErrInvalid
 	case len(p) == 0:
 		return 0, nil
-	case off > t.s.limits.FileSize-int64(len(p)):
-		return 0, fmt.Errorf("over %d bytes: %w", t.s.limits.FileSize, store.ErrTooBig)
+	case off > n.of.limits.FileSize-int64(len(p)):
+		return 0, fmt.Errorf("over %d bytes: %w", n.of.limits.FileSize, store.ErrTooBig)
 	}
 	if err := t.copyUp(n, n.size); err != nil {
 		return 0, err
@@ -140,8 +140,8 @@ func (t *Tx) truncate(n *node, size int64) error {
 	if size < 0 {
 		return store.ErrInvalid
 	}
-	if size > t.s.limits.FileSize {
-		return fmt.Errorf("over %d bytes: %w", t.s.limits.FileSize, store.ErrTooBig)
+	if size > n.of.limits.FileSize {
+		return fmt.Errorf("over %d bytes: %w", n.of.limits.FileSize, store.ErrTooBig)
 	}
 	if err := t.copyUp(n, min(n.size, size)); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (h *file) ReadDir(skip, n int) ([]store.DirEntry, error) {
 func (h *file) list() error {
 	t, d := h.f.t, h.n
 	h.unlist()
-	room := t.s.limits.Listed - d.of.listed
+	room := d.of.limits.Listed - d.of.listed
 	var entries []store.DirEntry
 	prefix := d.path()
 	if prefix != "/" {
@@ -233,7 +233,7 @@ func (h *file) list() error {
 			return nil
 		}
 		if len(entries) == room {
-			return fmt.Errorf("more than %d directory entries held: %w", t.s.limits.Listed, store.ErrQuota)
+			return fmt.Errorf("more than %d directory entries held: %w", d.of.limits.Listed, store.ErrQuota)
 		}
 		// Hidden names are left out. Others show even if nothing may be done
 		// with them: OpList is permission to see names.
@@ -261,6 +261,19 @@ func (h *file) list() error {
 func (h *file) unlist() {
 	h.n.of.listed -= len(h.listing)
 	h.listing, h.listed = nil, false
+}
+
+// Below implements store.File.
+func (h *file) Below() (store.FS, error) {
+	switch {
+	case h.closed:
+		return nil, h.fail("open below", store.ErrClosed)
+	case h.n.kind != store.KindDir:
+		return nil, h.fail("open below", store.ErrNotDir)
+	}
+	below := *h.f
+	below.dir = h
+	return &below, nil
 }
 
 // Close implements store.File.

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -82,8 +83,8 @@ func (f *files) open(path *string, flag store.Flag) (*file, error) {
 	case isDir && has(store.FlagWrite|store.FlagCreate):
 		return nil, store.ErrIsDir
 	}
-	if account := f.top().of; account.open >= f.t.s.limits.OpenFiles {
-		return nil, store.ErrTooManyOpen
+	if account := f.top().of; account.open >= account.limits.OpenFiles {
+		return nil, fmt.Errorf("more than %d: %w", account.limits.OpenFiles, store.ErrTooManyOpen)
 	}
 
 	created := n == nil
@@ -117,6 +118,7 @@ func (f *files) open(path *string, flag store.Flag) (*file, error) {
 	h := &file{f: f, n: n, flag: flag}
 	f.t.handles[h] = struct{}{}
 	n.of.open++
+	n.of.used.Handles = max(n.of.used.Handles, n.of.open)
 	return h, nil
 }
 
@@ -317,6 +319,8 @@ func (f *files) symlink(target string, path *string) error {
 	switch {
 	case err != nil:
 		return err
+	case at.node != nil && at.mustDir && at.node.kind != store.KindDir:
+		return store.ErrNotDir
 	case at.node != nil:
 		return store.ErrExists
 	case at.mustDir:
@@ -399,15 +403,21 @@ func (t *Tx) setTimes(n *node, atime, mtime time.Time) error {
 }
 
 // Rename implements store.FS.
-func (f *files) Rename(from, to string) error {
-	err := f.rename(&from, &to)
+func (f *files) Rename(from, to string) error { return f.RenameTo(from, f, to) }
+
+// RenameTo implements store.FS.
+func (f *files) RenameTo(from string, at store.FS, to string) error {
+	err := store.ErrNotSupported
+	if there, ok := at.(*files); ok && there.whole == f.whole {
+		err = f.rename(&from, there, &to)
+	}
 	if err != nil {
 		return fail("rename", from+" to "+to, err)
 	}
 	return nil
 }
 
-func (f *files) rename(from, to *string) error {
+func (f *files) rename(from *string, there *files, to *string) error {
 	t := f.t
 	src, err := f.mutate(from, store.OpRemove)
 	if err != nil {
@@ -425,7 +435,7 @@ func (f *files) rename(from, to *string) error {
 		return err
 	}
 	defer t.forget(n)
-	dst, err := f.mutate(to, store.OpWrite)
+	dst, err := there.mutate(to, store.OpWrite)
 	if err != nil {
 		return err
 	}
@@ -536,7 +546,7 @@ func (f *files) checkMove(n *node, dst spot) (below int, err error) {
 		if below++; below > t.s.limits.Moved {
 			return store.ErrQuota
 		}
-		if base+strings.Count(rel, "/") > maxDepth {
+		if base+strings.Count(rel, "/") > n.of.limits.Depth {
 			return store.ErrNameTooLong
 		}
 		return check(rel, kind)

@@ -205,6 +205,7 @@ type Limits struct {
 	Entries     int   // names made, removed, moved or rewritten; default 100,000; ErrQuota
 	OpenFiles   int   // handles open at once; default 512; ErrTooManyOpen
 	Listed      int   // directory entries held by open handles; default 500,000; ErrQuota
+	Depth       int   // directories that a path is deep; default and most 128; ErrNameTooLong
 	Moved       int   // entries below one renamed directory; default 10,000; ErrQuota
 	Records     int   // log entries appended; default 1,000; ErrQuota
 	RecordBytes int   // bytes of one log entry, default 16 MiB, else ErrTooBig; four times that in all, else ErrQuota
@@ -219,6 +220,7 @@ func (l Limits) withDefaults() Limits {
 		Entries:     cmp.Or(l.Entries, 100_000),
 		OpenFiles:   cmp.Or(l.OpenFiles, 512),
 		Listed:      cmp.Or(l.Listed, 500_000),
+		Depth:       min(cmp.Or(l.Depth, maxDepth), maxDepth),
 		Moved:       cmp.Or(l.Moved, 10_000),
 		Records:     cmp.Or(l.Records, 1_000),
 		RecordBytes: cmp.Or(l.RecordBytes, 16<<20),

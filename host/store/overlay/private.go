@@ -11,12 +11,16 @@ import (
 )
 
 // Private implements store.Tx.
-func (t *Tx) Private() store.FS { return &files{t: t, private: true} }
+func (t *Tx) Private() store.FS { return t.files(nil, true) }
 
 var errReserved = fmt.Errorf("the host keeps this name for itself: %w", store.ErrDenied)
 
-// top is the directory that is "/" in f. In private, privateDir has found it.
+// top is the directory that is "/" in f, and which ".." does not leave. In
+// private, privateDir has found it.
 func (f *files) top() *node {
+	if f.dir != nil {
+		return f.dir.n
+	}
 	if f.private {
 		return f.t.private
 	}

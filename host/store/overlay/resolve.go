@@ -10,15 +10,24 @@ import (
 	"github.com/circles-host/circles/host/store"
 )
 
-// files is a transaction's file system under one guard, or its private one.
+// files is a transaction's file system under one guard, or its private one; or
+// what of these is below an open directory.
 type files struct {
 	t       *Tx
 	guard   store.Guard
 	private bool
+	whole   *files // that this is a part of, or itself
+	dir     *file  // that it is below; nil in the whole
 }
 
 // Files implements store.Tx.
-func (t *Tx) Files(guard store.Guard) store.FS { return &files{t: t, guard: guard} }
+func (t *Tx) Files(guard store.Guard) store.FS { return t.files(guard, false) }
+
+func (t *Tx) files(guard store.Guard, private bool) *files {
+	f := &files{t: t, guard: guard, private: private}
+	f.whole = f
+	return f
+}
 
 // spot is where a path leads: a name in a directory, and the node there, if any.
 type spot struct {
@@ -78,7 +87,9 @@ func fail(op, path string, err error) error {
 // alias the memory of a guest, which changes under us.
 func (f *files) check(path string) (string, error) {
 	switch {
-	case f.t.ended:
+	case f.t.ended, f.dir != nil && f.dir.closed:
+		// An open directory stays in the tree; one that is closed may be loaded
+		// anew, and then this would be a second of it.
 		return "", store.ErrClosed
 	case len(path) > maxPath:
 		return path[:maxName], store.ErrNameTooLong
@@ -102,7 +113,7 @@ func (f *files) walk(path string, mode follow) (spot, error) {
 		}
 	}
 	top := f.top()
-	cur, depth := top, top.depth()
+	cur, depth, limit := top, top.depth(), top.of.limits.Depth
 	rest := path
 	for steps, links := 0, 0; ; steps++ {
 		rest = strings.TrimLeft(rest, "/")
@@ -131,8 +142,13 @@ func (f *files) walk(path string, mode follow) (spot, error) {
 			cur, depth = cur.parent, depth-1
 			continue
 		}
-		if len(comp) > maxName || depth == maxDepth {
+		switch {
+		case len(comp) > maxName || depth >= limit:
 			return spot{}, store.ErrNameTooLong
+		case cur.gone:
+			// The root, held open. What the lower state has at its origin is of
+			// whoever is there now.
+			return spot{}, store.ErrNotExist
 		}
 		last := strings.Trim(tail, "/") == ""
 		n, hidden, err := f.lookup(cur, comp)

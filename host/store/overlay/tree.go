@@ -42,6 +42,8 @@ type account struct {
 	staged  int64 // Limits.StagedBytes
 	listed  int   // Limits.Listed
 	open    int   // Limits.OpenFiles
+	limits  Limits
+	used    store.Usage
 }
 
 // node is an entry of the tree. There are no hard links here: a file has one
@@ -88,6 +90,7 @@ func newTx(ctx context.Context, s *Store, readOnly bool) (*Tx, error) {
 		return nil, err
 	}
 	t := &Tx{s: s, lower: lower, ctx: ctx, readOnly: readOnly, handles: map[*file]struct{}{}}
+	t.script.limits, t.host.limits = s.limits, s.limits
 	t.root = &node{kind: store.KindDir, origin: ".", kept: true, ino: inodeOf('l', "."), of: &t.script}
 	return t, nil
 }
@@ -120,6 +123,26 @@ func (t *Tx) discard(n *node) {
 		t.discard(c)
 	}
 }
+
+// Narrow implements store.Tx.
+func (t *Tx) Narrow(l store.Limits) {
+	mine := &t.script.limits
+	narrow(&mine.StagedBytes, l.Bytes)
+	narrow(&mine.FileSize, l.FileSize)
+	narrow(&mine.Entries, l.Entries)
+	narrow(&mine.OpenFiles, l.Handles)
+	narrow(&mine.Listed, l.Listed)
+	narrow(&mine.Depth, l.Depth)
+}
+
+func narrow[N int | int64](limit *N, to N) {
+	if to > 0 {
+		*limit = min(*limit, to)
+	}
+}
+
+// Usage implements store.Tx.
+func (t *Tx) Usage() store.Usage { return t.script.used }
 
 // Append implements store.Tx.
 func (t *Tx) Append(key store.Key, data []byte) error {
@@ -275,27 +298,29 @@ func (n *node) clean() bool {
 
 // charge counts c entries for n, instead of what it counted before.
 func (t *Tx) charge(n *node, c int) error {
-	if c > n.charged && n.of.entries+c-n.charged > t.s.limits.Entries {
-		return fmt.Errorf("more than %d names changed in one transaction: %w", t.s.limits.Entries, store.ErrQuota)
+	if c > n.charged && n.of.entries+c-n.charged > n.of.limits.Entries {
+		return fmt.Errorf("more than %d names changed in one transaction: %w", n.of.limits.Entries, store.ErrQuota)
 	}
 	n.of.entries += c - n.charged
 	n.charged = c
+	n.of.used.Entries = max(n.of.used.Entries, n.of.entries)
 	return nil
 }
 
 // grow counts bytes for n's staged content, before it becomes size.
 func (t *Tx) grow(n *node, size int64) error {
-	if size > t.s.limits.FileSize {
-		return fmt.Errorf("over %d bytes: %w", t.s.limits.FileSize, store.ErrTooBig)
+	if size > n.of.limits.FileSize {
+		return fmt.Errorf("over %d bytes: %w", n.of.limits.FileSize, store.ErrTooBig)
 	}
 	var was int64
 	if n.staged != nil {
 		was = n.size
 	}
-	if size > was && n.of.staged+size-was > t.s.limits.StagedBytes {
-		return fmt.Errorf("more than %d bytes written in one transaction: %w", t.s.limits.StagedBytes, store.ErrQuota)
+	if size > was && n.of.staged+size-was > n.of.limits.StagedBytes {
+		return fmt.Errorf("more than %d bytes written in one transaction: %w", n.of.limits.StagedBytes, store.ErrQuota)
 	}
 	n.of.staged += size - was
+	n.of.used.Bytes = max(n.of.used.Bytes, n.of.staged)
 	return nil
 }
 

@@ -81,13 +81,14 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			at = fd(2)
 		}
 		var oflags, fdflags, lookup uint32 = 0, 0, 1
-		var rights uint64
+		// Those that libc asks for, of which 'r' and 'w' take their own away.
+		rights := uint64(allRights &^ (readRights | writeRights))
 		for _, c := range w[0] {
 			switch c {
 			case 'r':
-				rights |= 1 << 1
+				rights |= readRights
 			case 'w':
-				rights |= 1 << 6
+				rights |= writeRights
 			case 'c':
 				oflags |= 1
 			case 'd':
@@ -103,7 +104,7 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			}
 		}
 		var opened uint32
-		errno = pathOpen(at, lookup, ptr(w[1]), size(w[1]), oflags, rights, rights, fdflags, unsafe.Pointer(&opened))
+		errno = pathOpen(at, lookup, ptr(w[1]), size(w[1]), oflags, rights, allRights, fdflags, unsafe.Pointer(&opened))
 		if errno == 0 && name != "" {
 			g.fds[name] = opened
 		}
@@ -140,15 +141,19 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			detail = decimal(b[0]) + " " + decimal(binary.LittleEndian.Uint16(b[2:]))
 		}
 		return errno, detail
-	case "fstat", "stat", "lstat": // prints type, size, mtime
+	case "fstat", "stat", "lstat": // FD, or PATH [FD]: prints type, size, mtime
 		var b [64]byte
+		at := uint32(3)
+		if len(w) > 1 {
+			at = fd(1)
+		}
 		switch do {
 		case "fstat":
 			errno = fdFilestatGet(fd(0), unsafe.Pointer(&b))
 		case "stat":
-			errno = pathFilestatGet(3, 1, ptr(w[0]), size(w[0]), unsafe.Pointer(&b))
+			errno = pathFilestatGet(at, 1, ptr(w[0]), size(w[0]), unsafe.Pointer(&b))
 		case "lstat":
-			errno = pathFilestatGet(3, 0, ptr(w[0]), size(w[0]), unsafe.Pointer(&b))
+			errno = pathFilestatGet(at, 0, ptr(w[0]), size(w[0]), unsafe.Pointer(&b))
 		}
 		if errno == 0 {
 			detail = decimal(b[16]) + " " + decimal(binary.LittleEndian.Uint64(b[32:])) + " " + decimal(binary.LittleEndian.Uint64(b[48:]))
@@ -368,6 +373,12 @@ func number(s string) uint64 {
 	}
 	return n
 }
+
+const (
+	allRights   = 1<<30 - 1
+	readRights  = 1<<1 | 1<<14
+	writeRights = 1<<0 | 1<<6 | 1<<8 | 1<<22
+)
 
 type iovec struct{ ptr, n uint32 }
 
