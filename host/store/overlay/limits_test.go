@@ -444,3 +444,73 @@ func BenchmarkOpenStatClose(b *testing.B) {
 		return nil
 	}))
 }
+
+func TestDepth(t *testing.T) {
+	s := mem.New(mem.Config{Limits: overlay.Limits{Depth: 3}})
+	update(t, s, func(_ store.Tx, fs store.FS) {
+		must(t, fs.Mkdir("a"))
+		must(t, fs.Mkdir("a/b"))
+		must(t, create(fs, "a/b/f"))
+		must(t, fs.Mkdir("a/b/c"))
+		want(t, store.ErrNameTooLong, create(fs, "a/b/c/f"))
+		want(t, store.ErrNameTooLong, fs.Mkdir("a/b/c/d"))
+		_, err := fs.Stat("a/b/c/../c/../f", true) // passing by is not being deep
+		must(t, err)
+		must(t, fs.Mkdir("x"))
+		must(t, fs.Mkdir("x/y"))
+		want(t, store.ErrNameTooLong, fs.Rename("x", "a/b/x")) // and what is below it
+		must(t, fs.Rename("x/y", "a/y"))
+
+		// Below a directory it is counted from the top.
+		h, err := fs.Open("a/b", store.FlagRead|store.FlagDirectory)
+		must(t, err)
+		b, err := h.Below()
+		must(t, err)
+		want(t, store.ErrNameTooLong, create(b, "c/f"))
+		must(t, create(b, "g"))
+	})
+}
+
+// TestNarrow: a transaction may be given less than the store allows, and never
+// more.
+func TestNarrow(t *testing.T) {
+	s := mem.New(mem.Config{Limits: overlay.Limits{FileSize: 100, StagedBytes: 150, Entries: 5, OpenFiles: 4, Depth: 4}})
+	update(t, s, func(tx store.Tx, fs store.FS) {
+		tx.Narrow(store.Limits{FileSize: 50, Bytes: 60, Entries: 3, Handles: 2, Depth: 1})
+		tx.Narrow(store.Limits{FileSize: 1000, Bytes: 1000, Entries: 1000, Handles: 1000, Depth: 1000})
+		tx.Narrow(store.Limits{})
+		f, err := fs.Open("f", rwc)
+		must(t, err)
+		want(t, store.ErrTooBig, f.Truncate(51))
+		must(t, f.Truncate(50))
+		g, err := fs.Open("g", rwc)
+		must(t, err)
+		want(t, store.ErrQuota, g.Truncate(11))
+		_, err = fs.Open("f", store.FlagRead)
+		want(t, store.ErrTooManyOpen, err)
+		must(t, fs.Mkdir("d"))
+		want(t, store.ErrQuota, fs.Mkdir("e"))
+		must(t, g.Close())
+		want(t, store.ErrNameTooLong, create(fs, "d/f"))
+		must(t, fs.Rmdir("d"))
+		must(t, fs.Unlink("g"))
+		// The most that there was at once, and not what is left.
+		if used := tx.Usage(); used != (store.Usage{Bytes: 50, Entries: 3, Handles: 2}) {
+			t.Errorf("used %+v", used)
+		}
+		// What the host keeps for itself is not the script's to pay for.
+		own, err := tx.Private().Open("big", rwc)
+		must(t, err)
+		must(t, own.Truncate(90))
+		must(t, own.Close())
+		if used := tx.Usage(); used.Bytes != 50 {
+			t.Errorf("used %+v", used)
+		}
+	})
+	// Of this transaction, and no other.
+	update(t, s, func(_ store.Tx, fs store.FS) {
+		f, err := fs.Open("h", rwc)
+		must(t, err)
+		must(t, f.Truncate(100))
+	})
+}

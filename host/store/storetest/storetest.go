@@ -60,7 +60,7 @@ type testCase struct {
 	run  func(*stage)
 }
 
-var cases = slices.Concat(fileCases, guardCases, linkCases, txCases, keepCases, privateCases, modelCases)
+var cases = slices.Concat(fileCases, belowCases, guardCases, linkCases, txCases, keepCases, privateCases, modelCases)
 
 var durableCases = slices.Concat(keptCases, keptPrivateCases, keptModelCases)
 
