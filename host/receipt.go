@@ -116,6 +116,8 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		return failureCodes[failure.Kind], failure.Detail
 	case errors.Is(err, store.ErrConflict):
 		return script.Unavailable, "the owner changed the same files meanwhile, by other means, and nothing of the script was kept; send a new one"
+	case errors.Is(err, store.ErrLogFull):
+		return script.OverLimit, "the log of this context has no room for another receipt, so nothing of the script was kept; the context's owner can make room: log, under [quota]"
 	case errors.Is(err, store.ErrQuota), errors.Is(err, store.ErrTooBig):
 		return script.OverLimit, "it wrote more than the context has room for; nothing of it was kept"
 	case errors.Is(err, context.DeadlineExceeded):
@@ -197,6 +199,8 @@ func (h *Host) bare(err error) error {
 		return &transport.Error{Code: code, Message: err.Error()}
 	case errors.Is(err, turns.ErrBusy):
 		return &transport.Error{Code: transport.Unavailable, Message: err.Error() + "; send it again in a while"}
+	case errors.Is(err, store.ErrLogFull):
+		return &transport.Error{Code: transport.Unavailable, Message: "the log of this context has no room for another receipt, and without one nothing is run; the context's owner has to make room"}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &transport.Error{Code: transport.Unavailable, Message: "the host did not get to this script in time; send it again"}
 	}

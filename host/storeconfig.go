@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/store"
 )
 
 // FS is the name of the backend that keeps a context in its owner's directory:
@@ -63,6 +64,11 @@ func (q Quota) Or(others ...Quota) Quota {
 		q = Quota{Bytes: cmp.Or(q.Bytes, o.Bytes), Entries: cmp.Or(q.Entries, o.Entries), Log: cmp.Or(q.Log, o.Log)}
 	}
 	return q
+}
+
+// Store is q as a store has it.
+func (q Quota) Store() store.Quota {
+	return store.Quota{Bytes: int64(q.Bytes), Entries: int64(min(q.Entries, 1<<62)), Log: int64(q.Log)}
 }
 
 // ContextConfig is what a peer.toml says of how a context is kept.

@@ -19,6 +19,7 @@ import (
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/fs"
 	"github.com/circles-host/circles/host/store/mem"
+	"github.com/circles-host/circles/host/store/overlay"
 	"github.com/circles-host/circles/host/store/sqlite"
 )
 
@@ -148,6 +149,27 @@ func (b *beside) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, er
 			}
 		}
 	}
+}
+
+// Volume counts by a walk of its own, which needs nothing that could be changed.
+func (b *beside) Volume(ctx context.Context, _ bool) (u store.Volume, err error) {
+	_ = filepath.WalkDir(fsConfig(b.e).Data, func(path string, d iofs.DirEntry, err error) error {
+		if err != nil || path == fsConfig(b.e).Data {
+			return nil // what cannot be read is not counted
+		}
+		u.Entries++
+		if info, err := d.Info(); err == nil && d.Type().IsRegular() {
+			u.Bytes += info.Size()
+		}
+		return ctx.Err()
+	})
+	for e, err := range b.Log(ctx, 1) {
+		if err != nil {
+			return u, err
+		}
+		u.Log += overlay.LogSize(len(e.Data))
+	}
+	return u, ctx.Err()
 }
 
 func (b *beside) Entry(ctx context.Context, key store.Key) (store.Entry, bool, error) {

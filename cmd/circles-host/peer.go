@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -143,12 +144,15 @@ type peerJSON struct {
 	Modules []string  `json:"modules,omitempty"`
 	Policy  []string  `json:"policy_files,omitempty"`
 	Store   string    `json:"store,omitempty"`
-	Data    *dataJSON `json:"data,omitempty"`
+	Holds   *heldJSON `json:"holds,omitempty"` // absent if that cannot be told now
+	Quota   *heldJSON `json:"quota,omitempty"` // the most that it may
 }
 
-type dataJSON struct {
-	Files int   `json:"files"`
-	Bytes int64 `json:"bytes"`
+// heldJSON is what a context holds.
+type heldJSON struct {
+	Entries uint64 `json:"entries"` // files, directories and links
+	Bytes   uint64 `json:"bytes"`
+	Log     uint64 `json:"log_bytes"`
 }
 
 func peerView(e peer.Entry) peerJSON {
@@ -227,18 +231,24 @@ func peerShow(c *cli.Context) error {
 		}
 		v.Modules = names(filepath.Join(e.Dir, "modules"), module.Suffix)
 		v.Policy = names(filepath.Join(e.Dir, "policy"), ".cedar")
-		v.Data = size(filepath.Join(e.Dir, "data"))
 	}
 	var kept storage.Kept
+	var problem error
 	if e.Held() {
-		if kept, err = contextsOf(root).Of(e); err != nil {
+		contexts := contextsOf(root)
+		if kept, err = contexts.Of(e); err != nil {
 			return err
 		}
-		v.Store = kept.Name
+		q := kept.Quota
+		v.Store, v.Quota = kept.Name, &heldJSON{q.Entries, uint64(q.Bytes), uint64(q.Log)}
+		u, err := contexts.Volume(c.Context, e)
+		if problem = err; err == nil {
+			v.Holds = &heldJSON{uint64(u.Entries), uint64(u.Bytes), uint64(u.Log)}
+		}
 	}
 	p := printerOf(c)
 	if c.Bool("json") {
-		return errors.Join(p.json(v), circlesErr)
+		return errors.Join(p.json(v), circlesErr, problem)
 	}
 	row := func(label, value string) {
 		if value != "" {
@@ -260,9 +270,13 @@ func peerShow(c *cli.Context) error {
 		row("circles", orNone(v.Circles))
 		row("modules", orNone(v.Modules))
 		row("policies", orNone(v.Policy))
-		row("data", count(v.Data.Files, "file")+", "+bytesText(uint64(v.Data.Bytes)))
+		if v.Holds != nil {
+			row("data", fmt.Sprintf("%s of %s, %s of %s", bytesText(v.Holds.Bytes), bytesText(v.Quota.Bytes),
+				count(int(v.Holds.Entries), "entry"), number(v.Quota.Entries)))
+			row("log", fmt.Sprintf("%s of %s", bytesText(v.Holds.Log), bytesText(v.Quota.Log)))
+		}
 	}
-	return circlesErr
+	return errors.Join(circlesErr, problem)
 }
 
 // names lists the files of dir with a suffix, without it.
@@ -274,19 +288,4 @@ func names(dir, suffix string) (list []string) {
 		}
 	}
 	return list
-}
-
-// size adds up the files of a context.
-func size(dir string) *dataJSON {
-	var d dataJSON
-	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			if info, err := e.Info(); err == nil {
-				d.Files++
-				d.Bytes += info.Size()
-			}
-		}
-		return nil // what cannot be read is not counted
-	})
-	return &d
 }

@@ -134,7 +134,33 @@ func (c *Contexts) TryOpen(ctx context.Context, e peer.Entry) (store.Store, erro
 		unlock()
 		return nil, err
 	}
+	if m, ok := s.(measured); ok {
+		m.Bound(now.Quota.Store(), memo(filepath.Join(e.Dir, memoFile)))
+	}
 	return &open{Store: s, unlock: sync.OnceFunc(unlock)}, nil
+}
+
+// measured is a store that bounds what a context holds.
+type measured interface {
+	Bound(store.Quota, store.Memo)
+	Volume(ctx context.Context, exact bool) (store.Volume, error)
+}
+
+// Volume counts what e's context holds, beside a worker too; of a backend that
+// cannot be looked at then, it is an error.
+func (c *Contexts) Volume(ctx context.Context, e peer.Entry) (u store.Volume, err error) {
+	s, err := c.Read(ctx, e)
+	if err != nil {
+		return u, err
+	}
+	defer s.Close()
+	m, ok := s.(interface {
+		Volume(context.Context, bool) (store.Volume, error)
+	})
+	if !ok {
+		return u, fmt.Errorf("count what the context of %s holds: %w", e.Name, store.ErrNotSupported)
+	}
+	return m.Volume(ctx, true)
 }
 
 // Read opens e's context for reading, also while a worker has it open.
@@ -166,6 +192,14 @@ func (c *Contexts) OpenOrRead(ctx context.Context, e peer.Entry) (store.Store, e
 type open struct {
 	store.Store
 	unlock func()
+}
+
+// Volume is that of the store, where it has one.
+func (o *open) Volume(ctx context.Context, exact bool) (store.Volume, error) {
+	if m, ok := o.Store.(measured); ok {
+		return m.Volume(ctx, exact)
+	}
+	return store.Volume{}, store.ErrNotSupported
 }
 
 func (o *open) Close() error {

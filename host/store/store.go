@@ -18,6 +18,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
@@ -147,6 +148,24 @@ type Usage struct {
 	Bytes   int64
 	Entries int
 	Handles int
+}
+
+// Quota bounds what a context holds, whatever the number of transactions that
+// wrote it. A zero field bounds nothing.
+type Quota struct {
+	Bytes   int64 // of all files together, by their sizes: holes count
+	Entries int64 // files, directories and links
+	Log     int64 // bytes of log entries
+}
+
+// Volume is what a context holds, Private included; as in Quota.
+type Volume struct{ Bytes, Entries, Log int64 }
+
+// Memo keeps a note of at most some hundred bytes. What Save is given Load returns
+// later, or an older one, or nothing: it need not be durable. nil forgets it.
+type Memo interface {
+	Load() ([]byte, error)
+	Save([]byte) error
 }
 
 // Op is what a guard is asked about.
@@ -309,6 +328,7 @@ var (
 	ErrNameTooLong  = errors.New("name too long")
 	ErrTooBig       = errors.New("file too big")
 	ErrQuota        = errors.New("quota exceeded")
+	ErrLogFull      = fmt.Errorf("the log is full: %w", ErrQuota)
 	ErrTooManyOpen  = errors.New("too many open files")
 	ErrBadFile      = errors.New("file not open for that") // a read of a write-only file, and the like
 	ErrNotSupported = errors.New("operation not supported")

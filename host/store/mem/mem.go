@@ -312,6 +312,16 @@ func (b *backend) apply(s overlay.Step, slots []*node) error {
 	return nil
 }
 
+// Head implements overlay.Header.
+func (b *backend) Head() (seq uint64, hash [32]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.log); n > 0 {
+		seq, hash = b.log[n-1].Seq, b.log[n-1].Hash()
+	}
+	return seq, hash
+}
+
 func (b *backend) HasKey(key store.Key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,6 +1,10 @@
 package overlay
 
-import "github.com/circles-host/circles/host/store"
+import (
+	"time"
+
+	"github.com/circles-host/circles/host/store"
+)
 
 // WithCache limits the clean directories that are kept in memory, and all nodes.
 func (l Limits) WithCache(clean, all int) Limits {
@@ -15,4 +19,11 @@ func Kept(tx store.Tx) int { return tx.(*Tx).kept }
 func Charged(tx store.Tx) (entries int, staged int64, listed int) {
 	a := tx.(*Tx).script
 	return a.entries, a.staged, a.listed
+}
+
+// Rested ends the rest of a store after it has counted.
+func Rested(s *Store) {
+	s.meter.mu.Lock()
+	defer s.meter.mu.Unlock()
+	s.meter.rest = time.Time{}
 }

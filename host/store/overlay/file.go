@@ -119,6 +119,7 @@ func (h *file) writeAt(p []byte, off int64) (int, error) {
 	k, err := n.staged.WriteAt(p, off)
 	got := max(n.size, off+int64(k))
 	n.of.staged -= end - got
+	t.weigh(n, got)
 	n.size = got
 	t.touch(n)
 	return k, err
@@ -153,6 +154,7 @@ func (t *Tx) truncate(n *node, size int64) error {
 	n.intact = min(n.intact, size)
 	if err := n.staged.Truncate(size); err != nil {
 		n.of.staged -= size - was
+		t.weigh(n, was)
 		return err
 	}
 	n.size = size

@@ -60,9 +60,14 @@ func (t *Tx) keepAt(path, to string) error {
 	if err := t.keep(at.dir); err != nil {
 		return err
 	}
+	if err := t.room(k.size, 1); err != nil {
+		return err
+	}
 	if err := t.charge(k, 1); err != nil {
 		return err
 	}
+	t.weigh(k, k.size)
+	t.delta.Entries++
 	if d.masked == nil {
 		d.masked = map[string]*node{}
 	}

@@ -30,6 +30,7 @@ type Store struct {
 	limits    Limits
 	now       func() time.Time
 	gate      *gate
+	meter     meter
 
 	mu     sync.Mutex
 	broken error
@@ -43,7 +44,9 @@ func New(b Backend, c Config) *Store {
 		c.Now = time.Now
 	}
 	snapshots, _ := b.(Snapshotter)
-	return &Store{backend: b, snapshots: snapshots, limits: c.Limits.withDefaults(), now: c.Now, gate: newGate()}
+	s := &Store{backend: b, snapshots: snapshots, limits: c.Limits.withDefaults(), now: c.Now, gate: newGate()}
+	s.meter.life, s.meter.stop = context.WithCancel(context.Background())
+	return s
 }
 
 // snapshot is what a transaction starts from. Without snapshots that is the
@@ -101,6 +104,7 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin update: %w", err)
 	}
+	s.foreign(t.lower)
 	defer t.end() // rolls back, also when f panics
 	if err := f(t); err != nil {
 		return err
@@ -148,7 +152,17 @@ func (s *Store) commit(ctx context.Context, p *Plan, t *Tx) error {
 			r.Time = now
 		}
 	}
+	if len(t.records) == 0 {
+		if err := s.unlogged(); err != nil {
+			return err
+		}
+	}
+	s.meter.quiet.RLock()
+	defer s.meter.quiet.RUnlock()
 	err := s.backend.Commit(ctx, p, t.records)
+	if err == nil {
+		s.book(t.delta)
+	}
 	if errors.Is(err, ErrBroken) {
 		s.mu.Lock()
 		s.broken = err
@@ -181,8 +195,10 @@ func (s *Store) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, err
 
 // Close implements store.Store. A second Close does nothing.
 func (s *Store) Close() error {
+	s.meter.stop()
 	if !s.gate.close() {
 		return nil
 	}
+	s.remember()
 	return s.backend.Close()
 }

@@ -26,6 +26,10 @@ type Tx struct {
 
 	script, host account
 
+	used     store.Volume // what the context held when room was first asked for
+	measured bool
+	delta    store.Volume // what the transaction adds to that
+
 	private    *node // see privateDir
 	privateErr error
 
@@ -63,7 +67,9 @@ type node struct {
 	timesSet            bool // by the script, so they are part of the change
 
 	of      *account
-	charged int // what it adds to of.entries
+	charged int   // what it adds to of.entries
+	weight  int64 // what it adds to the context's bytes
+	left    bool  // it no longer adds to the context's entries
 
 	// Directories.
 	children map[string]*node
@@ -158,6 +164,10 @@ func (t *Tx) Append(key store.Key, data []byte) error {
 	if _, twice := t.keys[key]; twice || t.lower.HasKey(key) {
 		return fmt.Errorf("append log entry %x: %w", key[:8], store.ErrExists)
 	}
+	if err := t.logRoom(LogSize(len(data))); err != nil {
+		return fmt.Errorf("append log entry %x: %w", key[:8], err)
+	}
+	t.delta.Log += LogSize(len(data))
 	if t.keys == nil {
 		t.keys = map[store.Key]struct{}{}
 	}
@@ -246,6 +256,7 @@ func (t *Tx) lookup(d *node, name string) (*node, error) {
 	n := &node{
 		parent: d, name: name, kind: a.Kind, ino: inodeOf('l', origin), origin: origin,
 		attr: a, size: a.Size, atime: a.Atime, mtime: a.Mtime, ctime: a.Ctime, of: t.account(d, name),
+		weight: weightOf(a),
 	}
 	if a.Kind == store.KindDir && d.kept && t.kept < t.s.limits.cachedNodes {
 		t.attach(n)
@@ -319,9 +330,21 @@ func (t *Tx) grow(n *node, size int64) error {
 	if size > was && n.of.staged+size-was > n.of.limits.StagedBytes {
 		return fmt.Errorf("more than %d bytes written in one transaction: %w", n.of.limits.StagedBytes, store.ErrQuota)
 	}
+	if err := t.room(size-n.weight, 0); err != nil {
+		return err
+	}
 	n.of.staged += size - was
 	n.of.used.Bytes = max(n.of.used.Bytes, n.of.staged)
+	t.weigh(n, size)
 	return nil
+}
+
+// weightOf is what an entry of the lower state has of the context's bytes.
+func weightOf(a Attr) int64 {
+	if a.Kind != store.KindFile {
+		return 0
+	}
+	return a.Size
 }
 
 // create adds a new node.
@@ -341,9 +364,13 @@ func (t *Tx) create(d *node, name string, kind store.Kind) (*node, error) {
 		parent: d, name: name, kind: kind, atime: now, mtime: now, ctime: now,
 		ino: inodeOf('n', fmt.Sprint(t.made)), of: t.account(d, name),
 	}
+	if err := t.room(0, 1); err != nil {
+		return nil, err
+	}
 	if err := t.charge(n, 1); err != nil {
 		return nil, err
 	}
+	t.delta.Entries++
 	t.attach(n)
 	d.mtime, d.ctime = now, now
 	return n, nil
@@ -378,6 +405,7 @@ func (t *Tx) release(n *node) {
 	if !n.gone || n.opens > 0 {
 		return
 	}
+	t.leave(n)
 	if n.staged != nil {
 		n.of.staged -= n.size
 		n.staged.Discard()
@@ -507,7 +535,7 @@ func (t *Tx) open(n *node) error {
 		// Believe the open file rather than the name: it is what will be read
 		// and, if it is written, what must not have changed until commit.
 		a := f.Attr()
-		n.attr, n.size = a, a.Size
+		n.attr, n.size, n.weight = a, a.Size, a.Size
 		if !n.timesSet {
 			n.atime, n.mtime, n.ctime = a.Atime, a.Mtime, a.Ctime
 		}
@@ -554,6 +582,7 @@ func (t *Tx) copyUp(n *node, size int64) error {
 	st, err := t.s.backend.Stage(t.ctx, n.lower, size)
 	if err != nil {
 		n.of.staged -= size
+		t.weigh(n, n.size)
 		return err
 	}
 	n.staged, n.size, n.intact = st, size, size

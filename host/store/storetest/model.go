@@ -141,8 +141,10 @@ func againstModel(st *stage, seeds uint64) {
 			sub := &stage{T: t, s: st.s}
 			sub.update(removeAll)
 			r := &randomRun{stage: sub, rnd: rand.New(rand.NewPCG(seed, 2)), m: newModel(), kept: map[string]string{}}
+			r.weigh()
 			for range 5 {
 				r.tx()
+				r.weigh()
 				if st.reopen != nil {
 					st.reopen()
 					sub.s = st.s
@@ -160,6 +162,53 @@ type randomRun struct {
 	trail   []string
 	handles []*randomHandle
 	kept    map[string]string // by its path in Private
+}
+
+// measured is a store that knows what its context holds.
+type measured interface {
+	Bound(store.Quota, store.Memo)
+	Volume(ctx context.Context, exact bool) (store.Volume, error)
+}
+
+// weigh compares what the store has added up, commit by commit, with what there
+// is.
+func (r *randomRun) weigh() {
+	s, ok := r.s.(measured)
+	if !ok {
+		return
+	}
+	added, err := s.Volume(context.Background(), false)
+	if err != nil {
+		r.Fatal(err)
+	}
+	counted, err := s.Volume(context.Background(), true)
+	if err != nil {
+		r.Fatal(err)
+	}
+	want := store.Volume{Log: counted.Log}
+	hold := func(all map[string]string) {
+		for _, what := range all {
+			want.Entries++
+			if data, ok := strings.CutPrefix(what, "file "); ok {
+				want.Bytes += int64(len(data))
+			}
+		}
+	}
+	hold(r.m.dump())
+	if err := r.s.View(context.Background(), func(tx store.Tx) error {
+		private := &files{r.T, tx.Private(), tx}
+		if _, err := private.Stat("/", true); errors.Is(err, store.ErrNotExist) {
+			return nil
+		}
+		want.Entries++
+		hold(private.dump())
+		return nil
+	}); err != nil {
+		r.Fatal(err)
+	}
+	if added != counted || counted != want {
+		r.Fatalf("usage added up to %+v, is counted as %+v, is %+v; after\n\t%s", added, counted, want, strings.Join(r.trail, "\n\t"))
+	}
 }
 
 type randomHandle struct {
