@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -104,7 +105,13 @@ func (d *difference) left(origin string, kind store.Kind) error {
 	if kind != store.KindDir {
 		return nil
 	}
+	n := 0
 	return d.t.below(nil, origin, "", func(rel string, kind store.Kind, _ *node, _ string) error {
+		// It was counted when it was moved. A lower state that has become larger
+		// since may be one that somebody makes up as we ask.
+		if n++; n > d.t.s.limits.Moved {
+			return fmt.Errorf("more than %d entries in a directory that was moved: %w", n-1, store.ErrQuota)
+		}
 		d.old[origin+rel] = kind
 		return nil
 	})
@@ -116,7 +123,13 @@ func (d *difference) came(n *node, path string) error {
 	if n.kind != store.KindDir {
 		return nil
 	}
+	lower := 0
 	return d.t.below(n, n.origin, "", func(rel string, kind store.Kind, c *node, origin string) error {
+		if c == nil {
+			if lower++; lower > d.t.s.limits.Moved {
+				return fmt.Errorf("more than %d entries in a directory that was moved: %w", lower-1, store.ErrQuota)
+			}
+		}
 		d.new[path+rel] = entry{kind, c, origin}
 		return nil
 	})

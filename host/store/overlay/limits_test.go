@@ -514,3 +514,32 @@ func TestNarrow(t *testing.T) {
 		must(t, f.Truncate(100))
 	})
 }
+
+// bottomless makes up a tree in which each directory holds two more.
+type bottomless struct {
+	overlay.Backend
+	armed *bool
+}
+
+func (b bottomless) ReadDir(path string, limit int) ([]overlay.Name, error) {
+	if !*b.armed {
+		return b.Backend.ReadDir(path, limit)
+	}
+	return []overlay.Name{{Name: "a", Kind: store.KindDir}, {Name: "b", Kind: store.KindDir}}, nil
+}
+
+// TestTreeWithoutBottom: a lower state that goes on for ever, once a directory of
+// it was moved, ends what is asked of it.
+func TestTreeWithoutBottom(t *testing.T) {
+	armed := false
+	s := mem.NewOn(mem.Config{}, func(b overlay.Backend) overlay.Backend { return bottomless{b, &armed} })
+	update(t, s, func(_ store.Tx, fs store.FS) { must(t, fs.Mkdir("d")) })
+	update(t, s, func(tx store.Tx, fs store.FS) {
+		must(t, fs.Rename("d", "e"))
+		armed = true
+		_, err := tx.Changes()
+		want(t, store.ErrQuota, err)
+		want(t, store.ErrNameTooLong, fs.Rename("e", "f")) // the depth, first
+		armed = false
+	})
+}

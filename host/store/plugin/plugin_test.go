@@ -1,0 +1,75 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/storetest"
+)
+
+// example is the example's command, built once; the test binary itself is the
+// plugin that misbehaves, when it is started with an argument that says how.
+var example string
+
+func TestMain(m *testing.M) {
+	if len(os.Args) >= 3 && os.Args[1] == "play" {
+		plays[os.Args[2]](os.Args[3:])
+		return
+	}
+	if example = os.Getenv("CIRCLES_TEST_EXAMPLE"); example != "" { // a process of one of these tests
+		os.Exit(m.Run())
+	}
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "circles-plugin-test-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		example = filepath.Join(dir, "example")
+		if out, err := exec.Command("go", "build", "-o", example, "./example").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the example: %v\n%s", err, out)
+			return 1
+		}
+		os.Setenv("CIRCLES_TEST_EXAMPLE", example)
+		return m.Run()
+	}())
+}
+
+// exampleConfig is the example with a store of its own.
+func exampleConfig(t *testing.T) Config {
+	return Config{Command: example, Settings: map[string]string{"path": filepath.Join(t.TempDir(), "store")}}
+}
+
+func mustOpen(t *testing.T, c Config) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// TestStore is the suite across the process boundary.
+func TestStore(t *testing.T) {
+	storetest.RunDurable(t, func(t *testing.T) (store.Store, func() store.Store) {
+		c := exampleConfig(t)
+		return mustOpen(t, c), func() store.Store { return mustOpen(t, c) }
+	})
+}
+
+// TestCrash kills hosts; their plugins end with them, wherever they are.
+func TestCrash(t *testing.T) {
+	storetest.Crash(t, storetest.Crasher{
+		Place: func(t *testing.T) string { return t.TempDir() },
+		Open: func(place string) ([]store.Store, error) {
+			s, err := Open(context.Background(), Config{Command: example, Settings: map[string]string{"path": filepath.Join(place, "store")}})
+			return []store.Store{s}, err
+		},
+	})
+}
