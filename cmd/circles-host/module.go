@@ -153,6 +153,8 @@ type moduleJSON struct {
 	Needs       []engine.Need               `json:"needs,omitempty"`
 	Lends       []engine.Need               `json:"lends,omitempty"`
 	Memory      uint64                      `json:"initial_memory"`
+	Image       uint64                      `json:"image,omitempty"` // bytes of memory that each run begins with, initialised
+	Plain       string                      `json:"plain,omitempty"` // why it is initialised in each run
 	Warnings    []string                    `json:"warnings,omitempty"`
 	Hides       string                      `json:"hides,omitempty"`
 	Problem     string                      `json:"problem,omitempty"`
@@ -161,7 +163,7 @@ type moduleJSON struct {
 func moduleView(name, layer string, i engine.Info) moduleJSON {
 	v := moduleJSON{
 		Name: name, Layer: layer, Digest: i.Digest, Size: i.Size, Shape: i.Shape, Language: i.Language,
-		Entries: i.Entries, Memory: i.Memory, Warnings: i.Warnings, Imports: map[string][]string{},
+		Entries: i.Entries, Memory: i.Memory, Image: i.Image, Plain: i.Plain, Warnings: i.Warnings, Imports: map[string][]string{},
 	}
 	for _, imp := range i.Imports {
 		v.Imports[imp.Module] = append(v.Imports[imp.Module], imp.Name)
@@ -297,6 +299,11 @@ func moduleInspect(c *cli.Context) error {
 	row("shape", string(v.Shape))
 	row("language", line(v.Language))
 	row("memory", bytesText(v.Memory)+" to begin with")
+	if v.Image > 0 {
+		row("starts", "initialised, from an image of "+bytesText(v.Image))
+	} else if v.Plain != "" {
+		row("starts", "anew in each run: "+line(v.Plain))
+	}
 	for i, entry := range v.Entries {
 		about := v.About[entry]
 		label := ""

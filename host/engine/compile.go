@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -43,6 +44,8 @@ type Engine struct {
 
 	maxTypes int // maxGenerationTypes; less in tests
 
+	images atomic.Int64 // bytes of all programs' primed images
+
 	ctx  context.Context // done when runs are to stop
 	stop context.CancelFunc
 
@@ -64,6 +67,9 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 	}
 	if config.MaxCacheBytes <= 0 {
 		config.MaxCacheBytes = defaultMaxCacheBytes
+	}
+	if config.MaxImages <= 0 {
+		config.MaxImages = defaultMaxImages
 	}
 	e := &Engine{
 		config: config,
@@ -257,7 +263,16 @@ type Program struct {
 	info   Info
 	code   wazero.CompiledModule
 	links  experimental.ImportResolver
-	start  bool // has a start function, exported as startExport
+	start  bool              // has a start function, exported as rewrite.StartExport
+	calls  map[string]uint32 // see abi.Options
+
+	// What runs begin with: primed, as the module is once it is initialised, or
+	// blank, as it is before, if that is to be done in each run. Without either the
+	// module has its data itself.
+	primed, blank *image
+	// pure: initialising depends on nothing that differs between two runs, and what
+	// it burns is never charged for.
+	pure bool
 
 	mu   sync.Mutex
 	refs int
@@ -290,6 +305,10 @@ func (p *Program) Close() {
 	last := p.refs == 0
 	p.mu.Unlock()
 	if last {
+		for _, im := range []*image{p.primed, p.blank} {
+			im.close()
+		}
+		p.engine.images.Add(-int64(p.info.Image))
 		p.code.Close(context.Background()) // never fails
 		p.engine.release(p.gen)
 	}
@@ -364,7 +383,11 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 // build meters and compiles a module. A panic of wazero's compiler is an error.
 func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 	ctx := context.Background()
-	types := info.sections[sectionType]
+	prepared, after, err := rewritten(&info, wasm)
+	if err != nil {
+		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
+	}
+	types := after.sections[sectionType]
 	g, err := e.generation(ctx, types.to-types.from)
 	if err != nil {
 		return nil, err
@@ -377,21 +400,7 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 			e.release(g)
 		}
 	}()
-	// What rewrite refuses has no place here: either wazero would refuse it too,
-	// or it could not be stopped.
-	metered, err := rewrite.Meter(wasm, rewrite.Options{})
-	if err != nil {
-		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
-	}
-	var after Info
-	m := moduleReader{info: &after}
-	if err := m.read(metered); err != nil {
-		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
-	}
-	if err := m.checkEffort(metered); err != nil {
-		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
-	}
-	code := prepare(metered, &after)
+	code := boundTables(prepared.Wasm, after)
 	compiled, err := g.runtime.CompileModule(ctx, code)
 	if err != nil && strings.Contains(err.Error(), "compilationcache:") {
 		// A damaged file would make this module fail for as long as it lies
@@ -411,16 +420,47 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
 	links[rewrite.DefaultModule] = g.meter.module
-	info.exports = nil // up to 10 MB of names that nobody asks for any more
-	return &Program{
+	p = &Program{
 		engine: e,
 		gen:    g,
 		info:   info,
 		code:   compiled,
 		links:  func(name string) api.Module { return links[name] },
-		start:  info.sections[sectionStart] != (span{}),
+		start:  prepared.Start,
+		calls:  prepared.Calls,
 		refs:   1,
-	}, nil
+	}
+	p.info.exports, p.info.calls = nil, nil // up to 10 MB of names that nobody asks for any more
+	if err := p.prime(ctx, prepared); err != nil {
+		compiled.Close(ctx)
+		return nil, fmt.Errorf("compile module: %w", err)
+	}
+	return p, nil
+}
+
+// rewritten is the module as it is compiled, and what can be said of that.
+func rewritten(info *Info, wasm []byte) (*rewrite.Prepared, *Info, error) {
+	for _, tables := range []bool{false, true} {
+		// What rewrite refuses has no place here: either wazero would refuse it too,
+		// or it could not be stopped.
+		p, err := rewrite.Prepare(wasm, rewrite.Options{Calls: info.calls, MaxMemory: maxImage, Tables: tables})
+		if err != nil {
+			return nil, nil, err
+		}
+		var after Info
+		m := moduleReader{info: &after}
+		if err = m.read(p.Wasm); err == nil {
+			err = m.checkEffort(p.Wasm)
+		}
+		if err == nil {
+			return p, &after, nil
+		}
+		if p.Dispatched == 0 {
+			return nil, nil, err
+		}
+		// Perhaps it is the table made into code that is too much.
+	}
+	panic("unreachable: without Dispatched the loop returns")
 }
 
 // pruneEvery is how many compilations go by between two looks at the cache's

@@ -43,6 +43,15 @@ type Config struct {
 	MaxModuleBytes int
 	// MaxCompileTime bounds one Compile. 0 means 60 s.
 	MaxCompileTime time.Duration
+	// MaxImages bounds the bytes of memory images, all programs together. The
+	// modules of programs that come after are initialised in each run. 0 means 1 GiB.
+	MaxImages int64
+	// Plain has every module initialised in each run: to find out whether an image
+	// is to blame for something. Nothing else changes, fuel included.
+	Plain bool
+	// CheckImages compares memory and globals with the image before each run, byte
+	// for byte. A difference is an error of the host's, and the end of that run.
+	CheckImages bool
 }
 
 // A HostModule adds one module of host functions to an Engine. Its functions
@@ -51,6 +60,14 @@ type HostModule struct {
 	Name    string // as guests import it, e.g. "circles:host/contexts"; a version is matched by semver
 	Version string // e.g. "0.1.0"; empty for an unversioned name
 	Export  func(wazero.HostModuleBuilder)
+
+	// Initial tells whether a module may make this call while it is initialised for
+	// all its runs to come: the call leaves nothing behind on the host's side, and its
+	// answer is the same in each run of a reactor, or one that nobody may rely on to
+	// differ, like the time and random bytes. What a module was told then is what all its
+	// runs were told. A module that makes any other call, or any of a host module
+	// without Initial, is initialised in each run. See SNAPSHOTS.md.
+	Initial func(function string, params []uint64) bool
 }
 
 // Shape is how a module is run.
@@ -70,7 +87,7 @@ type Call struct {
 	Params []byte
 	Args   []string          // a command's arguments after its own name
 	Env    map[string]string // a command's environment
-	Name   string            // args[0]; "" means "script"
+	Name   string            // a command's args[0]; "" means "script", which a reactor's is always
 	State  any               // what host modules get from CallState
 	Limits Limits
 	// Stdin, Stdout and Stderr, when set, replace Params, Result and Log.

@@ -85,7 +85,7 @@ func addHost(ctx context.Context, rt wazero.Runtime, h HostModule) (*hostModule,
 	defs := exported.ExportedFunctions()
 	for _, name := range slices.Sorted(maps.Keys(defs)) {
 		def := defs[name]
-		f := hostFunc{name: out.String() + "." + name}
+		f := hostFunc{name: out.String() + "." + name, function: name, initial: h.Initial}
 		switch g := def.GoFunction().(type) {
 		case api.GoModuleFunction:
 			f.call = g.Call
@@ -116,8 +116,10 @@ func addHost(ctx context.Context, rt wazero.Runtime, h HostModule) (*hostModule,
 // hostFunc is a host function as guests see it: counted, stopped when the run
 // is over, and unable to take the worker down.
 type hostFunc struct {
-	name string
-	call func(context.Context, api.Module, []uint64)
+	name     string // with its module's
+	function string
+	initial  func(string, []uint64) bool
+	call     func(context.Context, api.Module, []uint64)
 }
 
 // maxHostDepth bounds host functions that run inside of guest code that runs
@@ -132,6 +134,9 @@ func (f *hostFunc) Call(ctx context.Context, mod api.Module, stack []uint64) {
 		panic(&PanicError{Func: f.name, Value: "called outside of a run"})
 	}
 	r.enterHost(f.name)
+	if r.priming != nil {
+		r.priming.see(r, f, stack)
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			panic(asError(f.name, v))

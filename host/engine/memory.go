@@ -1,18 +1,23 @@
 package engine
 
-import "github.com/tetratelabs/wazero/experimental"
+import (
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/circles-host/circles/host/engine/snapshot"
+)
 
 // memory is the linear memory of one run, bounded and accounted. It implements
 // wazero's MemoryAllocator and, since wazero has one memory to a module,
 // LinearMemory as well.
 //
-// It lies in Go's heap, fresh and zeroed for each run: nothing of one run is
-// ever visible in another, and a reference that outlives the run is harmless.
+// It is a copy of the program's image, or else lies in Go's heap, fresh and
+// zeroed.
 type memory struct {
 	limit  uint64 // bytes
 	max    uint64 // bytes, by the module's own declaration
 	peak   uint64
 	denied uint64 // size of the first growth that the limit denied; 0: none
+	image  *snapshot.Memory
 	buf    []byte
 }
 
@@ -24,13 +29,19 @@ func (m *memory) Allocate(_, max uint64) experimental.LinearMemory {
 	return m
 }
 
-// Reallocate implements experimental.LinearMemory.
+// Reallocate implements experimental.LinearMemory. The first time it is asked
+// for what the module declares, and returns all of the image.
 func (m *memory) Reallocate(size uint64) []byte {
 	if size > m.limit {
 		if m.denied == 0 {
 			m.denied = size
 		}
 		return nil
+	}
+	if m.image != nil {
+		b := m.image.Bytes(size, min(m.limit, m.max))
+		m.peak = max(m.peak, uint64(len(b)))
+		return b
 	}
 	m.peak = max(m.peak, size)
 	if size <= uint64(cap(m.buf)) {
@@ -49,5 +60,17 @@ func (m *memory) Reallocate(size uint64) []byte {
 	return buf
 }
 
-// Free implements experimental.LinearMemory.
-func (m *memory) Free() { m.buf = nil }
+// Free implements experimental.LinearMemory. wazero calls it when an instance
+// is closed, which a guest's proc_exit does while host functions are still on the
+// stack: what is freed here could be another run's before they are done. The run
+// closes its memory itself, see close.
+func (m *memory) Free() {}
+
+// close gives the memory back. Nothing may look at it any more.
+func (m *memory) close() {
+	m.buf = nil
+	if m.image != nil {
+		m.image.Close()
+		m.image = nil
+	}
+}

@@ -62,9 +62,9 @@ func (r *run) refill() int64 {
 	return int64(n)
 }
 
-// burned is the fuel that mod has used so far. It depends on the module and what
-// it was given alone, not on the machine.
-func (r *run) burned(mod api.Module) uint64 {
-	left := int64(mod.ExportedGlobal(rewrite.FuelGlobal).Get())
+// burned is the fuel that an instance has used so far, by its counter. It depends
+// on the module and what it was given alone, not on the machine.
+func (r *run) burned(counter api.Global) uint64 {
+	left := int64(counter.Get())
 	return uint64(max(int64(r.granted)-left, 0))
 }

@@ -48,7 +48,14 @@ type Info struct {
 	Language string   // what the producers section says, e.g. "Go go1.26"; not to be relied on
 	Warnings []string // for the module's author: what was ignored, and why
 
+	// Image is how many bytes of memory a run begins with as they are once the
+	// module is initialised; Plain why each run initialises the module anew, in which
+	// case Image is 0. Both are what Compile found out; Inspect leaves them empty.
+	Image uint64
+	Plain string
+
 	exports  map[string]export
+	calls    []string // what CallBytes calls: entries, their cabi_post_ functions, cabi_realloc, those of the right type
 	others   []string // imports that are not functions, described
 	nearMiss string   // why an export that looks like an entry is none
 	sections [len(sectionNames)]span
@@ -296,9 +303,6 @@ func (m *moduleReader) section(id byte, r *reader) error {
 			}
 		}
 	case sectionStart:
-		if _, taken := m.info.exports[startExport]; taken {
-			return fmt.Errorf("the name %q, which the module exports, is the engine's; rename it", startExport)
-		}
 		r.u32()
 	default:
 		return nil // data, data count, tag: nothing to learn
@@ -405,8 +409,18 @@ func (m *moduleReader) shape() {
 		}
 	}
 	slices.Sort(m.info.Entries)
-	if len(m.info.Entries) > 0 {
-		m.info.Shape = Reactor
+	if len(m.info.Entries) == 0 {
+		return
+	}
+	m.info.Shape = Reactor
+	if t, ok := m.functionType("cabi_realloc"); ok && t == (funcType{"\x7f\x7f\x7f\x7f", "\x7f"}) {
+		m.info.calls = append(m.info.calls, "cabi_realloc")
+	}
+	for _, name := range m.info.Entries {
+		m.info.calls = append(m.info.calls, name)
+		if t, ok := m.functionType("cabi_post_" + name); ok && t == (funcType{"\x7f", ""}) {
+			m.info.calls = append(m.info.calls, "cabi_post_"+name)
+		}
 	}
 }
 
@@ -500,67 +514,32 @@ func producers(r *reader) string {
 	return ""
 }
 
-// startExport is the name under which prepare exports a module's start function.
-const startExport = "circles:engine/start"
-
-// prepare returns wasm with two things changed for wazero's sake. The result
-// never aliases wasm. info must come from Inspect(wasm).
-//
-// The maximum of each table is lowered to what this host allows: wazero grows a
-// table to whatever its module declares, up to 2^32 entries of 8 bytes, and has
-// no hook for it, so that a module of 60 bytes takes all memory. To the guest it
-// is a table.grow that returns -1.
-//
-// The start section becomes an export, for the engine to call: when a start
-// function fails inside of InstantiateModule, wazero drops the instance without
-// closing the files that it has opened.
-func prepare(wasm []byte, info *Info) []byte {
+// boundTables returns wasm with the maximum of each table lowered to what this
+// host allows: wazero grows a table to whatever its module declares, up to 2^32
+// entries of 8 bytes, and has no hook for it, so that a module of 60 bytes takes
+// all memory. To the guest it is a table.grow that returns -1. info must come
+// from reading wasm.
+func boundTables(wasm []byte, info *Info) []byte {
+	s := info.sections[sectionTable]
+	if s == (span{}) {
+		return wasm
+	}
+	r := reader{b: wasm, off: s.from, end: s.to}
+	n := r.count(maxTables, "tables")
+	most := uint64(maxTableSize / max(n, 1))
+	tables := binary.AppendUvarint(nil, uint64(n))
+	for range n {
+		typ := r.byte()
+		least, upper := r.limits()
+		tables = append(tables, typ, 1)
+		tables = binary.AppendUvarint(tables, least)
+		tables = binary.AppendUvarint(tables, min(upper, max(least, most)))
+	}
 	out := make([]byte, 0, len(wasm)+64)
-	at := 0
-	replace := func(s span, id byte, contents []byte) {
-		out = append(out, wasm[at:s.start]...)
-		if contents != nil {
-			out = append(out, id)
-			out = binary.AppendUvarint(out, uint64(len(contents)))
-			out = append(out, contents...)
-		}
-		at = s.to
-	}
-	if s := info.sections[sectionTable]; s != (span{}) {
-		r := reader{b: wasm, off: s.from, end: s.to}
-		n := r.count(maxTables, "tables")
-		most := uint64(maxTableSize / max(n, 1))
-		tables := binary.AppendUvarint(nil, uint64(n))
-		for range n {
-			typ := r.byte()
-			least, upper := r.limits()
-			tables = append(tables, typ, 1)
-			tables = binary.AppendUvarint(tables, least)
-			tables = binary.AppendUvarint(tables, min(upper, max(least, most)))
-		}
-		replace(s, sectionTable, tables)
-	}
-	if s := info.sections[sectionStart]; s != (span{}) {
-		var exports []byte
-		n := uint32(0)
-		e := info.sections[sectionExport]
-		if e != (span{}) {
-			r := reader{b: wasm, off: e.from, end: e.to}
-			n = r.count(maxExports, "exports")
-			exports = r.rest()
-		} else {
-			e = span{s.start, s.start, s.start} // in front of the start section
-		}
-		contents := binary.AppendUvarint(nil, uint64(n+1))
-		contents = append(contents, exports...)
-		contents = binary.AppendUvarint(contents, uint64(len(startExport)))
-		contents = append(contents, startExport...)
-		contents = append(contents, kindFunc)
-		contents = append(contents, wasm[s.from:s.to]...)
-		replace(e, sectionExport, contents)
-		replace(s, sectionStart, nil)
-	}
-	return append(out, wasm[at:]...)
+	out = append(append(out, wasm[:s.start]...), sectionTable)
+	out = binary.AppendUvarint(out, uint64(len(tables)))
+	out = append(out, tables...)
+	return append(out, wasm[s.to:]...)
 }
 
 // reader reads the binary format. After the first error it returns zeroes and

@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	w "github.com/circles-host/circles/host/engine/abi/abitest"
+	"github.com/circles-host/circles/host/engine/rewrite"
 )
 
 func TestInspectGoGuests(t *testing.T) {
@@ -115,13 +116,13 @@ func TestInvalid(t *testing.T) {
 		{"code that does not validate", command(w.Drop), "not a module that this host can run"},
 		{"reserved export", func() []byte {
 			var m w.Module
-			m.Func(startExport, "", "")
+			m.Func(rewrite.StartExport, "", "")
 			m.Func("_start", "", "")
 			b := m.Bytes()
 			info, _ := Inspect(b)
 			at := info.sections[sectionExport].to
 			return append(append(append([]byte{}, b[:at]...), section(sectionStart, 0)...), b[at:]...)
-		}(), "is the engine's"},
+		}(), "reserved"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, err := e.Compile(t.Context(), tc.wasm)
@@ -144,7 +145,7 @@ func TestUnsupportedImports(t *testing.T) {
 		b.NewFunctionBuilder().WithFunc(nothing).Export("caller")
 		b.NewFunctionBuilder().WithFunc(func(context.Context, uint32) uint32 { return 0 }).Export("read")
 	}
-	e := newEngine(t, Config{}, HostModule{"circles:host/contexts", "0.1.2", export}, HostModule{"env", "", export})
+	e := newEngine(t, Config{}, HostModule{Name: "circles:host/contexts", Version: "0.1.2", Export: export}, HostModule{Name: "env", Export: export})
 	var m w.Module
 	m.Import("wasi_snapshot_preview1", "fd_write", "iiii", "i")
 	m.Import("circles:host/contexts@0.2.0", "caller", "", "")
@@ -225,7 +226,7 @@ func TestVersions(t *testing.T) {
 // guest was built with.
 func TestLinkBySemver(t *testing.T) {
 	module := func(version, says string) HostModule {
-		return HostModule{"circles:host/test", version, func(b wazero.HostModuleBuilder) {
+		return HostModule{Name: "circles:host/test", Version: version, Export: func(b wazero.HostModuleBuilder) {
 			b.NewFunctionBuilder().WithFunc(func(ctx context.Context) { fmt.Fprint(Log(ctx), says) }).Export("hello")
 		}}
 	}
@@ -307,26 +308,19 @@ func TestTableGrowIsBounded(t *testing.T) {
 	}
 }
 
-func TestPrepareKeepsTheRest(t *testing.T) {
-	wasm := append(startModule(w.Unreachable), custom("note", "kept")...)
+func TestBoundTablesKeepsTheRest(t *testing.T) {
+	wasm := append(module(section(sectionTable, 1, 0x70, 0, 3), section(sectionMemory, 1, 0, 1)), custom("note", "kept")...)
 	info, err := Inspect(wasm)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := prepare(wasm, &info)
-	after, err := Inspect(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if after.sections[sectionStart] != (span{}) || after.exports[startExport] != (export{kindFunc, 0}) || len(after.exports) != len(info.exports)+1 {
-		t.Errorf("exports %v", after.exports)
-	}
-	if !bytes.HasSuffix(out, custom("note", "kept")) {
-		t.Error("what follows is lost")
+	want := append(module(section(sectionTable, 1, 0x70, 1, 3, 0x80, 0x80, 0x40), section(sectionMemory, 1, 0, 1)), custom("note", "kept")...)
+	if out := boundTables(wasm, &info); !bytes.Equal(out, want) {
+		t.Errorf("%q, want %q", out, want)
 	}
 	plain := guest()
-	if info, err = Inspect(plain); err != nil || !bytes.Equal(prepare(plain, &info), plain) {
-		t.Errorf("a module without tables and start is changed (%v)", err)
+	if info, err = Inspect(plain); err != nil || !bytes.Equal(boundTables(plain, &info), plain) {
+		t.Errorf("a module without tables is changed (%v)", err)
 	}
 }
 
@@ -345,13 +339,13 @@ func FuzzInspect(f *testing.F) {
 			}
 			return
 		}
-		out := prepare(b, &info)
+		out := boundTables(b, &info)
 		after, err := Inspect(out)
 		if err != nil {
-			t.Fatalf("prepare broke the module: %v", err)
+			t.Fatalf("boundTables broke the module: %v", err)
 		}
 		if info.Shape != after.Shape || !reflect.DeepEqual(info.Entries, after.Entries) || !reflect.DeepEqual(info.Imports, after.Imports) {
-			t.Fatalf("prepare changed %+v to %+v", info, after)
+			t.Fatalf("boundTables changed %+v to %+v", info, after)
 		}
 	})
 }

@@ -12,10 +12,11 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/circles-host/circles/host/engine/abi"
+	"github.com/circles-host/circles/host/engine/rewrite"
 )
 
 // Defaults of Limits.
@@ -83,6 +84,21 @@ type run struct {
 	out       output
 	log       logBuffer
 	stopped   *stop // why the engine ended the run; set once
+
+	priming *priming // set if this is no run, but the initialising of a module for all of them
+	free    bool     // what runs now is not charged for
+}
+
+// newRun is a run that began at start, and whose context has its deadline.
+func newRun(ctx context.Context, start time.Time, limits Limits, stdio *Stdio) *run {
+	deadline, _ := ctx.Deadline()
+	r := &run{Context: ctx, limits: limits, start: start, deadline: deadline}
+	r.memory.limit = limits.Memory
+	r.out.run, r.log.run = r, r
+	if stdio != nil {
+		r.out.to, r.log.to = stdio.Stdout, stdio.Stderr
+	}
+	return r
 }
 
 // Value implements context.Context.
@@ -205,22 +221,16 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	ctx, cancel := context.WithDeadline(ctx, start.Add(limits.Wall))
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
-
-	deadline, _ := ctx.Deadline()
-	r := &run{Context: ctx, state: c.State, turn: c.Turn, limits: limits, start: start, deadline: deadline}
-	r.memory.limit = limits.Memory
-	r.out.run, r.log.run = r, r
-	if c.Stdio != nil {
-		r.out.to, r.log.to = c.Stdio.Stdout, c.Stdio.Stderr
-	}
-	result, err := r.do(p, c)
+	r := newRun(ctx, start, limits, c.Stdio)
+	r.state, r.turn = c.State, c.Turn
+	result, err := r.do(p, &c)
 	if err == nil && limits.Fuel > 0 && r.fuel > limits.Fuel {
 		// Since it last asked for fuel. Whether a guest stays within its limit
 		// must not depend on where it asks.
 		result, err = nil, &Failure{Kind: FuelHit, Detail: fmt.Sprintf(fuelText, limits.Fuel)}
 	}
 	usage := Usage{
-		Wall:      time.Since(start),
+		Wall:      time.Since(r.start),
 		Fuel:      r.fuel,
 		Memory:    r.memory.peak,
 		HostCalls: r.hostCalls,
@@ -255,7 +265,7 @@ func (c *Call) check() error {
 }
 
 // do runs the guest and sorts out how it ended.
-func (r *run) do(p *Program, c Call) (result []byte, err error) {
+func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 	defer func() {
 		// Guest code runs under wazero's own recover; what arrives here was
 		// thrown while an instance was made or closed, and may still be a stop.
@@ -272,9 +282,17 @@ func (r *run) do(p *Program, c Call) (result []byte, err error) {
 			return nil, &Failure{Kind: NoEntry, Detail: fmt.Sprintf("the module has no entry %s; it has %s", quote(entry), strings.Join(p.info.Entries, ", "))}
 		}
 	}
-	if p.info.Memory > r.limits.Memory {
+	image := p.primed
+	if image == nil {
+		image = p.blank
+	}
+	size := p.info.Memory
+	if image != nil {
+		size = uint64(image.memory.Size())
+	}
+	if size > r.limits.Memory {
 		// wazero would panic.
-		return nil, &Failure{Kind: MemoryHit, Detail: fmt.Sprintf("the module begins with %d bytes of memory; its limit is %d", p.info.Memory, r.limits.Memory)}
+		return nil, &Failure{Kind: MemoryHit, Detail: fmt.Sprintf("the module begins with %d bytes of memory; its limit is %d", size, r.limits.Memory)}
 	}
 	if err := r.Err(); err != nil {
 		return nil, r.failure(p, err)
@@ -282,19 +300,34 @@ func (r *run) do(p *Program, c Call) (result []byte, err error) {
 
 	ctx, inst := abi.Enter(r)
 	defer inst.Close()
-	mod, err := p.gen.runtime.InstantiateModule(
-		experimental.WithImportResolver(experimental.WithMemoryAllocator(ctx, &r.memory), p.links),
-		p.code, r.moduleConfig(p, c))
+	if image != nil {
+		if r.memory.image, err = image.memory.Open(); err != nil {
+			return nil, err
+		}
+	}
+	defer r.memory.close() // when nothing of the run is left that could look at it
+	mod, err := p.instantiate(ctx, r, c)
 	if err != nil {
 		return nil, r.failure(p, err)
 	}
+	fuel := mod.ExportedGlobal(rewrite.FuelGlobal).(api.MutableGlobal)
 	// By the goroutine that ran it, and after results have been copied.
 	defer func() {
-		r.fuel = r.burned(mod)
+		if !r.free {
+			r.fuel = r.burned(fuel)
+		}
 		mod.Close(context.WithoutCancel(r))
 	}()
-	if p.start {
-		if _, err := mod.ExportedFunction(startExport).Call(ctx); err != nil {
+	if image != nil {
+		image.enter(mod)
+		if p.engine.config.CheckImages {
+			if err := image.check(mod); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if p.primed == nil {
+		if err := r.initialise(ctx, p, mod, fuel); err != nil {
 			return nil, r.failure(p, err)
 		}
 	}
@@ -308,12 +341,9 @@ func (r *run) do(p *Program, c Call) (result []byte, err error) {
 		}
 		return r.out.b, nil
 	}
-	if init := mod.ExportedFunction("_initialize"); init != nil {
-		if _, err := init.Call(ctx); err != nil {
-			return nil, r.failure(p, err)
-		}
-	}
-	result, text, isErr, err := abi.CallBytes(ctx, mod, entry, c.Params, abi.Options{MaxResult: r.limits.Output})
+	result, text, isErr, err := abi.CallBytes(ctx, mod, entry, c.Params, abi.Options{
+		MaxResult: r.limits.Output, Through: rewrite.CallExport, Calls: p.calls,
+	})
 	if err != nil {
 		return nil, r.failure(p, err)
 	}
@@ -323,9 +353,29 @@ func (r *run) do(p *Program, c Call) (result []byte, err error) {
 	return result, nil
 }
 
+// initialise does what a module begins with, where no image has it done. What a
+// module does that an image could have, is not charged for, so that a run's usage
+// is the same whether there is an image or not.
+func (r *run) initialise(ctx context.Context, p *Program, mod api.Module, fuel api.MutableGlobal) error {
+	if !p.pure {
+		return p.initialise(ctx, mod)
+	}
+	limits := r.limits
+	r.limits.Fuel, r.limits.HostCalls = 2*primeFuel, 2*primeHostCalls
+	r.free = true
+	if err := p.initialise(ctx, mod); err != nil {
+		return err
+	}
+	r.free = false
+	r.limits = limits
+	r.granted, r.hostCalls = 0, 0
+	fuel.Set(0)
+	return nil
+}
+
 // moduleConfig binds the instance's standard streams, arguments, environment
 // and clock. Files are host functions' (host/imports/wasi), found in the context.
-func (r *run) moduleConfig(p *Program, c Call) wazero.ModuleConfig {
+func (r *run) moduleConfig(p *Program, c *Call) wazero.ModuleConfig {
 	cfg := p.engine.base.WithNanosleep(r.sleep).WithStderr(&r.log)
 	switch {
 	case p.info.Shape == Reactor:
@@ -338,12 +388,17 @@ func (r *run) moduleConfig(p *Program, c Call) wazero.ModuleConfig {
 		cfg = cfg.WithStdout(&r.out).WithStdin(&params{c.Params})
 	}
 	name := c.Name
-	if name == "" {
+	if name == "" || p.info.Shape == Reactor {
 		name = "script"
 	}
-	cfg = cfg.WithArgs(append([]string{name}, c.Args...)...)
-	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
-		cfg = cfg.WithEnv(k, c.Env[k])
+	if p.info.Shape == Reactor {
+		// The same for each run: a reactor looks at them while it is initialised.
+		cfg = cfg.WithArgs(name)
+	} else {
+		cfg = cfg.WithArgs(append([]string{name}, c.Args...)...)
+		for _, k := range slices.Sorted(maps.Keys(c.Env)) {
+			cfg = cfg.WithEnv(k, c.Env[k])
+		}
 	}
 	return cfg
 }

@@ -104,9 +104,15 @@ type Instance struct {
 	realloc   api.Function
 	inRealloc bool // realloc is running: it must not be entered again, see alloc
 	depth     int  // nested calls of cabi_realloc
+	// through and its calls are as Options have them; it must not be entered while
+	// it runs either.
+	through   api.Function
+	calls     map[string]uint32
+	inThrough bool
 	// One for each depth, so that a host call allocates neither.
-	calls [maxDepth + 1]Call
-	stack [maxDepth][4]uint64
+	hostCalls  [maxDepth + 1]Call
+	stack      [maxDepth][5]uint64
+	entryStack [5]uint64
 }
 
 type instanceKey struct{}
@@ -121,7 +127,7 @@ func Enter(ctx context.Context) (context.Context, *Instance) {
 // Close drops all handles that are left. It is called once, after the run.
 func (inst *Instance) Close() {
 	inst.Handles.close()
-	inst.mod, inst.mem, inst.realloc = nil, nil, nil
+	inst.mod, inst.mem, inst.realloc, inst.through = nil, nil, nil, nil
 }
 
 // instanceOf returns the run's Instance, or nil outside of Enter.
@@ -195,29 +201,41 @@ func (g *guest) alloc(align, size uint32) (uint32, error) {
 	if inst.depth >= maxDepth {
 		return 0, violation("host functions called inside of %s, inside of host functions, %d deep: allocate without calling the host", reallocName, maxDepth)
 	}
-	f := inst.realloc
-	if f == nil || inst.inRealloc || inst.mod != g.mod {
-		// An api.Function must not be entered while it runs: it has one stack.
-		// Code inside of realloc that needs realloc again gets one of its own.
-		f = g.mod.ExportedFunction(reallocName)
-		if f == nil {
-			return 0, violation("the module does not export %s, which the host needs to pass it lists and strings: link its bindings in", reallocName)
+	stack := &inst.stack[inst.depth]
+	which, through := inst.calls[reallocName]
+	var f api.Function
+	if through = through && !inst.inThrough && inst.mod == g.mod; through {
+		f = inst.through
+		*stack = [5]uint64{uint64(which), 0, 0, uint64(align), uint64(size)}
+	} else {
+		if f = inst.realloc; f == nil || inst.inRealloc || inst.mod != g.mod {
+			// An api.Function must not be entered while it runs: it has one stack.
+			// Code inside of realloc that needs realloc again gets one of its own.
+			f = g.mod.ExportedFunction(reallocName)
+			if f == nil {
+				return 0, violation("the module does not export %s, which the host needs to pass it lists and strings: link its bindings in", reallocName)
+			}
+			if !hasType(f.Definition(), reallocParams, reallocResults) {
+				return 0, violation("the module's %s is not of type (i32, i32, i32, i32) -> i32", reallocName)
+			}
+			if inst.realloc == nil && inst.mod == g.mod {
+				inst.realloc = f
+			}
 		}
-		if !hasType(f.Definition(), reallocParams, reallocResults) {
-			return 0, violation("the module's %s is not of type (i32, i32, i32, i32) -> i32", reallocName)
-		}
-		if inst.realloc == nil && inst.mod == g.mod {
-			inst.realloc = f
-		}
+		*stack = [5]uint64{0, 0, uint64(align), uint64(size)}
 	}
-	outer := inst.inRealloc
-	stack := inst.stack[inst.depth][:]
-	stack[0], stack[1], stack[2], stack[3] = 0, 0, uint64(align), uint64(size)
-	inst.inRealloc = true
+	// One of the two runs: code inside of it that needs the host, which needs
+	// realloc again, finds the other free, or is given one of its own.
+	running := &inst.inRealloc
+	if through {
+		running = &inst.inThrough
+	}
+	outer := *running
+	*running = true
 	inst.depth++
-	err := f.CallWithStack(g.ctx, stack)
+	err := f.CallWithStack(g.ctx, stack[:])
 	inst.depth--
-	inst.inRealloc = outer
+	*running = outer
 	if err != nil {
 		return 0, guestError(reallocName, err)
 	}

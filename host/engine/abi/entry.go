@@ -14,6 +14,15 @@ import (
 type Options struct {
 	MaxResult uint64 // bytes of the ok value; default 8 MiB. More is an *OverLimit.
 	MaxError  int    // bytes of the error text, the rest is cut; default 4 KiB
+
+	// Through, when set, is an exported function of five i32 parameters and an i32
+	// result that calls others: which is its first parameter, and the others are
+	// theirs. Calls are those, by name: entries, functions named cabi_post_ and an
+	// entry, and cabi_realloc, each of them of its right type. A function of the
+	// runtime's has a stack of its own, of 10 KiB; so there is one of them to a call,
+	// not three.
+	Through string
+	Calls   map[string]uint32
 }
 
 const (
@@ -102,12 +111,19 @@ func CallBytes(ctx context.Context, mod api.Module, entry string, params []byte,
 }
 
 func callBytes(ctx context.Context, inst *Instance, mod api.Module, entry string, params []byte, opt Options) ([]byte, string, bool, error) {
-	f := mod.ExportedFunction(entry)
-	if f == nil {
-		return nil, "", false, fmt.Errorf("%w: the module exports no function %q", ErrNoEntry, entry)
-	}
-	if !IsEntry(entry, f.Definition()) {
-		return nil, "", false, fmt.Errorf("%w: the module's %q is not a func(list<u8>) -> result<list<u8>, string>", ErrNoEntry, entry)
+	which, through := opt.Calls[entry]
+	var f api.Function
+	if through {
+		f = mod.ExportedFunction(opt.Through)
+		inst.through, inst.calls = f, opt.Calls
+	} else {
+		f = mod.ExportedFunction(entry)
+		if f == nil {
+			return nil, "", false, fmt.Errorf("%w: the module exports no function %q", ErrNoEntry, entry)
+		}
+		if !IsEntry(entry, f.Definition()) {
+			return nil, "", false, fmt.Errorf("%w: the module's %q is not a func(list<u8>) -> result<list<u8>, string>", ErrNoEntry, entry)
+		}
 	}
 	var g guest
 	if err := g.init(ctx, inst, mod); err != nil {
@@ -126,8 +142,14 @@ func callBytes(ctx context.Context, inst *Instance, mod api.Module, entry string
 	// Two results, so the guest returns a pointer to them ("Flattening",
 	// MAX_FLAT_RESULTS): result's discriminant, then a list's or string's
 	// pointer and length at the payload's alignment.
-	stack := [2]uint64{uint64(ptr), uint64(n)}
-	if err := f.CallWithStack(ctx, stack[:]); err != nil {
+	stack := &inst.entryStack
+	if *stack = [5]uint64{uint64(ptr), uint64(n)}; through {
+		*stack = [5]uint64{uint64(which), uint64(ptr), uint64(n)}
+	}
+	inst.inThrough = through
+	err = f.CallWithStack(ctx, stack[:])
+	inst.inThrough = false
+	if err != nil {
 		return nil, "", false, guestError(entry, err)
 	}
 	ret := uint32(stack[0])
@@ -172,7 +194,16 @@ func callBytes(ctx context.Context, inst *Instance, mod api.Module, entry string
 		return nil, "", false, violation("result has discriminant %d, want 0 (ok) or 1 (err)", disc)
 	}
 
-	if post := mod.ExportedFunction("cabi_post_" + entry); post != nil {
+	post := "cabi_post_" + entry
+	if which, ok := opt.Calls[post]; ok && through {
+		*stack = [5]uint64{uint64(which), uint64(ret)}
+		inst.inThrough = true
+		err := f.CallWithStack(ctx, stack[:])
+		inst.inThrough = false
+		if err != nil {
+			return nil, "", false, guestError(post, err)
+		}
+	} else if post := mod.ExportedFunction(post); post != nil {
 		if !hasType(post.Definition(), postParams, nil) {
 			return nil, "", false, violation("the module's cabi_post_%s is not of type (i32) -> ()", entry)
 		}

@@ -30,7 +30,7 @@ func Decode(wasm []byte) (*Module, error) {
 	}
 	r.pos = len(header)
 	m := &Module{wasm: wasm, start: -1, dataCount: -1}
-	rank, data, named := 0, 0, false
+	rank, named := 0, false
 	for r.left() > 0 {
 		at := r.pos
 		id := r.byte()
@@ -69,12 +69,12 @@ func Decode(wasm []byte) (*Module, error) {
 			m.decodeFunctions(sr)
 		case secTable:
 			for n := sr.count("tables", 3, maxTables); n > 0 && sr.err == nil; n-- {
-				sr.tableType()
+				m.table = sr.tableType()
 				m.tables++
 			}
 		case secMemory:
 			for n := sr.count("memories", 2, maxTables); n > 0 && sr.err == nil; n-- {
-				sr.memoryType()
+				m.memory = sr.memoryType()
 				m.memories++
 			}
 		case secGlobal:
@@ -93,7 +93,7 @@ func Decode(wasm []byte) (*Module, error) {
 		case secCode:
 			m.decodeCode(sr)
 		case secData:
-			data = m.decodeData(sr)
+			m.decodeData(sr)
 		case secTag:
 			sr.unsupported(0, "exception tag")
 		}
@@ -111,8 +111,8 @@ func Decode(wasm []byte) (*Module, error) {
 	if m.memories > 1 {
 		r.unsupported(r.pos, "more than one memory")
 	}
-	if m.dataCount >= 0 && int(m.dataCount) != data {
-		r.malformed(r.pos, "%d data segments declared, %d found", m.dataCount, data)
+	if m.dataCount >= 0 && int(m.dataCount) != len(m.data) {
+		r.malformed(r.pos, "%d data segments declared, %d found", m.dataCount, len(m.data))
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -154,14 +154,18 @@ func (m *Module) decodeImports(r *reader) {
 			m.funcTypes = append(m.funcTypes, x.index)
 			m.importedFuncs++
 		case kindTable:
-			r.tableType()
+			m.table = r.tableType()
+			m.table.imported = true
 			m.tables++
 		case kindMemory:
-			r.memoryType()
+			m.memory = r.memoryType()
+			m.memory.imported = true
 			m.memories++
 		case kindGlobal:
 			r.valueType()
-			r.mutability()
+			if r.mutability() {
+				m.importedMutable = true
+			}
 			m.importedGlobals++
 		default:
 			r.unsupported(kindAt, "import kind %d", x.kind)
@@ -195,32 +199,38 @@ func (m *Module) checkFunc(r *reader, at int, i uint32) {
 	}
 }
 
-func (r *reader) limits(limit uint32) {
+func (r *reader) limits(limit uint32) (least, most uint32) {
 	at := r.pos
 	flags := r.byte()
 	if flags > 1 {
 		r.unsupported(at, "limits with flags %#x (shared or 64-bit)", flags)
 	}
-	least := r.u32()
+	least, most = r.u32(), 1<<32-1
 	if r.err == nil && least > limit {
 		r.malformed(at, "minimum of %d, where at most %d is accepted", least, limit)
 	}
 	if flags == 1 {
-		if most := r.u32(); r.err == nil && most < least {
+		if most = r.u32(); r.err == nil && most < least {
 			r.malformed(at, "maximum %d below minimum %d", most, least)
 		}
 	}
+	return least, most
 }
 
-func (r *reader) tableType() {
+func (r *reader) tableType() table {
 	at := r.pos
-	if t := r.byte(); r.err == nil && t != typeFuncref && t != typeExternref {
+	t := r.byte()
+	if r.err == nil && t != typeFuncref && t != typeExternref {
 		r.unsupported(at, "table of type %#x", t)
 	}
-	r.limits(maxTableEntries)
+	least, most := r.limits(maxTableEntries)
+	return table{typ: t, min: least, max: most}
 }
 
-func (r *reader) memoryType() { r.limits(maxPages) }
+func (r *reader) memoryType() table {
+	least, most := r.limits(maxPages)
+	return table{min: least, max: most}
+}
 
 func (r *reader) mutability() bool {
 	at := r.pos
@@ -268,8 +278,8 @@ func (m *Module) checkGlobal(r *reader, at int, i, known uint32) {
 }
 
 // offsetExpr reads the offset of an active segment.
-func (m *Module) offsetExpr(r *reader) {
-	r.constExpr(func(in *instr) {
+func (m *Module) offsetExpr(r *reader) []byte {
+	return r.constExpr(func(in *instr) {
 		switch in.op {
 		case opGlobalGet:
 			m.checkGlobal(r, in.at, in.index, m.allGlobals())
@@ -316,15 +326,15 @@ func (m *Module) decodeElements(r *reader) {
 		passive, explicit, exprs := e.flags&1 != 0, e.flags&2 != 0, e.flags&4 != 0
 		if !passive {
 			if explicit {
-				r.u32() // table
+				e.table = r.u32()
 			}
-			m.offsetExpr(r)
+			e.offset = m.offsetExpr(r)
 		}
 		if e.flags&3 != 0 {
 			kindAt := r.pos
-			switch kind := r.byte(); {
-			case !exprs && kind != 0, exprs && kind != typeFuncref && kind != typeExternref:
-				r.unsupported(kindAt, "element kind %#x", kind)
+			switch e.kind = r.byte(); {
+			case !exprs && e.kind != 0, exprs && e.kind != typeFuncref && e.kind != typeExternref:
+				r.unsupported(kindAt, "element kind %#x", e.kind)
 			}
 		}
 		e.head = r.b[at:r.pos:r.pos]
@@ -350,25 +360,26 @@ func (m *Module) decodeElements(r *reader) {
 	}
 }
 
-func (m *Module) decodeData(r *reader) int {
+func (m *Module) decodeData(r *reader) {
 	n := r.count("data segments", 2, maxSegments)
 	for i := 0; i < n && r.err == nil; i++ {
 		at := r.pos
-		switch flags := r.u32(); flags {
+		s := segment{flags: r.u32()}
+		switch s.flags {
 		case 0:
-			m.offsetExpr(r)
+			s.offset = m.offsetExpr(r)
 		case 1:
 		case 2:
 			if r.u32() != 0 {
 				r.unsupported(at, "memory index other than 0")
 			}
-			m.offsetExpr(r)
+			s.offset = m.offsetExpr(r)
 		default:
-			r.unsupported(at, "data segment with flags %#x", flags)
+			r.unsupported(at, "data segment with flags %#x", s.flags)
 		}
-		r.take(r.u32())
+		s.bytes = r.take(r.u32())
+		m.data = append(m.data, s)
 	}
-	return n
 }
 
 func (m *Module) decodeCode(r *reader) {
@@ -390,7 +401,7 @@ func (m *Module) decodeCode(r *reader) {
 			return
 		}
 		s := span{uint32(r.base + r.pos - len(body)), uint32(r.base + r.pos)}
-		if err := w.read(i, s, func(*instr) {}); err != nil {
+		if err := w.read(i, s, m.uses.see); err != nil {
 			r.err = err
 			return
 		}

@@ -18,9 +18,18 @@ type edit struct {
 	// size; nil leaves them as they are. It must not be nil when functions are
 	// imported, for bodies name functions. added are those of funcs.
 	bodies, added [][]byte
+	// drop are sections to leave out, tables what to put in place of the table
+	// section's payload.
+	drop   map[byte]bool
+	tables []byte
 }
 
-func (e *edit) addType(b []byte)   { e.types = append(e.types, b) }
+// addType returns the index of the type added.
+func (e *edit) addType(b []byte) uint32 {
+	e.types = append(e.types, b)
+	return uint32(len(e.m.types) + len(e.types) - 1)
+}
+
 func (e *edit) addGlobal(b []byte) { e.globals = append(e.globals, b) }
 
 func (e *edit) addExport(name string, kind byte, index uint32) {
@@ -32,9 +41,12 @@ func (e *edit) importFunc(module, name string, typ uint32) {
 	e.imports = append(e.imports, appendU32(append(b, kindFunc), typ))
 }
 
-func (e *edit) addFunc(typ uint32, body []byte) {
+// addFunc returns the index that the function added has after the edit. Imports
+// are to be added before.
+func (e *edit) addFunc(typ uint32, body []byte) uint32 {
 	e.funcs = append(e.funcs, typ)
 	e.added = append(e.added, body)
+	return e.m.allFuncs() + uint32(len(e.imports)+len(e.funcs)-1)
 }
 
 // renumber returns the index that function fn has after the edit.
@@ -114,6 +126,9 @@ func (e *edit) allSections() []section {
 // section without payload is dropped.
 func (e *edit) section(s section) (payload []byte, touched bool, err error) {
 	m := e.m
+	if e.drop[s.id] {
+		return nil, true, nil
+	}
 	// appended keeps the items and appends others.
 	appended := func(items [][]byte) ([]byte, bool, error) {
 		r := &reader{b: s.payload}
@@ -137,6 +152,8 @@ func (e *edit) section(s section) (payload []byte, touched bool, err error) {
 			items = append(items, appendU32(nil, t))
 		}
 		return appended(items)
+	case secTable:
+		return e.tables, e.tables != nil, nil
 	case secGlobal:
 		p := appendU32(make([]byte, 0, len(s.payload)+64), uint32(len(m.globals)+len(e.globals)))
 		for _, g := range m.globals {

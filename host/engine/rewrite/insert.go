@@ -16,6 +16,8 @@ type metering struct {
 	refill uint32 // the imported function
 	more   uint32 // the helper that calls it until the counter is not negative
 	fuel   uint32 // the counter, a global
+	// dispatch are the functions to call in place of call_indirect, by type.
+	dispatch map[uint32]uint32
 
 	w      *bodyReader
 	costs  []uint64 // by slot
@@ -207,6 +209,15 @@ func (c *metering) step(in *instr) {
 		}
 		c.afterCall(in)
 	case opCallIndirect, opReturnCallIndirect:
+		if fn, ok := c.dispatch[in.index]; ok && c.writing {
+			op := byte(opCall)
+			if in.op == opReturnCallIndirect {
+				op = opReturnCall
+			}
+			c.flush(in.at)
+			c.out = appendU32(append(c.out, op), fn)
+			c.copied = in.end
+		}
 		c.afterCall(in)
 	case opLocalGet, opLocalSet, opLocalTee:
 		c.use(in)

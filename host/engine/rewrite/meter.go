@@ -14,10 +14,20 @@ const (
 	DefaultFunc   = "refill"
 )
 
-// Options are how Meter names what it imports. The zero value works.
+// Options are how Meter and Prepare name what they import, and what Prepare adds.
+// The zero value works.
 type Options struct {
 	Module string // "" means DefaultModule
 	Func   string // "" means DefaultFunc
+
+	// Calls are exported functions to be reachable through the one function
+	// CallExport, see Prepared.Calls. Prepare only.
+	Calls []string
+	// MaxMemory is how many bytes an image may have at most; 0 means any number.
+	// Prepare only.
+	MaxMemory uint64
+	// Tables leaves calls through tables what they are. Prepare only.
+	Tables bool
 }
 
 // Meter returns the module with fuel metering inserted; see the package
@@ -30,10 +40,20 @@ func Meter(wasm []byte, opt Options) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.meter(opt)
+	e := &edit{m: m}
+	c, err := e.meter(opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.functions(); err != nil {
+		return nil, err
+	}
+	return e.encode()
 }
 
-func (m *Module) meter(opt Options) ([]byte, error) {
+// meter adds all of metering but the bodies.
+func (e *edit) meter(opt Options) (*metering, error) {
+	m := e.m
 	if opt.Module == "" {
 		opt.Module = DefaultModule
 	}
@@ -50,27 +70,22 @@ func (m *Module) meter(opt Options) ([]byte, error) {
 			return nil, &ReservedError{x.name}
 		}
 	}
-	e := &edit{m: m}
-	// () -> (i64), the import's type; () -> (), the helper's.
-	e.addType([]byte{0x60, 0, 1, typeI64})
-	e.addType([]byte{0x60, 0, 0})
-	e.importFunc(opt.Module, opt.Func, uint32(len(m.types)))
-	c := metering{
-		w:      newBodyReader(m),
-		edit:   e,
-		refill: m.importedFuncs,
-		more:   m.allFuncs() + 1,
-		fuel:   m.allGlobals(),
-	}
+	e.importFunc(opt.Module, opt.Func, e.addType([]byte{0x60, 0, 1, typeI64}))
+	c := &metering{w: newBodyReader(m), edit: e, refill: m.importedFuncs, fuel: m.allGlobals()}
+	c.more = e.addFunc(e.addType([]byte{0x60, 0, 0}), c.moreBody())
 	e.addGlobal([]byte{typeI64, 1, opI64Const, 0, opEnd})
 	e.addExport(FuelGlobal, kindGlobal, c.fuel)
-	for i := range m.bodies {
+	return c, nil
+}
+
+// functions meters the module's own functions.
+func (c *metering) functions() error {
+	for i := range c.m.bodies {
 		body, err := c.function(i)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		e.bodies = append(e.bodies, body)
+		c.edit.bodies = append(c.edit.bodies, body)
 	}
-	e.addFunc(uint32(len(m.types))+1, c.moreBody())
-	return e.encode()
+	return nil
 }

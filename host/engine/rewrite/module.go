@@ -84,7 +84,12 @@ type Module struct {
 	start     int64 // a function index, or -1
 
 	importedFuncs, importedGlobals uint32
+	importedMutable                bool   // a mutable global is imported
 	tables, memories               uint32 // imported ones included
+	table                          table  // the last one
+	memory                         table  // its limits, in pages
+	data                           []segment
+	uses                           uses   // of instructions that a snapshot has to know of
 	dataCount                      int64  // as the data count section says, or -1
 	locals                         uint64 // declared by all functions together
 	elems                          int    // in all element segments together
@@ -122,10 +127,59 @@ type global struct {
 
 // An element is one element segment.
 type element struct {
-	flags uint32
-	head  []byte // what comes before the items' count
-	count int
-	items []byte // function indices; with bit 2 of flags, constant expressions
+	flags  uint32
+	table  uint32
+	offset []byte // a constant expression; nil for one that is not active
+	kind   byte   // where flags has one
+	head   []byte // what comes before the items' count
+	count  int
+	items  []byte // function indices; with bit 2 of flags, constant expressions
+}
+
+// A table is a table's type, or a memory's.
+type table struct {
+	typ      byte // of a table
+	imported bool
+	min, max uint32 // max is 1<<32-1 if there is none
+}
+
+// A segment is one data segment.
+type segment struct {
+	flags  uint32
+	offset []byte // a constant expression; nil for a passive one
+	bytes  []byte
+}
+
+// uses says which instructions there are in a module's code, dead code included.
+type uses struct {
+	tableRead   bool   // table.get, table.size, ref.func, or call_indirect of a table other than the first
+	tableChange bool   // table.set, table.init, table.copy, table.grow, table.fill, elem.drop
+	dataSegment bool   // memory.init, data.drop
+	indirect    []bool // by type: call_indirect names it
+}
+
+func (u *uses) see(in *instr) {
+	switch in.op {
+	case opTableGet, opRefFunc:
+		u.tableRead = true
+	case opTableSet:
+		u.tableChange = true
+	case opCallIndirect, opReturnCallIndirect:
+		u.tableRead = u.tableRead || in.index2 != 0
+		for uint32(len(u.indirect)) <= in.index { // a type that exists, w.next has seen to that
+			u.indirect = append(u.indirect, false)
+		}
+		u.indirect[in.index] = true
+	case opMisc:
+		switch in.sub {
+		case miscMemoryInit, miscDataDrop:
+			u.dataSegment = true
+		case miscTableSize:
+			u.tableRead = true
+		case miscTableInit, miscElemDrop, miscTableCopy, miscTableGrow, miscTableFill:
+			u.tableChange = true
+		}
+	}
 }
 
 func (m *Module) funcType(fn uint32) funcType { return m.types[m.funcTypes[fn]] }

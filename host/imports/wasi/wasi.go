@@ -137,7 +137,8 @@ func Module() engine.HostModule {
 		panic(fmt.Errorf("wasi: %w", err))
 	}
 	return engine.HostModule{
-		Name: stock.ModuleName,
+		Name:    stock.ModuleName,
+		Initial: initial,
 		Export: func(b wazero.HostModuleBuilder) {
 			for name, o := range originals {
 				b.NewFunctionBuilder().

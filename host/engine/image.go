@@ -1,0 +1,210 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/circles-host/circles/host/engine/abi"
+	"github.com/circles-host/circles/host/engine/rewrite"
+	"github.com/circles-host/circles/host/engine/snapshot"
+)
+
+const (
+	// maxImage is the most memory that an image has.
+	maxImage         = 64 << 20
+	defaultMaxImages = 1 << 30
+	// primeWall and primeFuel bound initialising a module once. Where it is done in
+	// each run it may take twice the fuel, for it may depend on random numbers.
+	primeWall      = 10 * time.Second
+	primeFuel      = 1 << 31
+	primeHostCalls = 10_000
+)
+
+// image is what a run begins with: memory and globals of an instance at some
+// point before its first call.
+type image struct {
+	memory  *snapshot.Image
+	globals []global
+}
+
+// global is the value of a mutable global.
+type global struct {
+	name    string
+	value   uint64
+	changed bool // it is another one than the module itself begins with
+}
+
+func (im *image) close() {
+	if im != nil {
+		im.memory.Close()
+	}
+}
+
+// enter makes a fresh instance what the image says.
+func (im *image) enter(mod api.Module) {
+	for _, g := range im.globals {
+		if g.changed {
+			mod.ExportedGlobal(g.name).(api.MutableGlobal).Set(g.value)
+		}
+	}
+}
+
+// check compares a fresh instance with the image.
+func (im *image) check(mod api.Module) error {
+	for _, g := range im.globals {
+		if got := mod.ExportedGlobal(g.name).Get(); got != g.value {
+			return fmt.Errorf("a fresh instance differs from its image: %s is %#x, not %#x", g.name, got, g.value)
+		}
+	}
+	want := im.memory.Bytes()
+	got, _ := mod.Memory().Read(0, mod.Memory().Size())
+	if bytes.Equal(got, want) {
+		return nil
+	}
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i] {
+			return fmt.Errorf("a fresh instance differs from its image: byte %#x of its memory is %#x, not %#x", i, got[i], want[i])
+		}
+	}
+	return fmt.Errorf("a fresh instance differs from its image: its memory has %d bytes, not %d", len(got), len(want))
+}
+
+// initialise runs what a module wants run before its first call.
+func (p *Program) initialise(ctx context.Context, mod api.Module) error {
+	names := []string{rewrite.StartExport, "_initialize"}
+	if p.info.Shape == Command {
+		names = names[:1]
+	}
+	for _, name := range names {
+		if f := mod.ExportedFunction(name); f != nil {
+			if _, err := f.Call(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// priming watches a module being initialised for all of its runs.
+type priming struct {
+	command   bool   // whose arguments and environment are a run's own
+	forbidden string // the function called that has no place here
+}
+
+func (w *priming) see(r *run, f *hostFunc, params []uint64) {
+	if w.command || f.initial == nil || !f.initial(f.function, params) {
+		w.forbidden = f.name
+		r.halt(Trapped, "called %s", f.name)
+	}
+}
+
+// prime makes the program's images, and says in its Info why there is none.
+func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
+	if m.Plain != "" {
+		p.info.Plain = m.Plain
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, primeWall)
+	defer cancel()
+	watch := &priming{command: p.info.Shape == Command}
+	r := newRun(ctx, time.Now(), Limits{Wall: primeWall, Memory: maxImage, Fuel: primeFuel, HostCalls: primeHostCalls}, nil)
+	r.priming = watch
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("instantiate module: %w", asError("", v))
+		}
+	}()
+	ctx, inst := abi.Enter(r)
+	defer inst.Close()
+	mod, err := p.instantiate(ctx, r, &Call{})
+	if err != nil {
+		return fmt.Errorf("instantiate module: %w: %w", ErrInvalid, err)
+	}
+	defer mod.Close(context.WithoutCancel(ctx))
+	for _, d := range m.Data {
+		if !mod.Memory().Write(d.Offset, d.Bytes) {
+			return fmt.Errorf("instantiate module: %w: data outside of its memory", ErrInvalid)
+		}
+	}
+	blank, err := capture(mod, m.Globals, nil)
+	if err != nil {
+		return err
+	}
+	p.blank = blank
+	failed := p.initialise(ctx, mod)
+	p.info.Plain = r.impure(failed)
+	p.pure = p.info.Plain == ""
+	if !p.pure {
+		return nil
+	}
+	e, size := p.engine, int64(mod.Memory().Size())
+	switch {
+	case e.config.Plain:
+		p.info.Plain = "this host is configured to initialise modules in each run"
+		return nil
+	case e.images.Add(size) > e.config.MaxImages:
+		e.images.Add(-size)
+		p.info.Plain = fmt.Sprintf("this host keeps images of %d bytes, and has no room for this one's %d", e.config.MaxImages, size)
+		return nil
+	}
+	if p.primed, err = capture(mod, m.Globals, blank.globals); err != nil {
+		e.images.Add(-size)
+	} else {
+		p.info.Image = uint64(size)
+	}
+	p.blank = nil
+	blank.close()
+	return err
+}
+
+// impure says why a module that was initialised by r, with that outcome, is to be
+// initialised in each run, or "".
+func (r *run) impure(failed error) string {
+	switch {
+	case r.priming.forbidden != "":
+		return fmt.Sprintf("it calls %s while it is initialised", r.priming.forbidden)
+	case r.memory.denied > 0:
+		return fmt.Sprintf("it asks for %d bytes of memory while it is initialised, where images have at most %d", r.memory.denied, maxImage)
+	case failed == nil:
+		return ""
+	case r.stopped != nil:
+		return "initialising it takes too long: it is " + r.stopped.detail
+	}
+	var bug *PanicError
+	if errors.As(failed, &bug) {
+		return "initialising it fails for a bug of this host: " + bug.Error()
+	}
+	text, _, _ := strings.Cut(failed.Error(), "\nwasm stack trace:")
+	return "initialising it fails: " + clean(text, 200)
+}
+
+// capture makes an image of an instance. before are the globals as the module
+// itself sets them; nil if they are that now.
+func capture(mod api.Module, globals []string, before []global) (*image, error) {
+	b, _ := mod.Memory().Read(0, mod.Memory().Size())
+	memory, err := snapshot.New(b)
+	if err != nil {
+		return nil, err
+	}
+	im := &image{memory: memory}
+	for i, name := range globals {
+		g := global{name: name, value: mod.ExportedGlobal(name).Get()}
+		g.changed = before != nil && before[i].value != g.value
+		im.globals = append(im.globals, g)
+	}
+	return im, nil
+}
+
+// instantiate makes a fresh instance in r's memory.
+func (p *Program) instantiate(ctx context.Context, r *run, c *Call) (api.Module, error) {
+	return p.gen.runtime.InstantiateModule(
+		experimental.WithImportResolver(experimental.WithMemoryAllocator(ctx, &r.memory), p.links),
+		p.code, r.moduleConfig(p, c))
+}
