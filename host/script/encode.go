@@ -302,6 +302,7 @@ func (r *Receipt) Encode() ([]byte, error) {
 		FinishedMs: millis(fit.Finished),
 		DryRun:     fit.DryRun,
 		Undid:      fit.Undid.bytes(),
+		Kept:       fit.Kept.bytes(),
 	}
 	for i := range fit.Effects {
 		e := &fit.Effects[i]
@@ -392,6 +393,11 @@ func decodeReceipt(b []byte) (Receipt, error) {
 	if len(m.Undid) > 0 {
 		if err := r.Undid.set(m.Undid); err != nil {
 			return Receipt{}, fmt.Errorf("undid: %w", err)
+		}
+	}
+	if len(m.Kept) > 0 {
+		if err := r.Kept.set(m.Kept); err != nil {
+			return Receipt{}, fmt.Errorf("kept: %w", err)
 		}
 	}
 	if len(m.Effects) > 0 {

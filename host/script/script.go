@@ -143,6 +143,9 @@ type Receipt struct {
 	Finished       time.Time
 	DryRun         bool // Effects are what would have been; there were none
 	Undid          ID   // Logic.Undo of the script, whatever became of it
+	// Kept is the digest of what the host wrote down, for itself, to undo the
+	// script by; zero if it did not. It is salted, and tells a caller nothing.
+	Kept Digest
 }
 
 // Effect is one change that a committed script made to its target's files, or,

@@ -63,7 +63,7 @@ func sampleReceipt(t testing.TB) Receipt {
 // sampleUndone is a receipt with what an undo adds to it, and with long files.
 func sampleUndone(t testing.TB) Receipt {
 	r := sampleReceipt(t)
-	r.Undid = ID{8}
+	r.Undid, r.Kept = ID{8}, Digest{9}
 	r.Effects = append(r.Effects,
 		Effect{Kind: Modified, Path: "/log", End: End{At: 1 << 30, After: Blob{12, Digest{7}}}},
 		Effect{Kind: Modified, Path: "/tail", End: End{At: 1 << 30, Before: Blob{12, Digest{7}}, After: Blob{0, Digest{8}}}})
@@ -187,7 +187,7 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 
 // What was signed yesterday must decode tomorrow: these bytes never change.
 func TestEncodingIsStable(t *testing.T) {
-	want := []string{"82d9663017b7c0f8", "d6d37634283c7e27", "d6888cf95a573c46", "bcefe9582bf4478d", "901848c957644f87"}
+	want := []string{"82d9663017b7c0f8", "d6d37634283c7e27", "d6888cf95a573c46", "bcefe9582bf4478d", "3cf13331d69532fd"}
 	for i, c := range codecs(t)[:len(want)] {
 		got := DigestOf(c.sample).String()[len("sha256:"):][:16]
 		if want := want[i]; got != want {
@@ -744,8 +744,8 @@ func TestReceiptJSON(t *testing.T) {
 		e["end"].(map[string]any)["before"] != nil || e["end"].(map[string]any)["after"].(map[string]any)["size"] != 12.0 {
 		t.Errorf("end of a file: %v", e)
 	}
-	if got["undid"] != (ID{8}).String() {
-		t.Errorf("undid: %v", got["undid"])
+	if got["undid"] != (ID{8}).String() || got["kept"] != (Digest{9}).String() {
+		t.Errorf("undid %v, kept %v", got["undid"], got["kept"])
 	}
 	r.Result = []byte{0xff}
 	b, _ = json.Marshal(r)

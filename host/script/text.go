@@ -218,6 +218,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Finished     time.Time    `json:"finished"`
 		DryRun       bool         `json:"dry_run,omitempty"`
 		Undid        string       `json:"undid,omitempty"`
+		Kept         string       `json:"kept,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
@@ -232,6 +233,9 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}
 	if !r.Undid.IsZero() {
 		out.Undid = r.Undid.String()
+	}
+	if !r.Kept.IsZero() {
+		out.Kept = r.Kept.String()
 	}
 	out.Result, out.ResultBase64 = readable(r.Result)
 	out.Log, out.LogBase64 = readable(r.Log)

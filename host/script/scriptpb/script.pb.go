@@ -727,6 +727,7 @@ type Receipt struct {
 	FinishedMs    int64                  `protobuf:"varint,18,opt,name=finished_ms,json=finishedMs,proto3" json:"finished_ms,omitempty"`
 	DryRun        bool                   `protobuf:"varint,19,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	Undid         []byte                 `protobuf:"bytes,20,opt,name=undid,proto3" json:"undid,omitempty"` // the script that this one undid, or was to undo; or empty
+	Kept          []byte                 `protobuf:"bytes,21,opt,name=kept,proto3" json:"kept,omitempty"`   // SHA-256 of what the host wrote down to undo it, or empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,6 +898,13 @@ func (x *Receipt) GetDryRun() bool {
 func (x *Receipt) GetUndid() []byte {
 	if x != nil {
 		return x.Undid
+	}
+	return nil
+}
+
+func (x *Receipt) GetKept() []byte {
+	if x != nil {
+		return x.Kept
 	}
 	return nil
 }
@@ -1639,7 +1647,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x05logic\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xc0\x04\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xd4\x04\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -1664,7 +1672,8 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\vfinished_ms\x18\x12 \x01(\x03R\n" +
 	"finishedMs\x12\x17\n" +
 	"\adry_run\x18\x13 \x01(\bR\x06dryRun\x12\x14\n" +
-	"\x05undid\x18\x14 \x01(\fR\x05undid\"\xe1\x01\n" +
+	"\x05undid\x18\x14 \x01(\fR\x05undid\x12\x12\n" +
+	"\x04kept\x18\x15 \x01(\fR\x04kept\"\xe1\x01\n" +
 	"\x06Effect\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.circles.v1.EffectKindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x0e\n" +
