@@ -83,8 +83,9 @@ type History struct {
 	loaded  bool
 	buckets []*bucket // oldest first
 	bytes   int64     // in all of them
-	remove  []string  // names of buckets[0] that are still to be removed, when it goes
-	going   *bucket   // buckets[0], if remove is of it
+	names   int
+	remove  []string // names of buckets[0] that are still to be removed, when it goes
+	going   *bucket  // buckets[0], if remove is of it
 }
 
 // New returns the history of a context; what is in it is looked up when it is

@@ -31,6 +31,9 @@ const (
 	// pruned is how many names one transaction removes, beyond as many as it adds.
 	pruned = 64
 
+	// maxNames is how many files are kept in all: a context may hold only so many,
+	// and most of them should be its owner's.
+	maxNames   = 100_000
 	maxBuckets = 100_000
 	sizesFile  = dir + "/sizes"
 	maxSizes   = 8 << 20
@@ -100,11 +103,15 @@ func (h *History) Keep(ctx context.Context, tx store.Tx, id script.ID, key store
 		}
 		var why string
 		switch {
-		case m.Why != "" || ctx.Err() != nil:
-			return nil, fmt.Errorf("keep what script %s replaced: %w", id.Short(), err)
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("keep what script %s replaced: %w", id.Short(), context.Cause(ctx))
 		case errors.Is(err, errFull), errors.Is(err, store.ErrQuota), errors.Is(err, store.ErrTooBig):
-			why = "what it changed is more than could be kept"
-		case errors.Is(err, store.ErrInvalid):
+			why = "what it changed is more than could be kept, or the context has no room for it"
+			if m.Why != "" { // not even for that word
+				kept.Why = m.Why
+				return kept, nil
+			}
+		case errors.Is(err, store.ErrInvalid) && m.Why == "":
 			why = "it moved large files over others"
 		default:
 			return nil, fmt.Errorf("keep what script %s replaced: %w", id.Short(), err)
@@ -193,7 +200,7 @@ func (w *keeping) keep(m *Manifest, cs *Changes) error {
 		if fresh {
 			w.h.buckets = append(w.h.buckets, b)
 		}
-		b.bytes, b.names, w.h.bytes = b.bytes+bytes, b.names+names, w.h.bytes+bytes
+		b.bytes, b.names, w.h.bytes, w.h.names = b.bytes+bytes, b.names+names, w.h.bytes+bytes, w.h.names+names
 	})
 	return nil
 }
@@ -309,7 +316,7 @@ func (w *keeping) prune(need int64, budget int) error {
 	b := h.buckets[0]
 	old := h.config.Now().Sub(b.start) > max(h.config.Keep, 0)+bucketTime
 	if h.going != b {
-		if !old && h.bytes+need <= h.config.Bytes {
+		if !old && h.bytes+need <= h.config.Bytes && h.names <= maxNames {
 			return nil
 		}
 		names, err := list(w.private, b.path())
@@ -348,8 +355,11 @@ func (w *keeping) prune(need int64, budget int) error {
 		if h.going == b {
 			h.remove = h.remove[min(len(names), len(h.remove)):]
 		}
-		freed := min(freed, b.bytes)
-		b.bytes, h.bytes = b.bytes-freed, h.bytes-freed
+		freed, fewer := min(freed, b.bytes), min(len(names), b.names)
+		if gone {
+			freed, fewer = b.bytes, b.names
+		}
+		b.bytes, h.bytes, b.names, h.names = b.bytes-freed, h.bytes-freed, b.names-fewer, h.names-fewer
 		if gone {
 			h.going, h.buckets = nil, slices.DeleteFunc(h.buckets, func(o *bucket) bool { return o == b })
 		}
@@ -374,20 +384,20 @@ func (h *History) load(w *keeping) error {
 	} else if w.ctx.Err() != nil {
 		return err
 	}
-	h.buckets, h.bytes = nil, 0
+	h.buckets, h.bytes, h.names = nil, 0, 0
 	for _, name := range names {
 		start, err := time.Parse(bucketLayout, name)
 		if err != nil {
 			continue // the sizes, or an owner's note
 		}
 		b := &bucket{name: name, start: start}
-		if s, ok := sizes[name]; ok && s[0] >= 0 && s[1] >= 0 && s[0] < 1<<50 {
+		if s, ok := sizes[name]; ok && s[0] >= 0 && s[1] >= 0 && s[0] < 1<<50 && s[1] < 1<<30 {
 			b.bytes, b.names = s[0], int(s[1])
 		} else if err := b.count(w); err != nil {
 			return err
 		}
 		h.buckets = append(h.buckets, b)
-		h.bytes += b.bytes
+		h.bytes, h.names = h.bytes+b.bytes, h.names+b.names
 	}
 	h.loaded = true
 	return nil
