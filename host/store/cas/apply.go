@@ -46,7 +46,7 @@ func (b *backend) Prepare(ctx context.Context, p *overlay.Plan) error {
 	}
 	a := &applier{
 		ctx: ctx, s: base, now: nanoseconds(b.now()), changes: map[string][]byte{}, nextIno: base.nextIno,
-		slots: make([]node, p.Slots), where: map[uint64][]byte{}, changed: map[uint64]bool{}, wanted: map[uint64]bool{},
+		slots: make([]node, p.Slots), where: map[uint64][]byte{}, changed: map[uint64]bool{}, wanted: map[uint64]bool{}, taken: map[uint64]bool{},
 	}
 	if err := a.apply(p); err != nil {
 		return err
@@ -211,6 +211,7 @@ type applier struct {
 	where   map[uint64][]byte // the keys of directories that were met
 	changed map[uint64]bool   // directories in which names changed
 	wanted  map[uint64]bool   // files that are put over what they were, wherever that is
+	taken   map[uint64]bool   // of those: they stay as they are elsewhere, or have been put
 }
 
 func (a *applier) apply(p *overlay.Plan) error {
@@ -316,6 +317,7 @@ func (a *applier) step(s overlay.Step) error {
 		delete(a.where, n.ino)
 		if s.Kind == overlay.StepOut {
 			a.slots[s.Slot] = n
+			a.taken[n.ino] = true
 			return nil
 		}
 		return a.vacate(n)
@@ -337,8 +339,9 @@ func (a *applier) step(s overlay.Step) error {
 		fresh.ctime = a.now
 	case overlay.StepPut:
 		f := s.File.(*staged)
-		if f.base != nil {
+		if f.base != nil && !a.taken[f.base.ino] {
 			fresh.ino, fresh.edits = f.base.ino, f.base.edits+1
+			a.taken[fresh.ino] = true
 		}
 		fresh.kind, fresh.size, fresh.atime, fresh.mtime = store.KindFile, s.Size, nanoseconds(s.Atime), nanoseconds(s.Mtime)
 		if err := a.contents(f, fresh.ino); err != nil {
@@ -362,12 +365,24 @@ func (a *applier) step(s overlay.Step) error {
 	return nil
 }
 
-// contents gives a file the chunks of what was staged.
+// contents gives a file the chunks of what was staged. Over its base only those that
+// changed are written; beside it the others are named once more.
 func (a *applier) contents(f *staged, ino uint64) error {
-	if f.base != nil && f.baseLen < f.base.size {
-		// What was cut off and not written again is gone.
-		if err := a.dropChunks(ino, (f.baseLen+chunkSize-1)/chunkSize); err != nil {
-			return err
+	if f.base != nil {
+		rest := (f.baseLen + chunkSize - 1) / chunkSize // what was cut off and not written again is gone
+		if ino != f.base.ino {
+			if err := a.each(number('c', f.base.ino), number('c', f.base.ino), func(e entry) error {
+				if bytes.Compare(e.key, chunkKey(f.base.ino, rest)) < 0 {
+					a.changes[string(append(number('c', ino), e.key[1+8:]...))] = e.val
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		} else if f.baseLen < f.base.size {
+			if err := a.dropChunks(ino, rest); err != nil {
+				return err
+			}
 		}
 	}
 	for at, pieces := range f.ready {

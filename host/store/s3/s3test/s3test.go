@@ -1,0 +1,149 @@
+// Package s3test starts an S3 server for tests: versitygw, in a process of its own,
+// on loopback and with a bucket that is empty. The server is a Go module of its own, in
+// the folder server, so that the host does not depend on it. It is built once; what
+// was built is kept in the user's cache directory.
+package s3test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// Server is a server that runs until its test has ended.
+type Server struct {
+	Endpoint  string // http://127.0.0.1:port
+	Region    string
+	AccessKey string
+	SecretKey string
+	Bucket    string // which is there, and empty
+}
+
+// Start starts a server.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	return start(t, "http")
+}
+
+// StartTLS starts a server that speaks TLS, with a certificate and its key in two
+// files.
+func StartTLS(t testing.TB, certFile, keyFile string) *Server {
+	t.Helper()
+	return start(t, "https", "S3TEST_CERT="+certFile, "S3TEST_KEY="+keyFile)
+}
+
+func start(t testing.TB, scheme string, env ...string) *Server {
+	t.Helper()
+	binary, err := built()
+	if err != nil {
+		t.Fatalf("build the S3 server: %v", err)
+	}
+	dir, err := os.MkdirTemp("", "s3-") // short, for the sake of a socket in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &Server{Region: "us-east-1", AccessKey: rand.Text(), SecretKey: rand.Text(), Bucket: "circles"}
+	cmd := exec.Command(binary, dir)
+	cmd.Env = append(append(os.Environ(), "S3TEST_ACCESS_KEY="+s.AccessKey, "S3TEST_SECRET_KEY="+s.SecretKey), env...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		_ = cmd.Wait()
+	})
+	address, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		stdin.Close()
+		_ = cmd.Wait()
+		t.Fatalf("the S3 server does not start: %v\n%s", err, &said)
+	}
+	go io.Copy(io.Discard, stdout)
+	s.Endpoint = scheme + "://" + strings.TrimSpace(address)
+	// It is made as the server would make it, but for TLS, which this client may not
+	// trust: there the test makes it.
+	if scheme == "http" {
+		s.MakeBucket(t, s.Bucket)
+	}
+	return s
+}
+
+// MakeBucket makes a further bucket.
+func (s *Server) MakeBucket(t testing.TB, name string) {
+	t.Helper()
+	c, err := minio.New(strings.TrimPrefix(s.Endpoint, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""), Region: s.Region,
+	})
+	if err == nil {
+		err = c.MakeBucket(context.Background(), name, minio.MakeBucketOptions{Region: s.Region})
+	}
+	if err != nil {
+		t.Fatalf("make bucket %s: %v", name, err)
+	}
+}
+
+// built returns the server's program. Two processes may build it at once; each then
+// puts it into place, whole.
+var built = sync.OnceValues(func() (string, error) {
+	_, here, _, _ := runtime.Caller(0)
+	source := filepath.Join(filepath.Dir(here), "server")
+	h := sha256.New()
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	for _, name := range []string{"main.go", "go.mod", "go.sum"} {
+		b, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(h, name, len(b))
+		h.Write(b)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	cache = filepath.Join(cache, "circles-test")
+	program := filepath.Join(cache, fmt.Sprintf("s3-server-%x", h.Sum(nil)[:8]))
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp(cache, "build-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	cmd := exec.Command("go", "build", "-C", source, "-mod=readonly", "-ldflags=-s -w", "-o", filepath.Join(tmp, "server"), ".")
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", errors.Join(err, errors.New(string(out)))
+	}
+	return program, os.Rename(filepath.Join(tmp, "server"), program)
+})
