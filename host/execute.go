@@ -38,7 +38,7 @@ func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerCont
 		Entry:  a.Script().Entry,
 		Params: a.Script().Params,
 		Name:   a.Code().Name,
-		Limits: h.config.Limits,
+		Limits: h.limits(a),
 		Turn:   turn,
 		State: state{
 			caller: h.callerOf(a, target, tx, turn, back),
@@ -82,19 +82,28 @@ var actions = map[store.Op]script.Action{
 // whether it is there.
 func (g guard) Allow(op store.Op, path string) error {
 	if op != store.OpStat {
-		return g.grants.Allow(actions[op], path)
+		return shown(g.grants.Allow(actions[op], path))
 	}
 	var first error
 	for _, action := range [...]script.Action{script.Read, script.List, script.Write, script.Remove} {
-		err := g.grants.Allow(action, path)
+		err := shown(g.grants.Allow(action, path))
 		if err == nil {
 			return nil
 		}
-		if first == nil {
+		if first == nil || errors.Is(err, store.ErrHidden) {
 			first = err
 		}
 	}
 	return first
+}
+
+// shown is a denial as the file system shows it.
+func shown(err error) error {
+	var denied *policy.DeniedError
+	if errors.As(err, &denied) && denied.Verdict.Hidden {
+		return store.ErrHidden
+	}
+	return err
 }
 
 // watched is a guard that remembers what it denied, for the receipt of a script

@@ -64,7 +64,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}
-	turn, err := h.turns.Enter(ctx, string(verified.Script().Caller), h.config.Limits.Memory) // its share of the host
+	turn, err := h.turns.Enter(ctx, string(verified.Script().Caller), h.limits(accepted).Memory) // its share of the host
 	if err != nil {
 		return nil, h.bare(err)
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/circles-host/circles/host/store/mem"
 	"github.com/circles-host/circles/host/transport"
 	"github.com/circles-host/circles/modules"
+	"github.com/circles-host/circles/testdata/build"
 )
 
 // cacheDir is shared, so that modules are compiled once and not in each test.
@@ -500,6 +501,52 @@ func TestRefusalDoesNotTellModulesApart(t *testing.T) {
 	gone := w.send("alice", "bob", script.Script{Logic: script.Logic{Name: "gone"}})
 	if there.Code != script.Refused || gone.Code != script.Refused {
 		t.Errorf("codes %v, %v; want both refused", there.Code, gone.Code)
+	}
+
+	// A peer that the owner knows may be told how it would be allowed; a stranger
+	// is told nothing that depends on what is there.
+	stranger, err := peer.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusal := func(name string) script.Receipt {
+		s := sign("x")
+		s.Target, s.Logic.Name = w.entry("bob").ID, name
+		sealed, id, err := envelope.SealScript(s, stranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.deliver(sealed, id)
+	}
+	there, gone = refusal("guestbook"), refusal("gone")
+	if there.Code != script.Refused || there.Module != gone.Module || strings.ReplaceAll(there.Message, "guestbook", "gone") != gone.Message {
+		t.Errorf("a stranger can tell %q, %v from %q, %v", there.Message, there.Module, gone.Message, gone.Module)
+	}
+}
+
+// What the owner's annotations say holds for a script that runs.
+func TestAnnotations(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.put("bob", "/open.txt", "open")
+	w.put("bob", "/secret.txt", "secret")
+	w.policy("bob", "all", `@id("all") @limits("fuel=1M") permit(principal, action, resource);
+		@id("hidden") @hide forbid(principal, action, resource == Path::"/secret.txt");
+		@id("may") @reason("come back in May") forbid(principal, action == Action::"submit", resource) when { context.module.name == "guestbook" };`)
+	if r := w.send("alice", "bob", sign("x")); r.Code != script.Refused || !strings.Contains(r.Message, "come back in May") {
+		t.Errorf("@reason: %v %s", r.Code, r.Message)
+	}
+	spin := guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16))
+	if r := w.send("alice", "bob", carried(spin)); r.Code != script.OverLimit || r.Usage.Fuel > 1_100_000 {
+		t.Errorf("@limits: %v %s, %d fuel", r.Code, r.Message, r.Usage.Fuel)
+	}
+	w.policy("bob", "all", `@id("all") permit(principal, action, resource);
+		@id("hidden") @hide forbid(principal, action, resource == Path::"/secret.txt");`)
+	s := carried(build.Go(t, "testdata/guests/files", false))
+	s.Params = []byte("list /\nread /open.txt\nread /secret.txt\nread /none.txt\nwrite /secret.txt x")
+	r := w.send("alice", "bob", s)
+	const want = "open.txt\n\"open\"\nerror: open /secret.txt: No such file or directory\nerror: open /none.txt: No such file or directory\n"
+	if r.Code != script.Done || !strings.HasPrefix(string(r.Result), want) || strings.Contains(r.Message, "secret") {
+		t.Errorf("@hide: %v %s\n%s%s", r.Code, r.Message, r.Result, r.Log)
 	}
 }
 

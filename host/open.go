@@ -173,6 +173,26 @@ func (h *Host) idle() {
 	}
 }
 
+// limits are what a script may use: what the host allows, as far as the policies
+// that permitted it do not narrow that.
+func (h *Host) limits(a *policy.Accepted) engine.Limits {
+	l, by := h.config.Limits, a.Limits()
+	narrow := func(limit *uint64, to uint64) {
+		if to != 0 && (*limit == 0 || to < *limit) {
+			*limit = to
+		}
+	}
+	if by.Time != 0 {
+		l.Wall = min(l.Wall, by.Time)
+	}
+	narrow(&l.Memory, by.Memory)
+	narrow(&l.Output, by.Output)
+	narrow(&l.Log, by.Log)
+	narrow(&l.HostCalls, by.HostCalls)
+	narrow(&l.Fuel, by.Fuel)
+	return l
+}
+
 // deadline bounds a script: by its own deadline, by the host's limit, and by the
 // host's life.
 func (h *Host) deadline(ctx context.Context, a *policy.Accepted) (context.Context, context.CancelFunc) {

@@ -147,8 +147,14 @@ func (h *Host) refuse(target *peerContext, v *envelope.Verified, found *module.F
 	r := h.receiptOf(v)
 	var refused *policy.RefusedError
 	if errors.As(err, &refused) {
-		refused.Hint = h.allow(refused, found)
-		r.Policies = refused.Verdict.Policies
+		r.Policies = refused.Verdict.Public().Policies
+		if refused.Request.Parties.Caller.Known() {
+			if len(r.Policies) == 0 { // else one forbids it, and a permit would not help
+				refused.Hint = h.allow(refused, found)
+			}
+		} else {
+			found = nil // strangers must not find out which modules a peer has
+		}
 	}
 	if found != nil {
 		r.Module = found.Digest

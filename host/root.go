@@ -15,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/units"
 )
 
 // Root is a directory that holds a host: its key, its modules, and the peers
@@ -49,23 +50,29 @@ type RootConfig struct {
 		Key  string `toml:"key"`
 	} `toml:"tls"`
 	Limits struct {
-		Time      Duration `toml:"time"`   // of one script
-		Memory    Size     `toml:"memory"` // of its linear memory
-		Output    Size     `toml:"output"`
-		Log       Size     `toml:"log"`
-		HostCalls uint64   `toml:"host_calls"`
-		Fuel      uint64   `toml:"fuel"`
+		Time      units.Duration `toml:"time"`   // of one script
+		Memory    units.Size     `toml:"memory"` // of its linear memory
+		Output    units.Size     `toml:"output"`
+		Log       units.Size     `toml:"log"`
+		HostCalls units.Count    `toml:"host_calls"`
+		Fuel      units.Count    `toml:"fuel"`
 	} `toml:"limits"`
 	Worker struct {
-		Memory   Size `toml:"memory"`   // that all scripts together may take
-		Waiting  int  `toml:"waiting"`  // scripts that may wait for their share of it
-		Scripts  int  `toml:"scripts"`  // that are received and run at once
-		Received Size `toml:"received"` // bytes of scripts that are not done with
-		Contexts int  `toml:"contexts"` // that are kept open unused
+		Memory   units.Size `toml:"memory"`   // that all scripts together may take
+		Waiting  int        `toml:"waiting"`  // scripts that may wait for their share of it
+		Scripts  int        `toml:"scripts"`  // that are received and run at once
+		Received units.Size `toml:"received"` // bytes of scripts that are not done with
+		Contexts int        `toml:"contexts"` // that are kept open unused
 	} `toml:"worker"`
 	Store StoreConfig `toml:"store"`
 	Quota Quota       `toml:"quota"` // of each context, where its peer.toml does not say otherwise
 }
+
+// Duration and Size are as in package units.
+type (
+	Duration = units.Duration
+	Size     = units.Size
+)
 
 // DefaultListen is where a worker listens unless it is told otherwise.
 const DefaultListen = "127.0.0.1:7070"
@@ -79,7 +86,7 @@ const (
 func (c RootConfig) Engine() engine.Limits {
 	return engine.Limits{
 		Wall: time.Duration(c.Limits.Time), Memory: uint64(c.Limits.Memory), Output: uint64(c.Limits.Output),
-		Log: uint64(c.Limits.Log), HostCalls: c.Limits.HostCalls, Fuel: c.Limits.Fuel,
+		Log: uint64(c.Limits.Log), HostCalls: uint64(c.Limits.HostCalls), Fuel: uint64(c.Limits.Fuel),
 	}
 }
 

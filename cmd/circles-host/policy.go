@@ -38,6 +38,7 @@ folder; delete it to take the permit back. It is in force when it is saved.`,
 					&cli.StringSliceFlag{Name: "list", Usage: "let it list `PATH` and all below"},
 					&cli.StringSliceFlag{Name: "write", Usage: "let it write `PATH` and all below"},
 					&cli.StringSliceFlag{Name: "remove", Usage: "let it remove `PATH` and all below"},
+					&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
 					&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"},
 					jsonFlag(),
 				},
@@ -94,6 +95,11 @@ func policyAllow(c *cli.Context) error {
 	permit := policy.Permit{
 		Read: c.StringSlice("read"), List: c.StringSlice("list"),
 		Write: c.StringSlice("write"), Remove: c.StringSlice("remove"),
+	}
+	if text := c.String("limits"); text != "" {
+		if permit.Limits, err = policy.ParseLimits(text); err != nil {
+			return usage("--limits: %w", err)
+		}
 	}
 	if who := c.Args().First(); c.Bool("circle") {
 		permit.Circle = who
@@ -290,8 +296,9 @@ func policyExplain(c *cli.Context) error {
 			Permitted bool     `json:"permitted"`
 			Policies  []string `json:"policies"`
 			Reason    string   `json:"reason"`
+			Limits    string   `json:"limits,omitempty"`
 			Needs     []need   `json:"needs,omitempty"`
-		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), nil}
+		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), nil}
 		for _, n := range x.Needs {
 			j := need{Action: n.Action, Path: n.Path, Allowed: n.Denied == nil, By: n.By}
 			if n.Denied != nil {
@@ -315,6 +322,9 @@ func policyExplain(c *cli.Context) error {
 		p.f("%s\n", p.yellow("! "+string(target.Name)+" has no module "+what+"; a script that names it is refused or not found"))
 	}
 	p.f("%s %s\n", mark(x.Submit.Permitted), p.flow(2, 2, clean(fmt.Sprintf("%s runs %s in the context of %s: %s", who(caller), what, target.Name, x.Submit))))
+	if l := x.Limits.String(); l != "" {
+		p.f("  %s %s\n", p.dim("limits"), l)
+	}
 	for _, n := range x.Needs {
 		why := strings.Join(n.By, ", ")
 		if n.Denied != nil {

@@ -51,6 +51,10 @@ type Peer struct {
 	Circles []string
 }
 
+// Known reports whether the owner has a name for it, or a circle: whether it is
+// no stranger.
+func (p Peer) Known() bool { return p.Name != "" || len(p.Circles) > 0 }
+
 // String is the petname if there is one, else the ID's short form: for people.
 func (p Peer) String() string {
 	if p.Name != "" {

@@ -11,6 +11,7 @@ type Need struct {
 // Explanation is what would happen to a script, and why.
 type Explanation struct {
 	Submit Verdict
+	Limits Limits      // that the policies set, if Submit is permitted
 	Needs  []Explained // in the order that was asked for; also when Submit is refused
 }
 
@@ -25,6 +26,9 @@ type Explained struct {
 func (s *Set) Explain(r Request, needs ...Need) Explanation {
 	g := s.Grants(r)
 	e := Explanation{Submit: g.question.ask(submit, contextUID(r.Parties.Target.ID))}
+	if e.Submit.Permitted {
+		e.Limits = s.limits(e.Submit)
+	}
 	for _, n := range needs {
 		x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}
 		if x.Denied == nil {

@@ -51,7 +51,7 @@ type DeniedError struct {
 func (e *DeniedError) Error() string {
 	reason := e.Reason
 	if reason == "" {
-		reason = e.Verdict.of(label(e.Owner))
+		reason = e.Verdict.Public().of(label(e.Owner))
 	}
 	return fmt.Sprintf("may not %s %q in the context of %s: %s", e.Action, shortened(e.Path), label(e.Owner), reason)
 }

@@ -243,8 +243,10 @@ func Parse(fileTexts []File) (*Set, error) {
 	if problems != nil {
 		return nil, problems
 	}
+	s.byID = make(map[string]*rule, len(s.rules))
 	for _, r := range s.rules {
 		s.index.add(r)
+		s.byID[r.id] = r
 	}
 	s.version = script.Digest(version.Sum(nil))
 	return s, nil
@@ -358,9 +360,10 @@ type rule struct {
 	id           string
 	policy       *cedar.Policy
 	line, column int
-	forbids      bool
-	fixed        *cedar.Policy // the conditions that are settled once the path alone is unknown; see settle
-	rest         int           // how many are not
+	annotations
+	forbids bool
+	fixed   *cedar.Policy // the conditions that are settled once the path alone is unknown; see settle
+	rest    int           // how many are not
 
 	// its scope, by which those are found that may apply
 	principal ast.IsPrincipalScopeNode
@@ -382,22 +385,8 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 		problems = append(problems, Problem{Line: at.line, Column: at.column, Message: fmt.Sprintf(format, a...)})
 	}
 	for _, a := range tree.Annotations {
-		switch a.Key {
-		case "id":
-			r.id = string(a.Value)
-			if !printable(r.id) || len(r.id) > maxID {
-				report(start, "@id must be 1 to %d bytes of printable text", maxID)
-			}
-		case "description":
-		default:
-			// An annotation that we ignore may be one that somebody relies on:
-			// a permit that holds scripts for review, or narrows their limits,
-			// must not be taken for a plain permit by a host that cannot.
-			hint := ""
-			if n := nearest(string(a.Key), []string{"id", "description"}); n != "" {
-				hint = fmt.Sprintf(" (did you mean @%s?)", n)
-			}
-			report(text.find(string(a.Key)), "this host does not know the annotation @%s%s; it knows @id and @description", a.Key, hint)
+		if err := r.annotate(string(a.Key), string(a.Value), tree); err != nil {
+			report(text.find(string(a.Key)), "%v", err)
 		}
 	}
 	for uid := range entities(tree) {

@@ -141,7 +141,7 @@ func TestHostilePolicyTextIsBounded(t *testing.T) {
 		"conditions":         `permit(principal, action, resource) ` + strings.Repeat("when { true } ", n/2) + ";",
 		"namespaces":         `permit(principal is ` + strings.Repeat("a::", n) + `a, action, resource);`,
 		"annotations":        strings.Repeat("@id ", n) + `permit(principal, action, resource);`,
-		"different":          annotations(n) + `permit(principal, action, resource);`,
+		"different":          manyAnnotations(n) + `permit(principal, action, resource);`,
 		"elements":           in("[" + strings.Repeat("1,", n) + "1].contains(1)"),
 		"keys":               in("{" + keys(n) + "} == {}"),
 		"equal sets":         in("[" + strings.Repeat("[1,2],", n) + "[1]].contains([1])"),
@@ -185,7 +185,7 @@ func TestHostilePolicyTextIsBounded(t *testing.T) {
 	}
 }
 
-func annotations(n int) string {
+func manyAnnotations(n int) string {
 	var b strings.Builder
 	for i := range n {
 		fmt.Fprintf(&b, "@a%d ", i)

@@ -31,6 +31,9 @@ type Permit struct {
 	// default entry, and what a command has.
 	Entries []string
 
+	// Limits of the scripts that it permits; zero for those of the host.
+	Limits Limits
+
 	// Files and directories with all below them, as absolute clean paths.
 	Read, List, Write, Remove []string
 }
@@ -88,7 +91,11 @@ func (p Permit) format(id string) (string, error) {
 
 	var b strings.Builder
 	fmt.Fprintf(&b, "// %s may run %s here.\n", comment(who), comment(what))
-	fmt.Fprintf(&b, "@id(%s)\npermit (\n  %s,\n  action == Action::\"submit\",\n  resource\n) %s", cedarString(id), principal, when)
+	fmt.Fprintf(&b, "@id(%s)\n", cedarString(id))
+	if p.Limits != (Limits{}) {
+		fmt.Fprintf(&b, "@limits(%s)\n", cedarString(p.Limits.String()))
+	}
+	fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n) %s", principal, when)
 
 	for i, f := range p.files() {
 		if wrong := cleanPath(f.path); wrong != "" {

@@ -48,6 +48,7 @@ type Accepted struct {
 	parties peer.Parties
 	code    Code
 	by      []string
+	limits  Limits
 	grants  *Grants
 }
 
@@ -59,6 +60,10 @@ func (a *Accepted) Code() Code { return a.code }
 
 // Policies names the policies that permitted it.
 func (a *Accepted) Policies() []string { return a.by }
+
+// Limits are those that the policies which permitted it set, zero where they set
+// none.
+func (a *Accepted) Limits() Limits { return a.limits }
 
 // Target are the grants in the target's context.
 func (a *Accepted) Target() *Grants { return a.grants }
@@ -75,13 +80,13 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now 
 	if err := consistent(v, parties, code); err != nil {
 		return nil, fmt.Errorf("accept script %s: %w", digestText(v.ID()), err)
 	}
-	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now, Asked: asked(sent.Logic)}
 	grants := s.Grants(r)
 	verdict := grants.question.ask(submit, contextUID(parties.Target.ID))
 	if !verdict.Permitted {
 		return nil, &RefusedError{Request: r, Verdict: verdict}
 	}
-	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, grants: grants}, nil
+	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, limits: s.limits(verdict), grants: grants}, nil
 }
 
 // consistent checks that the decision is about the script that was sent. Deciding
@@ -122,7 +127,7 @@ type RefusedError struct {
 func (e *RefusedError) Error() string {
 	owner := label(e.Request.Parties.Target)
 	message := fmt.Sprintf("%s may not run %s in the context of %s: %s",
-		label(e.Request.Parties.Caller), e.Request.what(), owner, e.Verdict.of(owner))
+		label(e.Request.Parties.Caller), e.Request.what(), owner, e.Verdict.Public().of(owner))
 	if e.Hint != "" {
 		message += "; to allow it: " + e.Hint
 	}
@@ -139,9 +144,25 @@ func (e *RefusedError) Permit() Permit {
 	return p
 }
 
+// asked is what a script's logic names. It is the script's own word: a refusal
+// that said more would tell a stranger which modules an owner has.
+func asked(l script.Logic) string {
+	switch {
+	case l.Name != "":
+		return shortened(l.Name)
+	case l.Digest != script.Digest{}:
+		return digestText(l.Digest)
+	}
+	return "code that it carries"
+}
+
 // what names the code as a person knows it.
 func (r Request) what() string {
 	switch {
+	case r.Asked != "" && r.Entry != "":
+		return r.Asked + ":" + r.Entry
+	case r.Asked != "":
+		return r.Asked
 	case !r.Code.Found:
 		return "what it asks for"
 	case r.Code.Name == "":

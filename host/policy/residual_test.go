@@ -96,7 +96,7 @@ func authorized(s *Set, r Request, principal peer.Peer, lent bool, action script
 	decision, diagnostic := cedar.Authorize(candidates(s.rules), &entities, types.Request{
 		Principal: peerUID(principal.ID), Action: actionUID(action), Resource: resource, Context: r.context(lent),
 	})
-	return verdictOf(decision, diagnostic)
+	return s.explain(verdictOf(decision, diagnostic))
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }

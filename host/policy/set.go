@@ -19,6 +19,7 @@ import (
 // any number of goroutines. The zero Set permits nothing.
 type Set struct {
 	rules   []*rule
+	byID    map[string]*rule
 	index   index
 	version script.Digest
 	problem error
@@ -52,6 +53,9 @@ type Request struct {
 	Entry   string
 	Params  int // bytes
 	Now     time.Time
+	// Asked is what the script names, whether it is here or not; "" says that it
+	// is what Code says.
+	Asked string
 }
 
 // Verdict is a decision and what made it.
@@ -65,6 +69,11 @@ type Verdict struct {
 	Failed []Failure
 	// Problem is why there are no policies to ask.
 	Problem error
+	// Reasons are what the owner wants said to whom a forbid refuses: @reason.
+	Reasons []string
+	// Hidden says that what is forbidden is to look as if it were not there, and
+	// a refusal as if no policy were about it: @hide.
+	Hidden bool
 }
 
 // Failure is a policy that could not be evaluated.
@@ -88,11 +97,27 @@ func (v Verdict) of(owner string) string {
 	case v.Permitted:
 		return named(v.Policies) + owner + " permit it"
 	case len(v.Policies) == 1:
-		return named(v.Policies) + owner + " forbids it"
+		return named(v.Policies) + owner + " forbids it" + v.because()
 	case len(v.Policies) > 1:
-		return named(v.Policies) + owner + " forbid it"
+		return named(v.Policies) + owner + " forbid it" + v.because()
 	}
 	return "no policy" + owner + " permits it"
+}
+
+// because is what the owner wants said.
+func (v Verdict) because() string {
+	if len(v.Reasons) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(v.Reasons, "; ") + ")"
+}
+
+// Public is the verdict as its subject may know it.
+func (v Verdict) Public() Verdict {
+	if v.Hidden {
+		return Verdict{}
+	}
+	return v
 }
 
 // failed are the ids of the policies that failed, sorted.
@@ -202,12 +227,12 @@ func (q *question) ask(action script.Action, resource types.EntityUID) Verdict {
 	}
 	left := q.left(action, resource.Type)
 	if v, certain := left.verdict(resource); certain {
-		return v
+		return q.set.explain(v)
 	}
 	e := q.evaluation()
 	decision, diagnostic := cedar.Authorize(left.covering(resource), &e.entities,
 		types.Request{Principal: q.principal, Action: actionUID(action), Resource: resource, Context: e.context})
-	return verdictOf(decision, diagnostic)
+	return q.set.explain(verdictOf(decision, diagnostic))
 }
 
 func verdictOf(decision cedar.Decision, diagnostic cedar.Diagnostic) (v Verdict) {
