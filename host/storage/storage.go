@@ -66,14 +66,17 @@ type Config struct {
 }
 
 // Contexts opens contexts. It is safe for concurrent use.
-type Contexts struct{ config Config }
+type Contexts struct {
+	config Config
+	batch  batch
+}
 
 // New makes a Contexts.
 func New(c Config) *Contexts {
 	if c.Wait <= 0 {
 		c.Wait = 3 * time.Second
 	}
-	return &Contexts{c}
+	return &Contexts{c, usualBatch}
 }
 
 // Kept is how a context is kept.

@@ -125,6 +125,10 @@ type Tx interface {
 	// Seq, Prev and Time are filled in at commit. A key that is already in the
 	// log, or appended twice, is ErrExists.
 	Append(key Key, data []byte) error
+
+	// AppendAt is Append for an entry that another store had, with the time that it
+	// has there: a log that is copied whole, in order, has the same hashes.
+	AppendAt(key Key, data []byte, at time.Time) error
 }
 
 // PrivateName is where Tx.Private lies, at the top of a context. In Files it is

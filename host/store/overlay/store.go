@@ -202,3 +202,14 @@ func (s *Store) Close() error {
 	s.remember()
 	return s.backend.Close()
 }
+
+// Widen raises limits that the store has for each transaction; what is narrower,
+// or zero, stays as it is. It is for those who carry what is there already, and is
+// called before anything else.
+func (s *Store) Widen(l store.Limits) {
+	s.limits.StagedBytes = max(s.limits.StagedBytes, l.Bytes)
+	s.limits.FileSize = max(s.limits.FileSize, l.FileSize)
+	s.limits.Entries = max(s.limits.Entries, l.Entries)
+	s.limits.OpenFiles = max(s.limits.OpenFiles, l.Handles)
+	s.limits.Listed = max(s.limits.Listed, l.Listed)
+}

@@ -151,7 +151,10 @@ func narrow[N int | int64](limit *N, to N) {
 func (t *Tx) Usage() store.Usage { return t.script.used }
 
 // Append implements store.Tx.
-func (t *Tx) Append(key store.Key, data []byte) error {
+func (t *Tx) Append(key store.Key, data []byte) error { return t.AppendAt(key, data, time.Time{}) }
+
+// AppendAt implements store.Tx.
+func (t *Tx) AppendAt(key store.Key, data []byte, at time.Time) error {
 	if t.ended {
 		return store.ErrClosed
 	}
@@ -173,7 +176,7 @@ func (t *Tx) Append(key store.Key, data []byte) error {
 	}
 	t.keys[key] = struct{}{}
 	t.recorded += len(data)
-	t.records = append(t.records, Record{Key: key, Data: append([]byte{}, data...)})
+	t.records = append(t.records, Record{Key: key, Time: at.UTC(), Data: append([]byte{}, data...)})
 	return nil
 }
 
