@@ -323,7 +323,8 @@ func (d *demonstration) receipts(sent ...host.Sent) error {
 		return err
 	}
 	defer s.Close()
-	entries, err := readLog(d.c.Context, s, d.bob, key.ID())
+	log := logReader{store: s, peer: d.bob, signers: []peer.ID{key.ID()}}
+	entries, err := log.all(d.c.Context)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -39,6 +41,9 @@ entries were taken away: keep the head that --verify prints, and give it to
 			&cli.StringFlag{Name: "receipt", Usage: "instead of a log, show the receipt in `FILE`, as send --receipt or an HTTP answer has it"},
 			&cli.StringFlag{Name: "host", Usage: "the `DID` of a host that held the context before, and may have signed too; with --receipt: that must have signed"},
 			&cli.BoolFlag{Name: "denied", Usage: "only what was not done"},
+			&cli.StringFlag{Name: "by", Usage: "only what `PEER` sent"},
+			&cli.StringFlag{Name: "since", Usage: "only from `TIME` on: 90m or 7d ago, 2026-05-01, 2026-05-01T09:30"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what comes, until Ctrl-C; with --json a line each"},
 			&cli.IntFlag{Name: "last", Usage: "only the last `N`"},
 			jsonFlag(),
 		},
@@ -70,6 +75,10 @@ func showLog(c *cli.Context) error {
 	if kept {
 		return showKept(c, root)
 	}
+	wanted, err := wantedOf(c, root)
+	if err != nil {
+		return err
+	}
 	e, err := held(root, c.Args().First())
 	if err != nil {
 		return err
@@ -91,7 +100,11 @@ func showLog(c *cli.Context) error {
 		return inUse(c, root, e, err)
 	}
 	defer s.Close()
-	entries, err := readLog(c.Context, s, e, signers...)
+	log := &logReader{store: s, peer: e, signers: signers}
+	if c.Bool("follow") {
+		return log.follow(c, root, wanted)
+	}
+	entries, err := log.all(c.Context)
 	if err != nil {
 		return coded{exitInvalid, err}
 	}
@@ -124,15 +137,8 @@ func showLog(c *cli.Context) error {
 		}
 		return coded{exitNotFound, fmt.Errorf("%s has no receipt %s; %s log %s lists them", e.Name, id, host.Command, e.Name)}
 	}
-	if c.Bool("denied") {
-		var denied []logged
-		for _, l := range entries {
-			if l.Receipt.Code != script.Done {
-				denied = append(denied, l)
-			}
-		}
-		entries = denied
-	}
+	all := len(entries)
+	entries = slices.DeleteFunc(entries, func(l logged) bool { return !wanted.has(l) })
 	if n := c.Int("last"); n > 0 && n < len(entries) {
 		entries = entries[len(entries)-n:]
 	}
@@ -143,36 +149,91 @@ func showLog(c *cli.Context) error {
 		return p.json(entries)
 	}
 	for _, l := range entries {
-		r := l.Receipt
-		what := r.ModuleName
-		if what == "" {
-			what = "carried code"
-		}
-		if r.Entry != "" {
-			what += ":" + r.Entry
-		}
-		paint := p.green
-		if r.Code != script.Done {
-			paint = p.red
-		}
-		about, _ := splitHint(line(r.Message))
-		if _, reason, ok := strings.Cut(about, " in the context of "+nameOf(root, r.Target)+": "); ok {
-			about = reason // who and what stand before it
-		}
-		if r.Code == script.Done {
-			about = count(len(r.Effects), "change") + ", permitted by " + strings.Join(r.Policies, ", ")
-			if r.DryRun {
-				about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
-			}
-		}
-		about = p.flow(52+max(20, utf8.RuneCountInString(nameOf(root, r.Caller)+" "+what)), 6, about)
-		p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(when(l.Time)),
-			short(r.Script), paint(pad(r.Code.String(), 11)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
+		p.logged(root, l)
 	}
-	if len(entries) == 0 {
-		newPrinter(c.App.ErrWriter).f("nothing is in the log of %s\n", e.Name)
+	switch note := newPrinter(c.App.ErrWriter); {
+	case all == 0:
+		note.f("nothing is in the log of %s\n", e.Name)
+	case len(entries) == 0:
+		note.f("none of the %s in the log of %s is like that\n", count(all, "receipt"), e.Name)
 	}
 	return nil
+}
+
+// wanted says which receipts are shown.
+type wanted struct {
+	by     peer.ID // "" for anybody
+	since  time.Time
+	denied bool
+}
+
+func wantedOf(c *cli.Context, root *host.Root) (w wanted, err error) {
+	w.denied = c.Bool("denied")
+	if who := c.String("by"); who != "" {
+		e, err := root.Peers.Resolve(who)
+		if err != nil {
+			return w, coded{exitNotFound, err}
+		}
+		w.by = e.ID
+	}
+	if text := c.String("since"); text != "" {
+		if w.since, err = since(text, time.Now()); err != nil {
+			return w, usage("--since %w", err)
+		}
+	}
+	return w, nil
+}
+
+// since reads how far back to go: a date, a time, or how long ago.
+func since(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.DateOnly, "2006-01-02 15:04", "2006-01-02T15:04", time.DateTime, time.RFC3339} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	ago := text
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			ago = fmt.Sprintf("%dh", 24*n)
+		}
+	}
+	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	return time.Time{}, fmt.Errorf("%q: want how long ago, as in 90m or 7d, or a date, as in 2026-05-01 or 2026-05-01T09:30", text)
+}
+
+func (w wanted) has(l logged) bool {
+	return (w.by == "" || l.Receipt.Caller == w.by) && !l.Time.Before(w.since) && (!w.denied || l.Receipt.Code != script.Done)
+}
+
+// logged prints a receipt in a line.
+func (p *printer) logged(root *host.Root, l logged) {
+	r := l.Receipt
+	what := r.ModuleName
+	if what == "" {
+		what = "carried code"
+	}
+	if r.Entry != "" {
+		what += ":" + r.Entry
+	}
+	paint := p.green
+	if r.Code != script.Done {
+		paint = p.red
+	}
+	about, _ := splitHint(line(r.Message))
+	if _, reason, ok := strings.Cut(about, " in the context of "+nameOf(root, r.Target)+": "); ok {
+		about = reason // who and what stand before it
+	}
+	if r.Code == script.Done {
+		about = count(len(r.Effects), "change") + ", permitted by " + strings.Join(r.Policies, ", ")
+		if r.DryRun {
+			about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
+		}
+	}
+	about = p.flow(52+max(20, utf8.RuneCountInString(nameOf(root, r.Caller)+" "+what)), 6, about)
+	p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(when(l.Time)),
+		short(r.Script), paint(pad(r.Code.String(), 11)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
 }
 
 // contains checks that the entry with that hash is in the log.
@@ -241,38 +302,113 @@ func showKept(c *cli.Context, root *host.Root) error {
 	return nil
 }
 
-// readLog reads and checks the log of a context: each entry follows the one
-// before it, and is a receipt that one of signers signed.
-func readLog(ctx context.Context, s store.Store, e peer.Entry, signers ...peer.ID) (entries []logged, err error) {
-	var prev [32]byte
-	seq := uint64(0)
-	for entry, err := range s.Log(ctx, 1) {
+// logReader reads the log of a context and checks it on the way: that each entry
+// follows the one before it, and is a receipt that one of signers signed.
+type logReader struct {
+	store   store.Store
+	peer    peer.Entry
+	signers []peer.ID
+
+	seq  uint64 // of the last entry that was read
+	prev [32]byte
+}
+
+// next yields the entries after those that were read before.
+func (r *logReader) next(ctx context.Context) iter.Seq2[logged, error] {
+	return func(yield func(logged, error) bool) {
+		for entry, err := range r.store.Log(ctx, r.seq+1) {
+			var l logged
+			if err == nil {
+				l, err = r.check(entry)
+			}
+			if !yield(l, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// all are the entries that were not read before.
+func (r *logReader) all(ctx context.Context) (entries []logged, err error) {
+	for l, err := range r.next(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		seq++
-		if entry.Seq != seq {
-			return nil, fmt.Errorf("the log of %s is not whole: entry %d is missing, where %d is", e.Name, seq, entry.Seq)
-		}
-		if entry.Prev != prev {
-			return nil, fmt.Errorf("the log of %s was altered: entry %d does not follow from the one before it", e.Name, seq)
-		}
-		prev = entry.Hash()
-		r, signer, err := envelope.OpenReceipt(entry.Data, "")
-		if err != nil {
-			return nil, fmt.Errorf("the log of %s was altered: entry %d: %w", e.Name, seq, err)
-		}
-		if !slices.Contains(signers, signer) {
-			return nil, fmt.Errorf("the log of %s was altered, or comes from another host: %s signed entry %d; if the context was held there before, say --host %s",
-				e.Name, signer, seq, signer)
-		}
-		if r.Target != e.ID {
-			return nil, fmt.Errorf("the log of %s was altered: entry %d is a receipt for %s", e.Name, seq, r.Target)
-		}
-		entries = append(entries, logged{entry.Seq, entry.Time, entry.Hash(), &r})
+		entries = append(entries, l)
 	}
 	return entries, nil
 }
+
+func (r *logReader) check(entry store.Entry) (logged, error) {
+	seq, e := r.seq+1, r.peer
+	if entry.Seq != seq {
+		return logged{}, fmt.Errorf("the log of %s is not whole: entry %d is missing, where %d is", e.Name, seq, entry.Seq)
+	}
+	if entry.Prev != r.prev {
+		return logged{}, fmt.Errorf("the log of %s was altered: entry %d does not follow from the one before it", e.Name, seq)
+	}
+	receipt, signer, err := envelope.OpenReceipt(entry.Data, "")
+	if err != nil {
+		return logged{}, fmt.Errorf("the log of %s was altered: entry %d: %w", e.Name, seq, err)
+	}
+	if !slices.Contains(r.signers, signer) {
+		return logged{}, fmt.Errorf("the log of %s was altered, or comes from another host: %s signed entry %d; if the context was held there before, say --host %s",
+			e.Name, signer, seq, signer)
+	}
+	if receipt.Target != e.ID {
+		return logged{}, fmt.Errorf("the log of %s was altered: entry %d is a receipt for %s", e.Name, seq, receipt.Target)
+	}
+	r.seq, r.prev = seq, entry.Hash()
+	return logged{entry.Seq, entry.Time, r.prev, &receipt}, nil
+}
+
+// follow shows what is in the log, and what comes, until the command is stopped.
+func (r *logReader) follow(c *cli.Context, root *host.Root, w wanted) error {
+	p := printerOf(c)
+	last := c.Int("last")
+	var shown []logged // of what was there at first, the last
+	show := func(l logged) error {
+		if c.Bool("json") {
+			return json.NewEncoder(c.App.Writer).Encode(l)
+		}
+		p.logged(root, l)
+		return nil
+	}
+	for first := true; ; first = false {
+		began := time.Now()
+		for l, err := range r.next(c.Context) {
+			switch {
+			case c.Context.Err() != nil:
+				return nil
+			case err != nil:
+				return coded{exitInvalid, err}
+			case !w.has(l):
+			case first && last > 0:
+				if shown = append(shown, l); len(shown) > last {
+					shown = shown[1:]
+				}
+			default:
+				if err := show(l); err != nil {
+					return err
+				}
+			}
+		}
+		for _, l := range shown {
+			if err := show(l); err != nil {
+				return err
+			}
+		}
+		shown = nil
+		// A long log takes a while to look through again.
+		select {
+		case <-time.After(max(followEvery, 10*time.Since(began))):
+		case <-c.Context.Done():
+			return nil
+		}
+	}
+}
+
+const followEvery = 250 * time.Millisecond
 
 // when leaves out the year where that is this one.
 func when(t time.Time) string {
