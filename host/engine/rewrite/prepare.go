@@ -65,8 +65,9 @@ type Data struct {
 // the engine alone can judge what the module says: a memory that is imported or
 // missing, globals that are imported and mutable or hold references or vectors,
 // instructions that change tables or work on data segments, passive segments,
-// and offsets that are no constants or lie outside. Such a module is metered,
-// its start function exported, and otherwise left as it is.
+// and offsets that are no constants or lie outside. Such a module keeps its data.
+// Its table is dissolved all the same, unless something else than call_indirect
+// could look at it.
 //
 // It is a pure function of its arguments. Its errors are Meter's.
 func Prepare(wasm []byte, opt Options) (*Prepared, error) {
@@ -86,7 +87,9 @@ func Prepare(wasm []byte, opt Options) (*Prepared, error) {
 		}
 		p.Start = true
 		e.drop[secStart] = true
-		e.addExport(StartExport, kindFunc, e.renumber(uint32(m.start)))
+		// Not the function itself: what is exported may be named by ref.func.
+		body := append(appendU32([]byte{0, opCall}, e.renumber(uint32(m.start))), opEnd)
+		e.addExport(StartExport, kindFunc, e.addFunc(e.addType([]byte{0x60, 0, 0}), body))
 	}
 	e.call(p, opt.Calls)
 	if p.Plain == "" {
@@ -102,9 +105,9 @@ func Prepare(wasm []byte, opt Options) (*Prepared, error) {
 				e.addExport(name, kindGlobal, m.importedGlobals+uint32(i))
 			}
 		}
-		if !opt.Tables {
-			p.Dispatched = e.dispatch(c)
-		}
+	}
+	if !opt.Tables {
+		p.Dispatched = e.dispatch(c)
 	}
 	if err := c.functions(); err != nil {
 		return nil, err

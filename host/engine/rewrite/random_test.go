@@ -275,7 +275,7 @@ func meterNaively(t *testing.T, wasm []byte) []byte {
 	return out
 }
 
-// checkRandom runs a random module plain, metered and naively metered: the same
+// checkRandom runs a random module plain, metered, prepared and naively metered: the same
 // result or trap and the same memory, and the same fuel, unless a trap cut short
 // what was charged up front.
 func checkRandom(t *testing.T, rt wazero.Runtime, seed uint64) (trapped bool) {
@@ -285,8 +285,12 @@ func checkRandom(t *testing.T, rt wazero.Runtime, seed uint64) (trapped bool) {
 	checkIdentity(t, fmt.Sprint(seed), wasm)
 	var outcomes []string
 	var burned []int64
-	for i, b := range [][]byte{wasm, meterNaively(t, wasm), metered(t, wasm), metered(t, wasm)} {
-		meter := &meterHost{slice: []int64{0, 0, 7, 1 << 30}[i]}
+	prepared, err := Prepare(wasm, Options{})
+	if err != nil || prepared.Plain != "" || prepared.Dispatched != 3 {
+		t.Fatalf("seed %d: prepared %+v, %v", seed, prepared, err)
+	}
+	for i, b := range [][]byte{wasm, meterNaively(t, wasm), metered(t, wasm), metered(t, wasm), prepared.Wasm} {
+		meter := &meterHost{slice: []int64{0, 0, 7, 1 << 30, 100}[i]}
 		ctx := context.WithValue(ctx, meterKey{}, meter)
 		m, err := rt.InstantiateWithConfig(ctx, b, wazero.NewModuleConfig().WithName(""))
 		if err != nil {
@@ -297,7 +301,7 @@ func checkRandom(t *testing.T, rt wazero.Runtime, seed uint64) (trapped bool) {
 			res[0] = uint64(api.DecodeI32(res[0]))
 		}
 		trapped = err != nil
-		outcomes = append(outcomes, fmt.Sprint(res, firstLine(err), m.Memory().Size(), string(memoryOf(m))))
+		outcomes = append(outcomes, fmt.Sprint(res, sameTrap(firstLine(err)), m.Memory().Size(), string(memoryOf(m))))
 		if i > 0 {
 			burned = append(burned, meter.burned(m))
 		}
@@ -310,6 +314,9 @@ func checkRandom(t *testing.T, rt wazero.Runtime, seed uint64) (trapped bool) {
 	}
 	if burned[1] != burned[2] {
 		t.Errorf("seed %d: burned %d in small slices, %d in one", seed, burned[1], burned[2])
+	}
+	if burned[1] != burned[3] {
+		t.Errorf("seed %d: burned %d metered, %d prepared", seed, burned[1], burned[3])
 	}
 	if burned[1] != burned[0] && !trapped || burned[1] < burned[0] {
 		t.Errorf("seed %d: burned %d, counted %d one by one", seed, burned[1], burned[0])

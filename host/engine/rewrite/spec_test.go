@@ -71,19 +71,21 @@ func number(v any, bits int) uint64 {
 	return n
 }
 
-// A specSide is one of the two engines that a specification test runs on.
+// A specSide is one of the engines that a specification test runs on.
 type specSide struct {
-	rt      wazero.Runtime
-	meter   *meterHost // nil: modules run as they are
-	modules map[string]api.Module
-	last    api.Module
+	rt       wazero.Runtime
+	meter    *meterHost // nil: modules run as they are
+	prepared bool       // not just metered
+	modules  map[string]api.Module
+	last     api.Module
 }
 
-func newSpecSide(ctx context.Context, t *testing.T, meter *meterHost, spectest []byte) *specSide {
+func newSpecSide(ctx context.Context, t *testing.T, meter *meterHost, prepared bool, spectest []byte) *specSide {
 	s := &specSide{
-		rt:      wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features)),
-		meter:   meter,
-		modules: map[string]api.Module{},
+		rt:       wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features)),
+		meter:    meter,
+		prepared: prepared,
+		modules:  map[string]api.Module{},
 	}
 	t.Cleanup(func() { s.rt.Close(ctx) })
 	if meter != nil {
@@ -95,8 +97,15 @@ func newSpecSide(ctx context.Context, t *testing.T, meter *meterHost, spectest [
 	return s
 }
 
-// load instantiates a module under a name. It returns the metered bytes too.
+// load instantiates a module under a name.
 func (s *specSide) load(ctx context.Context, wasm []byte, name string) (api.Module, error) {
+	if s.prepared {
+		p, err := Prepare(wasm, Options{})
+		if err != nil {
+			return nil, err
+		}
+		return instantiatePrepared(ctx, s.rt, p, name)
+	}
 	if s.meter != nil {
 		metered, err := Meter(wasm, Options{})
 		if err != nil {
@@ -136,6 +145,36 @@ func (s *specSide) act(ctx context.Context, c *specCommand) (string, api.Module)
 	return fmt.Sprint(res, firstLine(err)), m
 }
 
+// instantiatePrepared is the host's part of instantiating what Prepare made.
+func instantiatePrepared(ctx context.Context, rt wazero.Runtime, p *Prepared, name string) (api.Module, error) {
+	m, err := rt.InstantiateWithConfig(ctx, p.Wasm, wazero.NewModuleConfig().WithName(name))
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range p.Data {
+		if !m.Memory().Write(d.Offset, d.Bytes) {
+			return nil, fmt.Errorf("data of %d bytes at %#x is outside of the memory", len(d.Bytes), d.Offset)
+		}
+	}
+	for _, g := range p.Globals {
+		if _, ok := m.ExportedGlobal(g).(api.MutableGlobal); !ok {
+			return nil, fmt.Errorf("global %s cannot be set", g)
+		}
+	}
+	if p.Start {
+		if _, err := m.ExportedFunction(StartExport).Call(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// sameTrap is s with what dispatch functions say instead, for entries that are
+// null or of another type.
+func sameTrap(s string) string {
+	return strings.ReplaceAll(s, "indirect call type mismatch", "invalid table access")
+}
+
 // firstLine is what an error says before its stack trace, which names functions
 // by index.
 func firstLine(err error) string {
@@ -146,8 +185,8 @@ func firstLine(err error) string {
 	return s
 }
 
-// TestSpecification runs the specification's tests on the modules as they are
-// and metered, side by side: the same results, the same traps, the same memory,
+// TestSpecification runs the specification's tests on the modules as they are,
+// metered and prepared, side by side: the same results, the same traps, the same memory,
 // and modules refused on one side are refused on the other.
 func TestSpecification(t *testing.T) {
 	dir, err := wazeroDir()
@@ -184,8 +223,11 @@ func memoryOf(m api.Module) []byte {
 
 func runSpec(t *testing.T, dir string, spectest []byte, commands []specCommand) {
 	ctx := context.Background()
-	plain := newSpecSide(ctx, t, nil, spectest)
-	metered := newSpecSide(ctx, t, &meterHost{slice: 1000}, spectest)
+	plain := newSpecSide(ctx, t, nil, false, spectest)
+	others := map[string]*specSide{
+		"metered":  newSpecSide(ctx, t, &meterHost{slice: 1000}, false, spectest),
+		"prepared": newSpecSide(ctx, t, &meterHost{slice: 1000}, true, spectest),
+	}
 	for i := range commands {
 		c := &commands[i]
 		at := fmt.Sprintf("line %d: %s %s", c.Line, c.Type, c.Action.Field)
@@ -197,7 +239,7 @@ func runSpec(t *testing.T, dir string, spectest []byte, commands []specCommand) 
 			}
 			wasm := readFile(t, filepath.Join(dir, c.Filename))
 			checkIdentity(t, c.Filename, wasm)
-			for _, s := range []*specSide{plain, metered} {
+			for _, s := range []*specSide{plain, others["metered"], others["prepared"]} {
 				m, err := s.load(ctx, wasm, name)
 				if err != nil {
 					t.Fatalf("%s: %v", at, err)
@@ -209,12 +251,14 @@ func runSpec(t *testing.T, dir string, spectest []byte, commands []specCommand) 
 			}
 		case "assert_return", "action", "assert_trap", "assert_exhaustion":
 			want, mw := plain.act(ctx, c)
-			got, mg := metered.act(ctx, c)
-			if got != want {
-				t.Errorf("%s: metered %q, plain %q", at, got, want)
-			}
-			if !bytes.Equal(memoryOf(mw), memoryOf(mg)) {
-				t.Errorf("%s: memories differ", at)
+			for how, side := range others {
+				got, mg := side.act(ctx, c)
+				if got != want && (!side.prepared || sameTrap(got) != sameTrap(want)) {
+					t.Errorf("%s: %s %q, plain %q", at, how, got, want)
+				}
+				if !bytes.Equal(memoryOf(mw), memoryOf(mg)) {
+					t.Errorf("%s: %s: memories differ", at, how)
+				}
 			}
 		case "assert_malformed", "assert_invalid", "assert_unlinkable", "assert_uninstantiable":
 			if c.ModuleType == "text" {
@@ -222,12 +266,14 @@ func runSpec(t *testing.T, dir string, spectest []byte, commands []specCommand) 
 			}
 			wasm := readFile(t, filepath.Join(dir, c.Filename))
 			_, want := plain.load(ctx, wasm, "")
-			_, got := metered.load(ctx, wasm, "")
-			if want != nil && got == nil {
-				t.Errorf("%s: %s: refused plain (%v), accepted metered", at, c.Filename, want)
-			}
-			if want == nil && got != nil {
-				t.Errorf("%s: %s: accepted plain, refused metered: %v", at, c.Filename, got)
+			for how, side := range others {
+				_, got := side.load(ctx, wasm, "")
+				if want != nil && got == nil {
+					t.Errorf("%s: %s: refused plain (%v), accepted %s", at, c.Filename, want, how)
+				}
+				if want == nil && got != nil {
+					t.Errorf("%s: %s: accepted plain, refused %s: %v", at, c.Filename, how, got)
+				}
 			}
 		case "register":
 		default:
