@@ -2,7 +2,14 @@
 package main
 
 import (
+	crand "crypto/rand"
+	"encoding/hex"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -72,4 +79,67 @@ func collect(p, n uint32) uint32 {
 		}
 	}
 	return answer(len(keep) != 20, "kept")
+}
+
+// remembered is what the last call within the instance was given.
+var remembered = map[string]string{"": "nothing"}
+
+//go:wasmexport remember
+func remember(p, n uint32) uint32 {
+	before := remembered[""]
+	remembered[""] = "" + params(p, n)
+	for i := range 100 {
+		remembered[strconv.Itoa(i)] = remembered[""]
+	}
+	return answer(false, before)
+}
+
+// unlike returns what is to differ from call to call.
+//
+//go:wasmexport unlike
+func unlike(p, n uint32) uint32 {
+	b := make([]byte, 16)
+	crand.Read(b)
+	return answer(false, hex.EncodeToString(b)+" "+strconv.FormatInt(time.Now().UnixNano(), 10))
+}
+
+// work uses the scheduler, timers, maps, channels, the garbage collector and a
+// heap that grows by a few MiB, and returns the same each time.
+//
+//go:wasmexport work
+func work(p, n uint32) uint32 {
+	var wg sync.WaitGroup
+	sums := make(chan int, 20)
+	for g := range 20 {
+		wg.Go(func() {
+			m := map[int][]byte{}
+			for i := range 200 {
+				m[i] = make([]byte, 1<<10)
+				m[i][0] = byte(g)
+				if i%50 == 0 {
+					runtime.Gosched()
+				}
+			}
+			time.Sleep(time.Microsecond)
+			sum := 0
+			for _, b := range m {
+				sum += int(b[0])
+			}
+			sums <- sum
+		})
+	}
+	wg.Wait()
+	runtime.GC()
+	close(sums)
+	total := 0
+	for s := range sums {
+		total += s
+	}
+	return answer(false, strconv.Itoa(total))
+}
+
+//go:wasmexport leave
+func leave(p, n uint32) uint32 {
+	os.Exit(3)
+	return 0
 }
