@@ -19,12 +19,12 @@ type bucket struct {
 	remote   Remote
 	cache    *cache
 	callTime time.Duration
+	lag      time.Duration // before the second try; twice that before the third, and so on
 }
 
 const (
 	maxTries = 4
-	firstLag = 50 * time.Millisecond // before the second try; twice that before the third, and so on
-	parallel = 8                     // blobs that are put at a time
+	parallel = 8 // blobs that are put at a time
 )
 
 // call makes a request that may be made twice, until it succeeds, is refused or has
@@ -32,7 +32,7 @@ const (
 func (b *bucket) call(ctx context.Context, what string, request func(context.Context) error) error {
 	var err error
 	for try := range maxTries {
-		if try > 0 && pause(ctx, firstLag<<(try-1)) != nil {
+		if try > 0 && pause(ctx, b.lag<<(try-1)) != nil {
 			break
 		}
 		if err = b.once(ctx, request); err == nil {

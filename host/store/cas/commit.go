@@ -55,7 +55,7 @@ func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay
 			return fmt.Errorf("%w: other workers were quicker %d times; run the script again", store.ErrConflict, lost)
 		}
 		if lost > 0 {
-			if err := pause(ctx, firstLag); err != nil {
+			if err := pause(ctx, b.bucket.lag); err != nil {
 				return err
 			}
 		}
@@ -174,7 +174,7 @@ func (b *backend) swap(ctx context.Context, base, next *state) error {
 				return fmt.Errorf("swap the root: %w: it was swapped more than %d times since (%w)", store.ErrUnknown, maxRecent, err)
 			}
 		}
-		if pause(ctx, min(firstLag<<min(try, 6), b.settle/4)) != nil {
+		if pause(ctx, min(b.bucket.lag<<min(try, 6), b.settle/4)) != nil {
 			return fmt.Errorf("swap the root: %w: %w", store.ErrUnknown, errors.Join(err, unread))
 		}
 	}

@@ -30,6 +30,7 @@ type Config struct {
 	StageDir string
 
 	CallTime   time.Duration // one request takes at most; default 20 s
+	RetryAfter time.Duration // the second try of a request comes, and each further one twice as long after; default 50 ms
 	SettleTime time.Duration // to find out what became of a commit; default 30 s
 }
 
@@ -75,7 +76,7 @@ func open(ctx context.Context, r Remote, c Config) (*Store, error) {
 		return nil, err
 	}
 	b := &backend{
-		bucket:  &bucket{remote: r, cache: cache, callTime: cmp.Or(c.CallTime, 20*time.Second)},
+		bucket:  &bucket{remote: r, cache: cache, callTime: cmp.Or(c.CallTime, 20*time.Second), lag: cmp.Or(c.RetryAfter, 50*time.Millisecond)},
 		now:     c.Now,
 		settle:  cmp.Or(c.SettleTime, 30*time.Second),
 		staging: staging{dir: c.StageDir}, committing: make(chan struct{}, 1),

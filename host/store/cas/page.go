@@ -74,7 +74,7 @@ func decodePage(b []byte) (*page, error) {
 	for i := range p.entries {
 		k, v := d.u16(), d.u16()
 		e := entry{d.take(k), d.take(v)}
-		if d.bad || k > maxKey || v > maxValue || i > 0 && bytes.Compare(p.entries[i-1].key, e.key) >= 0 ||
+		if d.bad || k == 0 || k > maxKey || v > maxValue || i > 0 && bytes.Compare(p.entries[i-1].key, e.key) >= 0 ||
 			p.level > 0 && v != idSize {
 			return nil, errMalformed
 		}

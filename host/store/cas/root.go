@@ -91,8 +91,12 @@ func (s *state) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, s.logSeq)
 	b = append(b, s.logHash[:]...)
 	b = s.log.append(b)
+	return sealRoot(b)
+}
+
+func sealRoot(b []byte) []byte {
 	check := sha256.Sum256(b)
-	return append(b, check[:]...)
+	return append(b[:len(b):len(b)], check[:]...)
 }
 
 func (t table) append(b []byte) []byte {
@@ -161,7 +165,7 @@ func (d *decoder) table() table {
 	for range n {
 		has, k, v := d.u8(), d.u16(), d.u16()
 		e := entry{d.take(k), d.take(v)}
-		if i := len(t.delta); has > 1 || has == 0 && v > 0 || k > maxKey || v > maxValue ||
+		if i := len(t.delta); has > 1 || has == 0 && v > 0 || k == 0 || k > maxKey || v > maxValue ||
 			i > 0 && bytes.Compare(t.delta[i-1].key, e.key) >= 0 {
 			d.bad = true
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -62,10 +63,16 @@ func (s *snapshot) find(path string) (node, error) {
 	if err != nil || path == "." {
 		return n, err
 	}
+	above := make([]uint64, 0, 16)
 	for name := range strings.SplitSeq(path, "/") {
 		if n.kind != store.KindDir {
 			return node{}, store.ErrNotDir
 		}
+		// Directories that an enemy put into each other would have no end.
+		if slices.Contains(above, n.ino) {
+			return node{}, &DamageError{What: "the table of files", Err: errors.New("a directory that is in itself")}
+		}
+		above = append(above, n.ino)
 		if n, err = s.get(nodeKey(n.ino, name)); err != nil {
 			return node{}, err
 		}

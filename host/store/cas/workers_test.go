@@ -1,0 +1,373 @@
+package cas_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/cas"
+	"github.com/circles-host/circles/host/store/cas/castest"
+)
+
+func open(t testing.TB, r cas.Remote, c cas.Config) *cas.Store {
+	t.Helper()
+	s, err := cas.Open(context.Background(), r, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// appendTo appends a line to a file.
+func appendTo(fs store.FS, path, line string) error {
+	f, err := fs.Open(path, store.FlagWrite|store.FlagCreate|store.FlagAppend)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt([]byte(line+"\n"), 0)
+	return err
+}
+
+func read(t testing.TB, s store.Store, path string) (content string) {
+	t.Helper()
+	must(t, s.View(context.Background(), func(tx store.Tx) (err error) {
+		content, err = readIn(tx, path)
+		return err
+	}))
+	return content
+}
+
+func readIn(tx store.Tx, path string) (string, error) {
+	f, err := tx.Files(nil).Open(path, store.FlagRead)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	i, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, i.Size))
+	return string(b), err
+}
+
+func update(s store.Store, f func(fs store.FS) error) error {
+	return s.Update(context.Background(), func(tx store.Tx) error { return f(tx.Files(nil)) })
+}
+
+// sound fails t if anything is wrong with what s refers to.
+func sound(t testing.TB, s *cas.Store) {
+	t.Helper()
+	must(t, s.Check(context.Background(), func(err error) { t.Errorf("check: %v", err) }))
+}
+
+func entries(t testing.TB, s store.Store) (all []store.Entry) {
+	t.Helper()
+	for e, err := range s.Log(context.Background(), 1) {
+		must(t, err)
+		all = append(all, e)
+	}
+	return all
+}
+
+func keyOf(worker, i int) store.Key { return store.Key{byte(worker), byte(i), byte(i >> 8), 1} }
+
+// hammer lets workers, each with a store of its own on one bucket, append lines to
+// two files and to the log, as hosts do: after a conflict again, and after an
+// outcome that is not known by asking with the same key. Nothing may be lost, torn or
+// there twice.
+func hammer(t *testing.T, stores []*cas.Store, rounds int) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	conflicts, unknown, unsent := 0, 0, 0
+	note := func(n *int) { mu.Lock(); *n++; mu.Unlock() }
+	for w, s := range stores {
+		wg.Go(func() {
+			for i := range rounds {
+				key, begin := keyOf(w, i), s.Update
+				if i%4 == 3 {
+					begin = s.View
+				}
+				for try := 0; ; try++ {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					err := begin(ctx, func(tx store.Tx) error {
+						a, err := readIn(tx, "a")
+						if err != nil && !errors.Is(err, store.ErrNotExist) {
+							return err
+						}
+						b, err := readIn(tx, "d/b")
+						if err != nil && !errors.Is(err, store.ErrNotExist) {
+							return err
+						}
+						if a != b {
+							return fmt.Errorf("torn: a has %d bytes, b %d", len(a), len(b))
+						}
+						if i%4 != 3 {
+							fs := tx.Files(nil)
+							if err := fs.Mkdir("d"); err != nil && !errors.Is(err, store.ErrExists) {
+								return err
+							}
+							for _, path := range []string{"a", "d/b"} {
+								if err := appendTo(fs, path, fmt.Sprintf("%d %d %s", w, i, filling[:i*977%len(filling)])); err != nil {
+									return err
+								}
+							}
+						}
+						return tx.Append(key, fmt.Appendf(nil, "%d %d\n%s", w, i, filling[:i*911%len(filling)]))
+					})
+					cancel()
+					if err == nil || errors.Is(err, store.ErrExists) && try > 0 {
+						break
+					}
+					switch {
+					case errors.Is(err, store.ErrConflict):
+						note(&conflicts)
+					case errors.Is(err, store.ErrUnknown):
+						note(&unknown)
+					case strings.Contains(err.Error(), "injected"), strings.Contains(err.Error(), "damaged"):
+						note(&unsent) // the network was bad several times in a row
+					default:
+						t.Errorf("worker %d, round %d: %v", w, i, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d conflicts, %d outcomes unknown, %d failures", conflicts, unknown, unsent)
+}
+
+// filling makes some lines and entries too long to be kept in a table.
+var filling = strings.Repeat("-", 12_000)
+
+// hammered checks what hammer left.
+func hammered(t *testing.T, s *cas.Store, workers, rounds int) {
+	t.Helper()
+	want := map[string]bool{}
+	for w := range workers {
+		for i := range rounds {
+			want[fmt.Sprintf("%d %d", w, i)] = i%4 != 3
+		}
+	}
+	a := read(t, s, "a")
+	if b := read(t, s, "d/b"); a != b {
+		t.Error("the files differ")
+	}
+	seen := map[string]int{}
+	lines := strings.Split(strings.TrimSuffix(a, "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimRight(line, " -")
+		seen[lines[i]]++
+	}
+	var order []string
+	logged := map[string]int{}
+	for _, e := range entries(t, s) {
+		line, _, _ := strings.Cut(string(e.Data), "\n")
+		logged[line]++
+		if want[line] {
+			order = append(order, line)
+		}
+	}
+	for line, isFile := range want {
+		if n := map[bool]int{true: 1}[isFile]; seen[line] != n {
+			t.Errorf("%q is in the file %d times, want %d", line, seen[line], n)
+		}
+		if logged[line] != 1 {
+			t.Errorf("%q is in the log %d times", line, logged[line])
+		}
+	}
+	if len(seen) != len(lines) || !slices.Equal(order, lines) {
+		t.Error("the log and the file tell of different orders")
+	}
+	sound(t, s)
+}
+
+// slow makes workers meet each other.
+func slow(r cas.Remote) cas.Remote { return &castest.Faults{Remote: r, Delay: time.Millisecond} }
+
+func TestWorkersLoseNothing(t *testing.T) {
+	const workers, rounds = 5, 40
+	var bucket castest.Bucket
+	var stores []*cas.Store
+	for range workers {
+		stores = append(stores, open(t, slow(&bucket), cas.Config{}))
+	}
+	hammer(t, stores, rounds)
+	hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
+}
+
+// badly is for a network that is expected to fail.
+var badly = cas.Config{SettleTime: 500 * time.Millisecond, RetryAfter: time.Millisecond}
+
+func TestWorkersLoseNothingOnABadNetwork(t *testing.T) {
+	const workers, rounds = 4, 25
+	var bucket castest.Bucket
+	var stores []*cas.Store
+	var nets []*castest.Faults
+	for range workers {
+		nets = append(nets, &castest.Faults{Remote: &bucket, Rate: 10, Delay: time.Millisecond})
+		s, err := cas.Open(context.Background(), nets[len(nets)-1], badly)
+		for err != nil {
+			s, err = cas.Open(context.Background(), nets[len(nets)-1], badly)
+		}
+		t.Cleanup(func() { s.Close() })
+		stores = append(stores, s)
+	}
+	hammer(t, stores, rounds)
+	injected := 0
+	for _, n := range nets {
+		n.Wait()
+		injected += n.Injected()
+	}
+	if injected < 50 {
+		t.Errorf("only %d faults", injected)
+	}
+	hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
+}
+
+// TestWorkersLoseNothingWhileGarbageIsCollected: what is deleted is never what
+// somebody is about to refer to.
+func TestWorkersLoseNothingWhileGarbageIsCollected(t *testing.T) {
+	const workers, rounds = 4, 40
+	var bucket castest.Bucket
+	var stores []*cas.Store
+	for range workers {
+		stores = append(stores, open(t, slow(&bucket), cas.Config{}))
+	}
+	collector := open(t, slow(&bucket), cas.Config{})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	deleted := 0
+	wg.Go(func() {
+		for {
+			c, err := collector.Collect(context.Background(), 0)
+			if err != nil && !errors.Is(err, store.ErrConflict) {
+				t.Errorf("%v", err)
+			}
+			deleted += c.Deleted
+			select {
+			case <-done:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	hammer(t, stores, rounds)
+	close(done)
+	wg.Wait()
+	if deleted == 0 {
+		t.Error("nothing was deleted: the test tests nothing")
+	}
+	hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
+}
+
+// TestAKeyIsCommittedOnce: two workers that were sent the same script.
+func TestAKeyIsCommittedOnce(t *testing.T) {
+	var bucket castest.Bucket
+	a, b := open(t, &bucket, cas.Config{}), open(t, &bucket, cas.Config{})
+	for i := range 30 {
+		var wg sync.WaitGroup
+		errs := make([]error, 2)
+		for w, s := range []*cas.Store{a, b} {
+			wg.Go(func() {
+				errs[w] = s.Update(context.Background(), func(tx store.Tx) error {
+					if i%2 == 0 {
+						if err := appendTo(tx.Files(nil), "f", "x"); err != nil {
+							return err
+						}
+					}
+					return tx.Append(keyOf(0, i), fmt.Append(nil, w))
+				})
+			})
+		}
+		wg.Wait()
+		won := 0
+		for _, err := range errs {
+			switch {
+			case err == nil:
+				won++
+			case !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrConflict):
+				t.Error(err)
+			}
+		}
+		if won != 1 {
+			t.Fatalf("round %d: %v", i, errs)
+		}
+	}
+	if f, n := read(t, a, "f"), len(entries(t, b)); len(f) != 30 || n != 30 {
+		t.Errorf("%d lines, %d entries; want 15 and 30", len(f)/2, n)
+	}
+}
+
+// TestAViewKeepsItsState: commits do not wait for it, and it does not see them, here
+// or elsewhere.
+func TestAViewKeepsItsState(t *testing.T) {
+	var bucket castest.Bucket
+	a, b := open(t, &bucket, cas.Config{}), open(t, &bucket, cas.Config{})
+	must(t, update(a, func(fs store.FS) error { return appendTo(fs, "f", "one") }))
+	must(t, b.View(context.Background(), func(tx store.Tx) error {
+		for _, s := range []*cas.Store{a, b} {
+			must(t, update(s, func(fs store.FS) error { return appendTo(fs, "f", "more") }))
+		}
+		got, err := readIn(tx, "f")
+		if got != "one\n" {
+			t.Errorf("the view reads %q", got)
+		}
+		return err
+	}))
+	for _, s := range []*cas.Store{a, b} {
+		if got := read(t, s, "f"); got != "one\nmore\nmore\n" {
+			t.Errorf("after it: %q", got)
+		}
+	}
+}
+
+// TestOnlyFilesConflict: a commit that changes files fails if another worker has
+// changed some since it began, and nothing of it remains; entries of the log alone
+// are no reason to fail, and never fail for that.
+func TestOnlyFilesConflict(t *testing.T) {
+	var bucket castest.Bucket
+	a, b := open(t, &bucket, cas.Config{}), open(t, &bucket, cas.Config{})
+	must(t, a.Update(context.Background(), func(tx store.Tx) error {
+		for i := range 3 { // receipts of views, and of scripts that failed
+			must(t, b.View(context.Background(), func(tx store.Tx) error { return tx.Append(keyOf(1, i), nil) }))
+		}
+		must(t, tx.Append(keyOf(0, 0), nil))
+		return appendTo(tx.Files(nil), "f", "a")
+	}))
+	err := a.Update(context.Background(), func(tx store.Tx) error {
+		must(t, update(b, func(fs store.FS) error { return appendTo(fs, "other", "b") }))
+		must(t, tx.Append(keyOf(0, 1), nil))
+		return appendTo(tx.Files(nil), "f", "lost")
+	})
+	if !errors.Is(err, store.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	must(t, a.Update(context.Background(), func(tx store.Tx) error { // which changes no file
+		must(t, update(b, func(fs store.FS) error { return appendTo(fs, "other", "b") }))
+		return tx.Append(keyOf(0, 2), nil)
+	}))
+	if got := read(t, b, "f") + read(t, a, "other"); got != "a\nb\nb\n" {
+		t.Errorf("files hold %q", got)
+	}
+	if n := len(entries(t, a)); n != 5 {
+		t.Errorf("%d log entries, want 5", n)
+	}
+}
