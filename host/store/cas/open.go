@@ -67,6 +67,16 @@ func Open(ctx context.Context, r Remote, c Config) (*Store, error) {
 	return s, nil
 }
 
+// OpenBackend is Open without the transactions: for a process that serves it to a
+// host which has them, as a storage plugin does.
+func OpenBackend(ctx context.Context, r Remote, c Config) (overlay.Snapshotter, error) {
+	s, err := Open(ctx, r, c)
+	if err != nil {
+		return nil, err
+	}
+	return s.b, nil
+}
+
 func open(ctx context.Context, r Remote, c Config) (*Store, error) {
 	if c.Now == nil {
 		c.Now = time.Now
