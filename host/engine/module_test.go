@@ -37,7 +37,7 @@ func TestInspectGoGuests(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err = Inspect(wasm)
-	if want := []string{"blow-up", "collect", "give-much", "print-it", "run", "say-no"}; err != nil || info.Shape != Reactor || !reflect.DeepEqual(info.Entries, want) {
+	if want := []string{"blow-up", "collect", "give-much", "leave", "print-it", "remember", "run", "say-no", "unlike", "work"}; err != nil || info.Shape != Reactor || !reflect.DeepEqual(info.Entries, want) {
 		t.Errorf("reactor: %v %v, %v", info.Shape, info.Entries, err)
 	}
 	// Cut off anywhere, it is an error that says so, never a panic. (Between two
