@@ -22,6 +22,8 @@ type prepared struct {
 	plan    *overlay.Plan
 	changes []entry
 	nextIno uint64
+	bytes   int64 // so many more than before
+	entries int64
 }
 
 // Prepare implements overlay.Backend: it puts the contents of files, and works out
@@ -55,7 +57,7 @@ func (b *backend) Prepare(ctx context.Context, p *overlay.Plan) error {
 	for _, key := range slices.Sorted(maps.Keys(a.changes)) {
 		changes = append(changes, entry{[]byte(key), a.changes[key]})
 	}
-	b.prepared = &prepared{p, changes, a.nextIno}
+	b.prepared = &prepared{p, changes, a.nextIno, a.bytes, a.entries}
 	return nil
 }
 
@@ -207,6 +209,8 @@ type applier struct {
 	now     int64
 	changes map[string][]byte // by key; nil: gone
 	nextIno uint64
+	bytes   int64 // so many more than before
+	entries int64
 	slots   []node
 	where   map[uint64][]byte // the keys of directories that were met
 	changed map[uint64]bool   // directories in which names changed
@@ -314,6 +318,7 @@ func (a *applier) step(s overlay.Step) error {
 			return store.ErrNotExist
 		}
 		a.changes[string(key)] = nil
+		a.count(n, -1)
 		delete(a.where, n.ino)
 		if s.Kind == overlay.StepOut {
 			a.slots[s.Slot] = n
@@ -353,9 +358,13 @@ func (a *applier) step(s overlay.Step) error {
 	if fresh.ino == a.nextIno {
 		a.nextIno++
 	}
-	if found && n.ino != fresh.ino {
-		if err := a.vacate(n); err != nil {
-			return err
+	a.count(fresh, 1)
+	if found {
+		a.count(n, -1)
+		if n.ino != fresh.ino {
+			if err := a.vacate(n); err != nil {
+				return err
+			}
 		}
 	}
 	if fresh.kind == store.KindDir {
@@ -363,6 +372,14 @@ func (a *applier) step(s overlay.Step) error {
 	}
 	a.changes[string(key)] = fresh.encode()
 	return nil
+}
+
+// count counts a node that has come, or with -1 one that has gone.
+func (a *applier) count(n node, by int64) {
+	a.entries += by
+	if n.kind == store.KindFile {
+		a.bytes += by * n.size
+	}
 }
 
 // contents gives a file the chunks of what was staged. Over its base only those that

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/overlay"
 )
 
 // Collected is what Collect did.
@@ -216,6 +217,7 @@ func (k *checker) check() error {
 		}
 	}
 	// Nodes sort after chunks, so those are looked at in a second pass.
+	var bytes, logBytes int64
 	err := k.on.files.scan(ctx, from, []byte{'n'}, []byte{'n'}, func(e entry) (bool, error) {
 		n, err := decodeNode(e.val)
 		if err != nil || len(e.key) < 9 {
@@ -227,10 +229,16 @@ func (k *checker) check() error {
 			return true, k.problem("%q and %q are one node", was.name, at.name)
 		}
 		k.nodes[n.ino] = at
+		if n.kind == store.KindFile {
+			bytes += n.size
+		}
 		return true, nil
 	})
 	if err := k.found(err); err != nil {
 		return err
+	}
+	if s := k.on.state; s.bytes != bytes || s.entries != int64(len(k.nodes)-1) {
+		_ = k.problem("it counts %d bytes in %d entries, and has %d in %d", s.bytes, s.entries, bytes, len(k.nodes)-1)
 	}
 	for ino, at := range k.nodes {
 		if ino != rootIno && k.nodes[at.parent].kind != store.KindDir {
@@ -254,7 +262,8 @@ func (k *checker) check() error {
 		return err
 	}
 	err = k.on.log.scan(ctx, from, []byte{'e'}, []byte{'e'}, func(e entry) (bool, error) {
-		l, _, err := decodeLogged(e)
+		l, size, err := decodeLogged(e)
+		logBytes += overlay.LogSize(int(size))
 		if err != nil {
 			return true, k.problem("entry %x of the table of the log: %w", e.key, errMalformed)
 		}
@@ -270,6 +279,9 @@ func (k *checker) check() error {
 	})
 	if err := k.found(err); err != nil {
 		return err
+	}
+	if k.on.logBytes != logBytes {
+		_ = k.problem("it counts %d bytes of log entries, and has %d", k.on.logBytes, logBytes)
 	}
 	for _, err := range k.on.b.Log(ctx, 1) {
 		if err := k.found(err); err != nil {

@@ -74,6 +74,8 @@ func (b *backend) build(ctx context.Context, base *state, p *overlay.Plan, recor
 		var err error
 		next.filesGen++
 		next.nextIno = b.prepared.nextIno
+		next.bytes += b.prepared.bytes
+		next.entries += b.prepared.entries
 		if next.files, err = base.files.with(ctx, w, b.prepared.changes); err != nil {
 			return nil, on.fail(err)
 		}
@@ -104,6 +106,7 @@ func (b *backend) entries(ctx context.Context, on *snapshot, next *state, w *wri
 		l := &made[i]
 		l.Entry = store.Entry{Seq: next.logSeq + 1, Prev: next.logHash, Time: r.Time, Key: r.Key, Data: r.Data}
 		next.logSeq, next.logHash = l.Seq, l.Hash()
+		next.logBytes += overlay.LogSize(len(l.Data))
 		for part := range slices.Chunk(r.Data, MaxBlob) {
 			l.data = append(l.data, piece{n: len(part), raw: part})
 		}

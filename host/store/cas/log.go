@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/circles-host/circles/host/store"
 )
@@ -13,6 +14,28 @@ import (
 func (b *backend) HasKey(key store.Key) bool {
 	s, err := b.current()
 	return err == nil && (&snapshot{state: s, ctx: context.Background(), b: b}).HasKey(key)
+}
+
+// Head implements overlay.Header.
+func (b *backend) Head() (seq uint64, hash [32]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state.logSeq, b.state.logHash
+}
+
+// LogBytes implements overlay.LogCounter.
+func (b *backend) LogBytes(context.Context) (int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return plausible(b.state.logBytes), nil
+}
+
+// plausible is a sum that an enemy may have written.
+func plausible(sum int64) int64 {
+	if sum < 0 {
+		return math.MaxInt64 / 4
+	}
+	return min(sum, math.MaxInt64/4)
 }
 
 // Entry implements overlay.Backend. What is in the log stays in it, so the bucket is

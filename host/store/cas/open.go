@@ -125,4 +125,11 @@ func (b *backend) Close() error {
 	return b.bucket.remote.Close()
 }
 
-var _ overlay.Snapshotter = (*backend)(nil)
+var (
+	_ overlay.Snapshotter = (*backend)(nil)
+	_ overlay.Header      = (*backend)(nil)
+	_ overlay.LogCounter  = (*backend)(nil)
+	_ overlay.Snapshot    = (*snapshot)(nil)
+	_ overlay.Header      = (*snapshot)(nil)
+	_ overlay.Counter     = (*snapshot)(nil)
+)

@@ -40,9 +40,12 @@ type state struct {
 	epoch    uint64     // goes into the names of what is written on top of it
 	filesGen uint64     // how many commits there were that changed the files
 	nextIno  uint64     //
+	bytes    int64      // that the files have together; modulo 2⁶⁴, since they may claim any size
+	entries  int64      // files, directories and links below the top
 	files    table      //
 	logSeq   uint64     // of the last log entry; 0 if there is none
 	logHash  [32]byte   // its hash
+	logBytes int64      // of the entries together, as overlay.LogSize has them
 	log      table      //
 }
 
@@ -66,10 +69,10 @@ type table struct {
 // encode is the root:
 //
 //	magic    "circles root 1\n"
-//	gen      8 bytes, id 16, epoch 8, filesGen 8, nextIno 8
+//	gen      8 bytes, id 16, epoch 8, filesGen 8, nextIno 8, bytes 8, entries 8
 //	recent   1 byte that counts them, 16 each
 //	files    a table
-//	logSeq   8 bytes, logHash 32
+//	logSeq   8 bytes, logHash 32, logBytes 8
 //	log      a table
 //	check    32 bytes: SHA-256 of all before it
 //
@@ -83,6 +86,8 @@ func (s *state) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, s.epoch)
 	b = binary.BigEndian.AppendUint64(b, s.filesGen)
 	b = binary.BigEndian.AppendUint64(b, s.nextIno)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.bytes))
+	b = binary.BigEndian.AppendUint64(b, uint64(s.entries))
 	b = append(b, byte(len(s.recent)))
 	for _, id := range s.recent {
 		b = append(b, id[:]...)
@@ -90,6 +95,7 @@ func (s *state) encode() []byte {
 	b = s.files.append(b)
 	b = binary.BigEndian.AppendUint64(b, s.logSeq)
 	b = append(b, s.logHash[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.logBytes))
 	b = s.log.append(b)
 	return sealRoot(b)
 }
@@ -127,7 +133,8 @@ func decodeRoot(b []byte) (*state, error) {
 		return nil, errNotRoot
 	}
 	d.b = d.b[:len(d.b)-sha256.Size]
-	s := &state{gen: d.u64(), id: commitID(fill(d.take(commitSize), commitSize)), epoch: d.u64(), filesGen: d.u64(), nextIno: d.u64()}
+	s := &state{gen: d.u64(), id: commitID(fill(d.take(commitSize), commitSize)), epoch: d.u64(), filesGen: d.u64(), nextIno: d.u64(),
+		bytes: int64(d.u64()), entries: int64(d.u64())}
 	n := int(d.u8())
 	if n > maxRecent {
 		return nil, errMalformed
@@ -136,7 +143,7 @@ func decodeRoot(b []byte) (*state, error) {
 		s.recent = append(s.recent, commitID(fill(d.take(commitSize), commitSize)))
 	}
 	s.files = d.table()
-	s.logSeq, s.logHash = d.u64(), d.hash()
+	s.logSeq, s.logHash, s.logBytes = d.u64(), d.hash(), int64(d.u64())
 	s.log = d.table()
 	if s.gen == 0 || s.epoch == 0 || s.nextIno <= rootIno || s.nextIno > 1<<62 || s.logSeq > 1<<62 || s.gen > 1<<62 || s.epoch > 1<<62 {
 		d.bad = true

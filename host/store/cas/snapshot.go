@@ -138,6 +138,14 @@ func (s *snapshot) Open(path string) (overlay.LowerFile, error) {
 	return &lowerFile{s: s, node: n, place: -1}, nil
 }
 
+// Head implements overlay.Header.
+func (s *snapshot) Head() (seq uint64, hash [32]byte) { return s.logSeq, s.logHash }
+
+// Count implements overlay.Counter: every commit counts.
+func (s *snapshot) Count(context.Context) (bytes, entries int64, err error) {
+	return plausible(s.bytes), plausible(s.entries), nil
+}
+
 // HasKey implements overlay.Snapshot. If that cannot be told now, the commit will
 // say so.
 func (s *snapshot) HasKey(key store.Key) bool {
