@@ -12,39 +12,26 @@ import (
 const FS = "fs"
 
 // StoreConfig is [store] in circles.toml: what the backends need to know that
-// they cannot find in the directory of a peer. A secret is never among it, nor on
-// a command line, but in a file that is named here and that nobody else may read.
+// they cannot find in the directory of a peer. What each of them wants is theirs to
+// say, and cmd/circles-host asks them. A secret is never among it, nor on a command
+// line, but in a file that is named here and that nobody else may read.
 type StoreConfig struct {
 	Backend string                  `toml:"backend"` // of peers that are added; "" is FS
-	S3      S3Config                `toml:"s3"`
-	NATSObj NATSConfig              `toml:"natsobj"`
-	Plugin  map[string]PluginConfig `toml:"plugin"` // by name
+	S3      map[string]any          `toml:"s3"`      // host/store/s3.Config
+	NATSObj map[string]any          `toml:"natsobj"` // host/store/natsobj.Config
+	Plugin  map[string]PluginConfig `toml:"plugin"`  // by name
 }
 
-// S3Config says where the objects of contexts are kept.
-type S3Config struct {
-	Endpoint    string `toml:"endpoint"` // URL; plain http is for loopback only
-	Bucket      string `toml:"bucket"`
-	Prefix      string `toml:"prefix"` // of the keys of all contexts; each adds its peer's id
-	Region      string `toml:"region"`
-	Credentials string `toml:"credentials_file"` // relative to the root; mode 0600
-	Cache       Size   `toml:"cache"`            // bytes kept on this machine for each context
-}
-
-// NATSConfig says where the objects of contexts are kept.
-type NATSConfig struct {
-	URL         string `toml:"url"`
-	Bucket      string `toml:"bucket"`           // of all contexts; each adds its peer's id
-	Credentials string `toml:"credentials_file"` // a .creds file, relative to the root; mode 0600
-	Replicas    int    `toml:"replicas"`
-	Cache       Size   `toml:"cache"`
-}
-
-// PluginConfig says which program keeps contexts, and is trusted to.
+// PluginConfig says which program keeps contexts. It runs as this host does.
 type PluginConfig struct {
-	Command string   `toml:"command"` // relative to the root
+	Command string   `toml:"command"` // a path, relative to the root, or a name in PATH
 	Args    []string `toml:"args"`    // which everybody on this machine can see: no secrets
+	Env     []string `toml:"env"`     // names of variables that it gets from the host; no others
 	SHA256  string   `toml:"sha256"`  // of the program; another one is not started
+	// Settings are what the plugin wants to know. In them {id} is the id of the peer
+	// and {dir} the peer's directory: one of the two must be there, or all contexts
+	// would be kept in one place.
+	Settings map[string]string `toml:"settings"`
 }
 
 // Quota bounds one context, so that no number of scripts can fill the machine. A

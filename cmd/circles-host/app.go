@@ -329,6 +329,9 @@ func openRoot(c *cli.Context) (*host.Root, error) {
 	if errors.Is(err, host.ErrNoRoot) {
 		return nil, coded{exitNotFound, err}
 	}
+	if err == nil {
+		err = checkStores(r)
+	}
 	return r, err
 }
 

@@ -25,8 +25,9 @@ import (
 
 // backends are the ways in which a context can be stored, by the name that
 // peer.toml uses.
-func backends(*host.Root) map[string]storage.Backend {
-	return map[string]storage.Backend{
+func backends(root *host.Root) map[string]storage.Backend {
+	all := map[string]storage.Backend{
+		"s3": s3Backend(root),
 		host.FS: {
 			Open: func(_ context.Context, e peer.Entry) (store.Store, error) { return known(fs.Open(fsConfig(e))) },
 			Read: func(_ context.Context, e peer.Entry) (store.Store, error) { return &beside{e: e}, nil },
@@ -51,6 +52,35 @@ func backends(*host.Root) map[string]storage.Backend {
 			},
 		},
 	}
+	for name, c := range root.Config.Store.Plugin {
+		all["plugin:"+name] = pluginBackend(root, name, c)
+	}
+	return all
+}
+
+// checkStores says what is wrong in [store] of circles.toml.
+func checkStores(root *host.Root) error {
+	set := root.Config.Store
+	var names []string
+	if len(set.S3) > 0 {
+		names = append(names, "s3")
+	}
+	for name := range set.Plugin {
+		names = append(names, "plugin:"+name)
+	}
+	all := backends(root)
+	for _, name := range names {
+		if err := all[name].Check(); err != nil {
+			return err
+		}
+	}
+	if set.Backend == "" {
+		return nil
+	}
+	if _, err := findBackend(all, set.Backend); err != nil {
+		return fmt.Errorf("circles.toml: [store]: backend: %w", err)
+	}
+	return nil
 }
 
 func fsConfig(e peer.Entry) fs.Config {

@@ -70,17 +70,20 @@ func TestScripts(t *testing.T) {
 			}
 			return writeModules(filepath.Join(env.WorkDir, "modules"))
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"cert":    cmdCert,
-			"code":    cmdCode,
-			"flip":    cmdFlip,
-			"guest":   cmdGuest,
-			"healthy": cmdHealthy,
-			"json":    cmdJSON,
-			"until":   cmdUntil,
-		},
+		Cmds:                scriptCommands,
 		RequireExplicitExec: true,
 	})
+}
+
+// scriptCommands are the words that scripts have beside those of testscript.
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"cert":    cmdCert,
+	"code":    cmdCode,
+	"flip":    cmdFlip,
+	"guest":   cmdGuest,
+	"healthy": cmdHealthy,
+	"json":    cmdJSON,
+	"until":   cmdUntil,
 }
 
 // writeModules puts the modules that ship with circles into dir.

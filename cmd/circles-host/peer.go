@@ -98,8 +98,14 @@ func peerAdd(c *cli.Context) error {
 		if c.IsSet("store") {
 			root.Config.Store.Backend = c.String("store")
 		}
-		if _, err := findBackend(backends(root), cmp.Or(root.Config.Store.Backend, host.FS)); err != nil {
+		b, err := findBackend(backends(root), cmp.Or(root.Config.Store.Backend, host.FS))
+		if err != nil {
 			return coded{exitUsage, err}
+		}
+		if b.Check != nil {
+			if err := b.Check(); err != nil {
+				return err
+			}
 		}
 		e, err = root.AddPeer(name, id)
 	} else {

@@ -42,6 +42,9 @@ type Backend struct {
 	// Read opens the context of e for reading while somebody else may write it; it
 	// changes nothing. nil: Open does, if the backend is Shared, and else nobody can.
 	Read func(ctx context.Context, e peer.Entry) (store.Store, error)
+	// Check says what is wrong with how it is set up, as far as that shows without
+	// asking anybody. nil: nothing can be.
+	Check func() error
 	// Shared: any number of processes and hosts may have a context open.
 	Shared bool
 	// Where is the place of e's context, for people.

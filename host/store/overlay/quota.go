@@ -70,6 +70,7 @@ type meter struct {
 	seq           uint64 // where the log ended when used was last right
 	hash          [32]byte
 	noted         bool // there may be a note
+	guess         bool // another host has committed since what is known was counted
 }
 
 // counting is a count that is under way. It is the store's, and not that of the
@@ -177,6 +178,7 @@ func (s *Store) recount(c *counting) {
 		return
 	}
 	m.used.Log, m.log = u.Log+m.since.Log, true
+	m.guess = m.guess && !c.files
 	if c.files {
 		m.used.Bytes, m.used.Entries = max(u.Bytes+m.since.Bytes, 0), max(u.Entries+m.since.Entries, 0)
 		m.files, m.counted = true, s.now()
@@ -319,7 +321,13 @@ func (s *Store) foreign(now Snapshot) {
 	defer m.quiet.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if seq, hash := h.Head(); m.files && (seq != m.seq || hash != m.hash) {
+	seq, hash := h.Head()
+	switch {
+	case !m.files || seq == m.seq && hash == m.hash:
+	case time.Now().Before(m.rest):
+		// Two hosts that commit in turns must not count all there is each time.
+		m.seq, m.hash, m.guess = seq, hash, true
+	default:
 		m.files, m.log = false, false
 	}
 }
@@ -385,7 +393,7 @@ func (s *Store) recall() {
 func (s *Store) remember() {
 	m := &s.meter
 	h, ok := s.backend.(Header)
-	if !ok || m.memo == nil || !m.files || !m.log || s.usable() != nil {
+	if !ok || m.memo == nil || !m.files || !m.log || m.guess || s.usable() != nil {
 		return
 	}
 	seq, hash := h.Head()

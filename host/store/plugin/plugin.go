@@ -126,6 +126,7 @@ type Store struct {
 	dying    <-chan struct{} // closed when the last one is gone
 	closed   bool
 	old      sync.WaitGroup // generations that are being put away
+	bounds   bounds
 }
 
 // generation is one run of the plugin.
@@ -197,10 +198,13 @@ func (s *Store) current(ctx context.Context) (*overlay.Store, error) {
 }
 
 func (s *Store) generation(k *connection) *generation {
-	return &generation{
-		connection: k, began: s.config.Now(),
-		store: overlay.New(k.backend, overlay.Config{Limits: s.config.Limits, Now: s.config.Now}),
-	}
+	on := overlay.New(k.backend, overlay.Config{Limits: s.config.Limits, Now: s.config.Now})
+	s.mu.Lock()
+	b := s.bounds
+	s.mu.Unlock()
+	on.Bound(b.quota, b.memo)
+	on.Widen(b.wide)
+	return &generation{connection: k, began: s.config.Now(), store: on}
 }
 
 // running is the store on the plugin that runs, nil if there is none.
