@@ -30,7 +30,7 @@ func (h *History) Find(ctx context.Context, tx store.Tx, id script.ID) (*Manifes
 		switch {
 		case errors.Is(err, store.ErrNotExist), errors.Is(err, store.ErrNotDir):
 			continue
-		case errors.Is(err, store.ErrTooBig), errors.Is(err, store.ErrLoop), errors.Is(err, store.ErrSpecial):
+		case errors.Is(err, store.ErrTooBig), errors.Is(err, store.ErrLoop), errors.Is(err, store.ErrSpecial), errors.Is(err, store.ErrIsDir):
 			return nil, &NotKeptError{id, fmt.Sprintf("what was written down about it is no file of the host's: %v", err)}
 		case err != nil:
 			return nil, fmt.Errorf("look up what is kept of script %s: %w", id.Short(), err)
@@ -198,7 +198,7 @@ func (u *undoing) verify() error {
 		is, err := u.blob(at)
 		switch {
 		case errors.Is(err, store.ErrNotExist), errors.Is(err, store.ErrSpecial), errors.Is(err, store.ErrLoop), errors.Is(err, store.ErrIsDir):
-			return &NotKeptError{u.Script, fmt.Sprintf("what was at %s before it is no longer kept; it may have been undone before: then undo what did that", c.Path)}
+			return &NotKeptError{u.Script, fmt.Sprintf("what was at %s before it is no longer kept; if it was undone, and that undone again, then undo the latter", c.Path)}
 		case err != nil:
 			return fmt.Errorf("read what was at %s before: %w", c.Path, err)
 		case is != want:
