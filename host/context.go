@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -26,6 +27,7 @@ type peerContext struct {
 	host     *Host
 	entry    peer.Entry
 	store    store.Store
+	history  *history.History
 	policies *policy.Live
 	modules  *module.Layer
 	circles  atomic.Pointer[peer.Circles]
@@ -134,7 +136,7 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 		h.report(fmt.Errorf("open the context of %s: %w", entry.Name, err))
 		return nil, &transport.Error{Code: transport.Unavailable, Message: fmt.Sprintf("the context of %s cannot be opened at present; the operator of its host has been told why; send it again later", id.Short())}
 	}
-	c := &peerContext{host: h, entry: entry, dir: dir, store: s}
+	c := &peerContext{host: h, entry: entry, dir: dir, store: s, history: history.New(h.undoable(entry))}
 	name := string(entry.Name)
 	c.policies = policy.Open(filepath.Join(entry.Dir, "policy"), h.watcher, func(err error) {
 		h.notice(Notice{Peer: entry.Name, Kind: "policy", Err: err})

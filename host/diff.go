@@ -3,17 +3,15 @@ package host
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff"
 
-	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -30,36 +28,25 @@ const (
 	maxDiffed = 256 << 10
 )
 
-// accountTime bounds how long it may take to find out what a script has done.
-const accountTime = 30 * time.Second
-
-// effects are a transaction's changes as the receipt has them. Of a file that
-// the script may not read nothing is told but its path: the receipt is the
-// caller's too. A dry run shows what would change in a text.
-//
-// A script makes and removes in no time files that take hours to read, and the
-// target's other scripts wait as long: it ends with ctx, and after accountTime.
-func effects(ctx context.Context, tx store.Tx, grants *policy.Grants, dryRun bool) ([]script.Effect, error) {
-	ctx, cancel := context.WithTimeout(ctx, accountTime)
-	defer cancel()
-	changes, err := tx.Changes()
-	if err != nil {
-		return nil, fmt.Errorf("compare the transaction with what was before: %w", err)
-	}
+// effects are what a script changed as the receipt has it. Of a file that the
+// script may not read, of which told is false, nothing is told but its path: the
+// receipt is the caller's too. A dry run shows what would change in a text.
+func effects(ctx context.Context, changes []history.Change, told func(path string) bool, dryRun bool) ([]script.Effect, error) {
 	list := make([]script.Effect, len(changes))
 	room := maxDiffs
 	for i, c := range changes {
 		e := script.Effect{Kind: effectKinds[c.Kind], Path: c.Path, To: c.Link}
-		if grants.Allow(script.Read, c.Path) == nil {
-			diffed := dryRun && room > 0 && c.Sizes.Before <= maxDiffed && c.Sizes.After <= maxDiffed
-			var before, after []byte
-			if e.Before, before, err = blob(ctx, c.Before, c.Sizes.Before, diffed); err != nil {
-				return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
-			}
-			if e.After, after, err = blob(ctx, c.After, c.Sizes.After, diffed); err != nil {
-				return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
-			}
-			if diffed {
+		if told(c.Path) {
+			e.Before, e.After, e.End = c.Old, c.New, c.End
+			if dryRun && room > 0 && c.Sizes.Before <= maxDiffed && c.Sizes.After <= maxDiffed {
+				before, err := contents(ctx, c.Change.Before)
+				if err != nil {
+					return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
+				}
+				after, err := contents(ctx, c.Change.After)
+				if err != nil {
+					return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
+				}
 				e.Diff = diff(c.Path, before, after, min(room, script.MaxDiff))
 				room -= len(e.Diff)
 			}
@@ -69,39 +56,17 @@ func effects(ctx context.Context, tx store.Tx, grants *policy.Grants, dryRun boo
 	return list, nil
 }
 
-// blob identifies contents, and returns them too if they are wanted.
-func blob(ctx context.Context, open func() (io.ReadSeekCloser, error), size int64, wanted bool) (b script.Blob, contents []byte, err error) {
-	if open == nil {
-		return b, nil, nil
+// contents reads what is at most maxDiffed bytes.
+func contents(ctx context.Context, open func() (io.ReadSeekCloser, error)) ([]byte, error) {
+	if open == nil || ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	r, err := open()
 	if err != nil {
-		return b, nil, err
+		return nil, err
 	}
 	defer r.Close()
-	sum := sha256.New()
-	var kept bytes.Buffer
-	to := io.Writer(sum)
-	if wanted {
-		to = io.MultiWriter(sum, &kept)
-	}
-	if _, err := io.Copy(to, ending{r, ctx}); err != nil {
-		return b, nil, err
-	}
-	return script.Blob{Size: size, Digest: script.Digest(sum.Sum(nil))}, kept.Bytes(), nil
-}
-
-// ending is a reader that fails once its context has ended.
-type ending struct {
-	io.Reader
-	ctx context.Context
-}
-
-func (e ending) Read(b []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return e.Reader.Read(b)
+	return io.ReadAll(io.LimitReader(r, maxDiffed))
 }
 
 // diff is a unified diff of two texts of at most limit bytes, cut at a line; ""

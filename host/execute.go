@@ -25,30 +25,80 @@ func HostModules() []engine.HostModule {
 	return []engine.HostModule{wasi.Module(), contexts.Module(), log.Module()}
 }
 
-// execute runs an accepted script's program in a fresh instance, bound to one
-// transaction of its target, under its grants.
-func (h *Host) execute(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, tx store.Tx, guard *watched, turn *turns.Turn, back transport.Back) (engine.Output, error) {
-	parties := a.Parties()
+// work is what an accepted script has done in its transaction.
+type work interface {
+	// readsOnly reports whether it changes nothing, and is held to that.
+	readsOnly() bool
+	digest() script.Digest // of the code; zero if none runs
+	do(ctx context.Context, in running) (engine.Output, error)
+}
+
+// running is the transaction that work is done in, and what belongs to it.
+type running struct {
+	*policy.Accepted
+	target *peerContext
+	tx     store.Tx
+	guard  *watched
+	turn   *turns.Turn
+	back   transport.Back
+}
+
+// work is what a asks for.
+func (h *Host) work(ctx context.Context, a *policy.Accepted, found *module.Found) (work, error) {
+	if id := a.Script().Logic.Undo; id != (script.ID{}) {
+		return undo{h, id}, nil
+	}
+	p, err := found.Program(ctx, h.engine)
+	return program{h, p}, err
+}
+
+// program is the work of a script that runs code.
+type program struct {
+	*Host
+	code *engine.Program
+}
+
+func (p program) digest() script.Digest { return p.code.Digest() }
+
+// readsOnly reports whether a program says of itself that it only reads. It is
+// then held to it: it runs on a transaction that cannot write.
+func (p program) readsOnly() bool {
+	m := p.code.Manifest()
+	if m == nil || len(m.Needs) == 0 {
+		return false
+	}
+	for _, need := range m.Needs {
+		if a := script.Action(need.Action); a != script.Read && a != script.List {
+			return false
+		}
+	}
+	return true
+}
+
+// do runs the program in a fresh instance, bound to one transaction of its target,
+// under the script's grants.
+func (p program) do(ctx context.Context, in running) (engine.Output, error) {
+	parties, tx, guard, turn, h := in.Parties(), in.tx, in.guard, in.turn, p.Host
 	if err := turn.Begin(ctx); err != nil {
 		return engine.Output{}, err
 	}
 	defer turn.End()
 	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{})
-	output, err := h.engine.Run(ctx, program, engine.Call{
-		Entry:  a.Script().Entry,
-		Params: a.Script().Params,
-		Name:   a.Code().Name,
-		Limits: h.limits(a),
+	output, err := h.engine.Run(ctx, p.code, engine.Call{
+		Entry:  in.Script().Entry,
+		Params: in.Script().Params,
+		Name:   in.Code().Name,
+		Limits: h.limits(in.Accepted),
 		Turn:   turn,
 		State: state{
-			caller: h.callerOf(a, target, tx, turn, back),
+			caller: h.callerOf(in.Accepted, in.target, tx, turn, in.back),
 			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), h.report),
 		},
 	})
 	if failure := files.Close(); failure != nil {
 		// The storage failed and the guest was told of an I/O error. Whatever it
 		// made of that must not be committed.
-		return output, fmt.Errorf("files of %s: %w", target.entry.Name, failure)
+		return output, fmt.Errorf("files of %s: %w", in.target.entry.Name, failure)
 	}
 	return output, err
 }

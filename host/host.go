@@ -15,11 +15,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/policy"
-	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
 	"github.com/circles-host/circles/host/turns"
@@ -60,7 +58,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if missing != nil { // said only to those whom the policy lets run something
 		return h.refuse(target, verified, nil, missing)
 	}
-	program, err := found.Program(ctx, h.engine) // carried code is compiled now, not before
+	work, err := h.work(ctx, accepted, found) // a program, carried code compiled now and not before; or an undo
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}
@@ -69,28 +67,28 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 		return nil, h.bare(err)
 	}
 	defer turn.Leave()
-	return h.run(ctx, accepted, target, program, turn, back)
+	return h.run(ctx, accepted, target, work, turn, back)
 }
 
 // run takes an Accepted, which only a decision makes. The script's effects and
 // its receipt are committed as one, or it leaves no effects and a receipt that
 // says why.
-func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext, program *engine.Program, turn *turns.Turn, back transport.Back) ([]byte, error) {
+func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext, work work, turn *turns.Turn, back transport.Back) ([]byte, error) {
 	ctx, cancel := h.deadline(ctx, a)
 	defer cancel()
 	transact := target.store.Update // alone among the writers of this context
-	if readsOnly(program) {
+	if work.readsOnly() {
 		transact = target.store.View // side by side; a write fails
 	}
-	r := h.receipt(a, program)
+	r := h.receipt(a, work)
 	watched := watching(a.Target())
 	var sealed []byte
 	err := transact(ctx, func(tx store.Tx) error {
-		output, err := h.execute(ctx, a, target, program, tx, watched, turn, back)
+		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
 		if err != nil {
 			return err
 		}
-		if err := r.done(ctx, output, tx, a.Target()); err != nil {
+		if err := r.done(ctx, output, tx, a, target.history); err != nil {
 			return err
 		}
 		if r.DryRun {
@@ -110,6 +108,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 		}
 		return h.settle(target, a.Verified, r)
 	}
+	r.kept.Committed()
 	return sealed, nil
 }
 
@@ -129,19 +128,4 @@ func (h *Host) first(ctx context.Context, target *peerContext, v *envelope.Verif
 		return nil, &transport.Error{Code: transport.Conflict, Message: fmt.Sprintf("its nonce was used before, for script %s; draw a new one for each script", r.Script)}
 	}
 	return entry.Data, nil
-}
-
-// readsOnly reports whether a program says of itself that it only reads. It is
-// then held to it: it runs on a transaction that cannot write.
-func readsOnly(p *engine.Program) bool {
-	m := p.Manifest()
-	if m == nil || len(m.Needs) == 0 {
-		return false
-	}
-	for _, need := range m.Needs {
-		if a := script.Action(need.Action); a != script.Read && a != script.List {
-			return false
-		}
-	}
-	return true
 }

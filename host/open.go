@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -31,6 +32,9 @@ type Config struct {
 	Only []peer.ID
 	// Limits of each script. The deadline that it carries may be nearer.
 	Limits engine.Limits
+	// Undo says what is kept to undo scripts by. Where Undo.Bytes is 0, no more
+	// than a quarter of a context's quota is.
+	Undo history.Config
 	// CacheDir keeps compiled code. "" means cache in the root.
 	CacheDir string
 	// IdleAfter is how long a context stays open unused. 0 means 5 minutes.
@@ -67,6 +71,7 @@ type Host struct {
 	config   Config
 	key      *peer.Key
 	peers    *peer.Directory
+	quota    Quota // of a context whose peer.toml has none
 	engine   *engine.Engine
 	modules  *module.Layer // shared by all contexts
 	turns    *turns.Turns
@@ -121,7 +126,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
-	h := &Host{config: c, key: key, peers: root.Peers, engine: e, turns: turns.New(c.Turns), log: c.Log, now: c.Now}
+	h := &Host{config: c, key: key, peers: root.Peers, quota: root.Config.Quota, engine: e, turns: turns.New(c.Turns), log: c.Log, now: c.Now}
 	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})

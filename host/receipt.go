@@ -9,6 +9,7 @@ import (
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -48,29 +49,51 @@ func (k known) Prior(ctx context.Context, caller, target peer.ID, nonce script.N
 }
 
 // A receipt under construction.
-type receipt struct{ script.Receipt }
+type receipt struct {
+	script.Receipt
+	kept *history.Kept
+}
 
 func (h *Host) receiptOf(v *envelope.Verified) *receipt {
 	s := v.Script()
-	return &receipt{script.Receipt{
+	return &receipt{Receipt: script.Receipt{
 		Script: v.ID(), Caller: s.Caller, Target: s.Target, Host: h.key.ID(),
-		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(), DryRun: s.DryRun,
+		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(), DryRun: s.DryRun, Undid: s.Logic.Undo,
 	}}
 }
 
-func (h *Host) receipt(a *policy.Accepted, p *engine.Program) *receipt {
+func (h *Host) receipt(a *policy.Accepted, w work) *receipt {
 	r := h.receiptOf(a.Verified)
 	r.Policies = a.Policies()
-	r.Module = p.Digest()
+	r.Module = w.digest()
 	return r
 }
 
-// done fills in what a run that went well did.
-func (r *receipt) done(ctx context.Context, out engine.Output, tx store.Tx, grants *policy.Grants) (err error) {
+// accountTime bounds how long it may take to find out what a script has done.
+const accountTime = 30 * time.Second
+
+// done fills in what a run that went well did, and keeps what undoes it.
+//
+// A script makes and removes in no time files that take hours to read, and the
+// target's other scripts wait as long: it ends with ctx, and after accountTime.
+func (r *receipt) done(ctx context.Context, out engine.Output, tx store.Tx, a *policy.Accepted, past *history.History) error {
 	r.Code = script.Done
 	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage)
-	r.Effects, err = effects(ctx, tx, grants, r.DryRun)
-	return err
+	ctx, cancel := context.WithTimeout(ctx, accountTime)
+	defer cancel()
+	told := func(path string) bool { return a.Target().Allow(script.Read, path) == nil }
+	changes, err := past.Changes(ctx, tx, told)
+	if err != nil {
+		return err
+	}
+	if r.Effects, err = effects(ctx, changes.List, told, r.DryRun); err != nil || r.DryRun {
+		return err
+	}
+	if r.kept, err = past.Keep(ctx, tx, a.ID(), logKey(a.Script()), changes); err != nil {
+		return err
+	}
+	r.Kept = r.kept.Digest
+	return nil
 }
 
 // seal signs the receipt as it is now.
@@ -82,7 +105,7 @@ func (r *receipt) seal(h *Host) ([]byte, error) {
 // failed fills in why a script that ran, or was about to, has no effects. It is
 // the one place that maps errors to receipt codes.
 func (r *receipt) failed(h *Host, a *policy.Accepted, err error, denied *watched) {
-	r.Result, r.Effects = nil, nil
+	r.Result, r.Effects, r.Kept = nil, nil, script.Digest{}
 	r.Code, r.Message = h.codeOf(err)
 	var f *engine.Failure
 	if errors.As(err, &f) {
@@ -102,6 +125,8 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		unsupported *engine.UnsupportedError
 		failure     *engine.Failure
 		hostPanic   *engine.PanicError
+		notKept     *history.NotKeptError
+		touched     *touchedError
 	)
 	switch {
 	case errors.As(err, &hostPanic):
@@ -114,6 +139,10 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		return script.Invalid, err.Error()
 	case errors.As(err, &failure):
 		return failureCodes[failure.Kind], failure.Detail
+	case errors.As(err, &notKept):
+		return script.NotFound, notKept.Error()
+	case errors.As(err, &touched):
+		return script.Conflict, touched.Error()
 	case errors.Is(err, store.ErrConflict):
 		return script.Unavailable, "the owner changed the same files meanwhile, by other means, and nothing of the script was kept; send a new one"
 	case errors.Is(err, store.ErrLogFull):

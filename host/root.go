@@ -13,6 +13,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/units"
@@ -66,6 +67,18 @@ type RootConfig struct {
 	} `toml:"worker"`
 	Store StoreConfig `toml:"store"`
 	Quota Quota       `toml:"quota"` // of each context, where its peer.toml does not say otherwise
+	Undo  UndoConfig  `toml:"undo"`
+}
+
+// UndoConfig says what is kept of each context to undo scripts by.
+type UndoConfig struct {
+	Keep  units.Age `toml:"keep"`
+	Bytes Size      `toml:"bytes"`
+}
+
+// History returns it as a Host takes it; what is not set is its default.
+func (c UndoConfig) History() history.Config {
+	return history.Config{Keep: time.Duration(c.Keep), Bytes: int64(c.Bytes)}
 }
 
 // Duration and Size are as in package units.
@@ -111,6 +124,10 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # bytes = "16GiB"
 # entries = 1000000
 # log = "4GiB"
+
+# [undo]                      # what undoes scripts, of each context
+# keep = "7d"                 # for how long; "0" keeps nothing
+# bytes = "1GiB"              # or a quarter of its quota, if that is less
 
 # [worker]                    # all scripts together
 # memory = "4GiB"             # that they may take, each by its limit

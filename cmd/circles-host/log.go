@@ -59,6 +59,15 @@ type logged struct {
 	Receipt *script.Receipt `json:"receipt"`
 }
 
+// is reports whether id is the beginning of its script's.
+func (l logged) is(id string) bool {
+	return strings.HasPrefix(fmt.Sprintf("%x", l.Receipt.Script[:]), id)
+}
+
+func noReceipt(e peer.Entry, id string) error {
+	return coded{exitNotFound, fmt.Errorf("%s has no receipt %s; %s log %s lists them", e.Name, id, host.Command, e.Name)}
+}
+
 func showLog(c *cli.Context) error {
 	kept := c.String("receipt") != ""
 	if kept {
@@ -127,7 +136,7 @@ func showLog(c *cli.Context) error {
 	}
 	if id := strings.TrimPrefix(c.Args().Get(1), "sha256:"); id != "" {
 		for _, l := range entries {
-			if strings.HasPrefix(fmt.Sprintf("%x", l.Receipt.Script[:]), id) {
+			if l.is(id) {
 				if c.Bool("json") {
 					return p.json(l)
 				}
@@ -135,7 +144,7 @@ func showLog(c *cli.Context) error {
 				return nil
 			}
 		}
-		return coded{exitNotFound, fmt.Errorf("%s has no receipt %s; %s log %s lists them", e.Name, id, host.Command, e.Name)}
+		return noReceipt(e, id)
 	}
 	all := len(entries)
 	entries = slices.DeleteFunc(entries, func(l logged) bool { return !wanted.has(l) })
@@ -210,13 +219,7 @@ func (w wanted) has(l logged) bool {
 // logged prints a receipt in a line.
 func (p *printer) logged(root *host.Root, l logged) {
 	r := l.Receipt
-	what := r.ModuleName
-	if what == "" {
-		what = "carried code"
-	}
-	if r.Entry != "" {
-		what += ":" + r.Entry
-	}
+	what := codeText(r)
 	paint := p.green
 	if r.Code != script.Done {
 		paint = p.red
@@ -250,17 +253,17 @@ func contains(entries []logged, e peer.Entry, hash string) error {
 	return coded{exitInvalid, fmt.Errorf("the log of %s is not whole: the entry %s is gone, and perhaps others after it; %d are left", e.Name, hash, len(entries))}
 }
 
-// showKept shows a receipt that was kept by whoever sent the script.
-func showKept(c *cli.Context, root *host.Root) error {
-	file := c.String("receipt")
+// readReceipt reads a receipt that somebody kept, as it is sealed or in an HTTP
+// answer. signer may be "", for any.
+func readReceipt(file string, signer peer.ID) (r script.Receipt, by peer.ID, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return fmt.Errorf("read receipt: %w", err)
+		return r, "", fmt.Errorf("read receipt: %w", err)
 	}
 	defer f.Close()
 	sealed, err := io.ReadAll(io.LimitReader(f, 2*script.MaxSealed))
 	if err != nil {
-		return fmt.Errorf("read receipt: %w", err)
+		return r, "", fmt.Errorf("read receipt: %w", err)
 	}
 	var answer struct {
 		Receipt []byte
@@ -268,18 +271,28 @@ func showKept(c *cli.Context, root *host.Root) error {
 	}
 	if json.Unmarshal(sealed, &answer) == nil {
 		if sealed = answer.Receipt; sealed == nil {
-			return coded{exitInvalid, fmt.Errorf("%s has no receipt in it; the host answered: %q", file, answer.Message)}
+			return r, "", coded{exitInvalid, fmt.Errorf("%s has no receipt in it; the host answered: %q", file, answer.Message)}
 		}
 	}
+	if r, by, err = envelope.OpenReceipt(sealed, signer); err != nil {
+		return r, "", coded{exitInvalid, fmt.Errorf("%s: %w", file, err)}
+	}
+	return r, by, nil
+}
+
+// showKept shows a receipt that was kept by whoever sent the script.
+func showKept(c *cli.Context, root *host.Root) error {
+	file := c.String("receipt")
 	var signer peer.ID
 	if c.IsSet("host") {
+		var err error
 		if signer, err = peer.ParseID(c.String("host")); err != nil {
 			return coded{exitUsage, err}
 		}
 	}
-	r, by, err := envelope.OpenReceipt(sealed, signer)
+	r, by, err := readReceipt(file, signer)
 	if err != nil {
-		return coded{exitInvalid, fmt.Errorf("%s: %w", file, err)}
+		return err
 	}
 	p := printerOf(c)
 	if c.Bool("json") {
@@ -451,14 +464,7 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	row("caller", nameOf(root, r.Caller)+p.dim("  "+string(r.Caller)))
 	row("target", nameOf(root, r.Target)+p.dim("  "+string(r.Target)))
 	row("host", string(r.Host))
-	what := r.ModuleName
-	if what == "" {
-		what = "carried code"
-	}
-	if r.Entry != "" {
-		what += ":" + r.Entry
-	}
-	row("module", what)
+	row("module", codeText(r))
 	if !r.Module.IsZero() {
 		row(" ", p.dim(r.Module.String()))
 	}
@@ -487,12 +493,30 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	}
 }
 
+// codeText says what a script ran.
+func codeText(r *script.Receipt) string {
+	what := r.ModuleName
+	switch {
+	case !r.Undid.IsZero():
+		return "undo of " + short(r.Undid)
+	case what == "":
+		what = "carried code"
+	}
+	if r.Entry != "" {
+		what += ":" + r.Entry
+	}
+	return what
+}
+
 func effectText(e script.Effect) string {
 	s := pad(e.Kind.String(), 9) + clean(e.Path)
 	switch e.Kind {
 	case script.Created:
 		s += fmt.Sprintf("  (%s)", bytesText(uint64(e.After.Size)))
 	case script.Modified:
+		if end := e.End; end != (script.End{}) {
+			e.Before.Size, e.After.Size = end.At+end.Before.Size, end.At+end.After.Size
+		}
 		s += fmt.Sprintf("  (%s → %s)", bytesText(uint64(e.Before.Size)), bytesText(uint64(e.After.Size)))
 	case script.Linked:
 		s += " → " + clean(e.To)

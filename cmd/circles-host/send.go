@@ -70,14 +70,32 @@ again.
 			if err != nil {
 				return err
 			}
-			if file := c.String("receipt"); file != "" {
-				if err := os.WriteFile(file, sent.Bytes, 0o600); err != nil {
-					return fmt.Errorf("keep the receipt: %w", err)
-				}
+			if err := keepReceipt(c, sent); err != nil {
+				return err
 			}
 			return report(c, sent)
 		},
 	}
+}
+
+// keepReceipt writes the receipt to the file of --receipt, if there is one.
+func keepReceipt(c *cli.Context, sent host.Sent) error {
+	if file := c.String("receipt"); file != "" {
+		if err := os.WriteFile(file, sent.Bytes, 0o600); err != nil {
+			return fmt.Errorf("keep the receipt: %w", err)
+		}
+	}
+	return nil
+}
+
+// times are from when, and until when, a script may run.
+func times(c *cli.Context) (notBefore, deadline time.Time, err error) {
+	d := c.Duration("deadline")
+	if d <= 0 {
+		return notBefore, deadline, usage("--deadline %v: want a time above 0, as in 30s", d)
+	}
+	notBefore = time.Now()
+	return notBefore, notBefore.Add(d), nil
 }
 
 // scriptFrom makes the script that the command line asks for, but for its
@@ -102,13 +120,8 @@ func scriptFrom(c *cli.Context) (s script.Script, err error) {
 		s.Lent = append(s.Lent, script.Grant{Action: script.Action(action), Path: path})
 	}
 	s.DryRun = c.Bool("dry-run")
-	if d := c.Duration("deadline"); d > 0 {
-		s.NotBefore = time.Now()
-		s.Deadline = s.NotBefore.Add(d)
-	} else {
-		return s, usage("--deadline %v: want a time above 0, as in 30s", d)
-	}
-	return s, nil
+	s.NotBefore, s.Deadline, err = times(c)
+	return s, err
 }
 
 // logic reads MODULE[:ENTRY].
@@ -167,11 +180,17 @@ func ends(c *cli.Context, root *host.Root) (from, to peer.Entry, key *peer.Key, 
 	if to, err = root.Peers.Resolve(c.String("to")); err != nil {
 		return from, to, nil, coded{exitNotFound, err}
 	}
-	key, err = from.Key()
+	key, err = keyOf(root, from)
+	return from, to, key, err
+}
+
+// keyOf is the key by which a peer sends.
+func keyOf(root *host.Root, from peer.Entry) (*peer.Key, error) {
+	key, err := from.Key()
 	if errors.Is(err, os.ErrNotExist) {
 		err = coded{exitNotFound, fmt.Errorf("cannot sign as %s: its key is not in %s; send from where it is", who(from), relative(root.Dir))}
 	}
-	return from, to, key, err
+	return key, err
 }
 
 // seal signs a script and leaves it to others to carry.
@@ -208,6 +227,11 @@ func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Scri
 	if err != nil {
 		return host.Sent{}, err
 	}
+	return deliverTo(ctx, c, root, s, from, to, key)
+}
+
+// deliverTo sends s from a peer, by its key, to another or itself.
+func deliverTo(ctx context.Context, c *cli.Context, root *host.Root, s script.Script, from, to peer.Entry, key *peer.Key) (host.Sent, error) {
 	s.Target = to.ID
 	via, err := route(ctx, root, to, c.String("host"))
 	if err != nil {
@@ -281,7 +305,7 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 type here struct{ *host.Host }
 
 func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
-	h, err := host.Open(ctx, root, host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine()})
+	h, err := host.Open(ctx, root, host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Undo: root.Config.Undo.History()})
 	if err != nil {
 		return nil, err
 	}

@@ -58,14 +58,20 @@ import (
 // Config is for New. The zero value works.
 type Config struct {
 	// Keep is how long a script can be undone; a little longer, as a rule. 0 means
-	// 7 days, less than 0 that nothing is kept.
+	// DefaultKeep, less than 0 that nothing is kept.
 	Keep time.Duration
 	// Bytes bounds what is kept of one context; the oldest goes first. A script
 	// that replaces or removes more than a quarter of it cannot be undone. 0 means
-	// 1 GiB.
+	// DefaultBytes.
 	Bytes int64
 	Now   func() time.Time // nil means time.Now
 }
+
+// What a zero Config means.
+const (
+	DefaultKeep  = 7 * 24 * time.Hour
+	DefaultBytes = 1 << 30
+)
 
 // Bounds of what one script may have changed to be undoable.
 const (
@@ -91,8 +97,8 @@ type History struct {
 // New returns the history of a context; what is in it is looked up when it is
 // first used.
 func New(c Config) *History {
-	c.Keep = cmp.Or(c.Keep, 7*24*time.Hour)
-	c.Bytes = cmp.Or(c.Bytes, 1<<30)
+	c.Keep = cmp.Or(c.Keep, DefaultKeep)
+	c.Bytes = cmp.Or(c.Bytes, DefaultBytes)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -116,6 +122,8 @@ type ConflictError struct {
 	Script script.ID
 	Paths  []string // absolute, at most maxConflicts of them
 	More   bool
+	// Now is what is in those of them that are files, where that was read.
+	Now map[string]script.Blob
 }
 
 const maxConflicts = 100

@@ -80,6 +80,9 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now 
 	if err := consistent(v, parties, code); err != nil {
 		return nil, fmt.Errorf("accept script %s: %w", digestText(v.ID()), err)
 	}
+	if sent.Logic.Undo != (script.ID{}) {
+		return acceptUndo(v, parties, code, now)
+	}
 	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now, Asked: asked(sent.Logic)}
 	grants := s.Grants(r)
 	verdict := grants.question.ask(submit, contextUID(parties.Target.ID))
@@ -87,6 +90,25 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now 
 		return nil, &RefusedError{Request: r, Verdict: verdict}
 	}
 	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, limits: s.limits(verdict), grants: grants}, nil
+}
+
+// Owner is what an Accepted names instead of a policy when it needed none.
+const Owner = "(owner)"
+
+// acceptUndo accepts a wish to undo a script from the context's owner, and from
+// nobody else. No policy is asked: an undo touches whatever the script touched,
+// which is more than any path or module says, and tells whether it is there; and
+// an owner whose policies let in what should be undone must not depend on them.
+func acceptUndo(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
+	if parties.Caller.ID != parties.Target.ID {
+		r := Request{Parties: parties, Code: code, Now: now}
+		return nil, &RefusedError{Request: r, Reason: fmt.Sprintf("%s may not undo what was done in the context of %s: only its owner may",
+			label(parties.Caller), label(parties.Target))}
+	}
+	return &Accepted{
+		Verified: v, parties: parties, code: code, by: []string{Owner},
+		grants: &Grants{owner: parties.Target, all: true, answers: make(map[script.Grant]*DeniedError)},
+	}, nil
 }
 
 // consistent checks that the decision is about the script that was sent. Deciding
@@ -100,6 +122,8 @@ func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
 	case parties.Caller.ID != sent.Caller || parties.Target.ID != sent.Target:
 		return fmt.Errorf("it is from %s to %s, and was to be decided as from %s to %s",
 			sent.Caller.Short(), sent.Target.Short(), parties.Caller.ID.Short(), parties.Target.ID.Short())
+	case logic.Undo != script.ID{} && code.Digest != script.Digest{}:
+		return fmt.Errorf("it asks to undo %s, and was to be decided for %s", digestText(logic.Undo), digestText(code.Digest))
 	case !code.Found:
 		return nil
 	case logic.Digest != script.Digest{} && code.Digest != logic.Digest:
@@ -116,6 +140,8 @@ func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
 type RefusedError struct {
 	Request Request
 	Verdict Verdict
+	// Reason, when it is not "", says it all: no policy was asked.
+	Reason string
 	// Hint is the command that would allow it, for the message. The host sets
 	// it; this package knows no commands.
 	Hint string
@@ -125,6 +151,9 @@ type RefusedError struct {
 // that decided, and quotes none. What is wrong with a policy is in Verdict, for
 // the owner.
 func (e *RefusedError) Error() string {
+	if e.Reason != "" {
+		return e.Reason
+	}
 	owner := label(e.Request.Parties.Target)
 	message := fmt.Sprintf("%s may not run %s in the context of %s: %s",
 		label(e.Request.Parties.Caller), e.Request.what(), owner, e.Verdict.Public().of(owner))

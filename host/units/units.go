@@ -24,6 +24,29 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Age is a time.Duration that is written in days too, "7d" or "36h"; "0", which is
+// for never, is less than 0.
+type Age time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Age) UnmarshalText(text []byte) error {
+	if string(text) == "0" {
+		*a = -1
+		return nil
+	}
+	if days, ok := strings.CutSuffix(string(text), "d"); ok {
+		const most = 100_000 // which is 270 years, and no overflow
+		if n, err := strconv.ParseUint(days, 10, 64); err == nil && n > 0 && n <= most {
+			*a = Age(time.Duration(n) * 24 * time.Hour)
+			return nil
+		}
+	} else if d, err := time.ParseDuration(string(text)); err == nil && d > 0 {
+		*a = Age(d)
+		return nil
+	}
+	return fmt.Errorf("age %q: want a number above 0 with its unit, as in 7d, 36h or 90m; or 0 for never", text)
+}
+
 // Size is a number of bytes that is written "64KiB", "8MiB", "1GiB", or as a
 // plain number.
 type Size uint64

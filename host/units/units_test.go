@@ -50,3 +50,20 @@ func TestText(t *testing.T) {
 		}
 	}
 }
+
+func TestAge(t *testing.T) {
+	var a units.Age
+	for text, want := range map[string]time.Duration{"7d": 7 * 24 * time.Hour, "36h": 36 * time.Hour, "1ms": time.Millisecond, "100000d": 100_000 * 24 * time.Hour} {
+		if err := a.UnmarshalText([]byte(text)); err != nil || time.Duration(a) != want {
+			t.Errorf("%s is %v, %v", text, time.Duration(a), err)
+		}
+	}
+	if err := a.UnmarshalText([]byte("0")); err != nil || a >= 0 {
+		t.Errorf("0 is %v, %v; want never", time.Duration(a), err)
+	}
+	for _, bad := range []string{"", "d", "0d", "-1d", "1.5d", "100001d", "0s", "-1h", "7", "7w", "7d12h", "0h"} {
+		if err := a.UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("age %q is %v", bad, time.Duration(a))
+		}
+	}
+}
