@@ -118,3 +118,15 @@ func sockSend(fd uint32, vec unsafe.Pointer, n, flags uint32, result unsafe.Poin
 
 //go:wasmimport wasi_snapshot_preview1 sock_shutdown
 func sockShutdown(fd, how uint32) uint32
+
+//go:wasmimport wasi_snapshot_preview1 fd_datasync
+func fdDatasync(fd uint32) uint32
+
+//go:wasmimport wasi_snapshot_preview1 fd_fdstat_set_rights
+func fdFdstatSetRights(fd uint32, base, inheriting uint64) uint32
+
+//go:wasmimport wasi_snapshot_preview1 clock_res_get
+func clockResGet(clock uint32, result unsafe.Pointer) uint32
+
+//go:wasmimport wasi_snapshot_preview1 sched_yield
+func schedYield() uint32

@@ -109,6 +109,70 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			g.fds[name] = opened
 		}
 		return errno, ""
+	case "open-as": // FLAGS PATH FD BASE INHERITING: with these rights
+		var oflags, fdflags, lookup uint32 = 0, 0, 1
+		for _, c := range w[0] {
+			switch c {
+			case 'c':
+				oflags |= 1
+			case 'd':
+				oflags |= 2
+			case 'x':
+				oflags |= 4
+			case 't':
+				oflags |= 8
+			case 'a':
+				fdflags |= 1
+			case 'k':
+				fdflags |= 4
+			case 's':
+				fdflags |= 16
+			case 'n':
+				lookup = 0
+			}
+		}
+		var opened uint32
+		errno = pathOpen(fd(2), lookup, ptr(w[1]), size(w[1]), oflags, number(w[3]), number(w[4]), fdflags, unsafe.Pointer(&opened))
+		if errno == 0 && name != "" {
+			g.fds[name] = opened
+		}
+		return errno, ""
+	case "rights": // FD: prints base and inheriting
+		var b [24]byte
+		if errno = fdFdstatGet(fd(0), unsafe.Pointer(&b)); errno == 0 {
+			detail = decimal(binary.LittleEndian.Uint64(b[8:])) + " " + decimal(binary.LittleEndian.Uint64(b[16:]))
+		}
+		return errno, detail
+	case "set-rights": // FD BASE INHERITING
+		return fdFdstatSetRights(fd(0), number(w[1]), number(w[2])), ""
+	case "same-file": // FD FD, or FD PATH FD: whether device and inode are the same
+		var a, b [64]byte
+		if errno = fdFilestatGet(fd(0), unsafe.Pointer(&a)); errno != 0 {
+			return errno, ""
+		}
+		if len(w) > 2 {
+			errno = pathFilestatGet(fd(2), 1, ptr(w[1]), size(w[1]), unsafe.Pointer(&b))
+		} else {
+			errno = fdFilestatGet(fd(1), unsafe.Pointer(&b))
+		}
+		return errno, strconv.FormatBool(string(a[:16]) == string(b[:16])) + " " + decimal(binary.LittleEndian.Uint64(a[24:]))
+	case "dirents": // FD: prints "name type", and whether the inode is that of the name
+		b := make([]byte, 4096)
+		var used uint32
+		if errno = fdReaddir(fd(0), unsafe.Pointer(&b[0]), uint32(len(b)), 0, unsafe.Pointer(&used)); errno != 0 {
+			return errno, ""
+		}
+		for p := b[:used]; len(p) >= 24; {
+			n := binary.LittleEndian.Uint32(p[16:])
+			name := string(p[24 : 24+n])
+			var s [64]byte
+			if name != ".." {
+				errno = pathFilestatGet(fd(0), 0, ptr(name), size(name), unsafe.Pointer(&s))
+			}
+			detail += name + " " + decimal(p[20]) + " " + strconv.FormatBool(string(p[8:16]) == string(s[8:16])) + "; "
+			p = p[24+n:]
+		}
+		return errno, detail
 	case "close":
 		return fdClose(fd(0)), ""
 	case "renumber":
@@ -117,22 +181,42 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 		errno = fdSeek(fd(0), int64(number(w[1])), uint32(number(w[2])), unsafe.Pointer(&result))
 	case "tell":
 		errno = fdTell(fd(0), unsafe.Pointer(&result))
-	case "advise":
-		return fdAdvise(fd(0), 0, 0, 0), ""
+	case "advise": // FD [ADVICE]
+		advice := uint32(0)
+		if len(w) > 1 {
+			advice = uint32(number(w[1]))
+		}
+		return fdAdvise(fd(0), 0, 0, advice), ""
 	case "allocate":
 		return fdAllocate(fd(0), number(w[1]), number(w[2])), ""
 	case "truncate":
 		return fdFilestatSetSize(fd(0), number(w[1])), ""
 	case "sync":
 		return fdSync(fd(0)), ""
+	case "datasync":
+		return fdDatasync(fd(0)), ""
+	case "clock": // prints whether two readings are in order, and the resolution is one
+		var a, b, res uint64
+		id := uint32(number(w[0]))
+		if errno = clockTimeGet(id, 1, unsafe.Pointer(&a)); errno == 0 {
+			if errno = clockTimeGet(id, 0, unsafe.Pointer(&b)); errno == 0 {
+				errno = clockResGet(id, unsafe.Pointer(&res))
+			}
+		}
+		return errno, strconv.FormatBool(0 < a && a <= b && res > 0)
+	case "yield":
+		return schedYield(), ""
 	case "futimes": // FD ATIME MTIME FLAGS
 		return fdFilestatSetTimes(fd(0), number(w[1]), number(w[2]), uint32(number(w[3]))), ""
-	case "utimes", "lutimes": // PATH ATIME MTIME FLAGS
-		lookup := uint32(1)
+	case "utimes", "lutimes": // PATH ATIME MTIME FLAGS [FD]
+		at, lookup := uint32(3), uint32(1)
+		if len(w) > 4 {
+			at = fd(4)
+		}
 		if do == "lutimes" {
 			lookup = 0
 		}
-		return pathFilestatSetTimes(3, lookup, ptr(w[0]), size(w[0]), number(w[1]), number(w[2]), uint32(number(w[3]))), ""
+		return pathFilestatSetTimes(at, lookup, ptr(w[0]), size(w[0]), number(w[1]), number(w[2]), uint32(number(w[3]))), ""
 	case "setflags":
 		return fdFdstatSetFlags(fd(0), uint32(number(w[1]))), ""
 	case "fdstat": // prints type and flags
@@ -173,21 +257,34 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			errno = pathUnlinkFile(at, ptr(w[0]), size(w[0]))
 		}
 		return errno, ""
-	case "rename":
-		return pathRename(3, ptr(w[0]), size(w[0]), 3, ptr(w[1]), size(w[1])), ""
-	case "link":
-		return pathLink(3, 0, ptr(w[0]), size(w[0]), 3, ptr(w[1]), size(w[1])), ""
-	case "symlink": // TARGET PATH
-		return pathSymlink(ptr(w[0]), size(w[0]), 3, ptr(w[1]), size(w[1])), ""
+	case "rename", "link": // FROM TO [FD FD]
+		a, b := uint32(3), uint32(3)
+		if len(w) > 3 {
+			a, b = fd(2), fd(3)
+		}
+		if do == "link" {
+			return pathLink(a, 0, ptr(w[0]), size(w[0]), b, ptr(w[1]), size(w[1])), ""
+		}
+		return pathRename(a, ptr(w[0]), size(w[0]), b, ptr(w[1]), size(w[1])), ""
+	case "symlink": // TARGET PATH [FD]
+		at := uint32(3)
+		if len(w) > 2 {
+			at = fd(2)
+		}
+		return pathSymlink(ptr(w[0]), size(w[0]), at, ptr(w[1]), size(w[1])), ""
 	case "symlink-and-scribble": // the same, and then writes over the target's memory
 		b := []byte(w[0])
 		errno = pathSymlink(unsafe.Pointer(&b[0]), uint32(len(b)), 3, ptr(w[1]), size(w[1]))
 		copy(b, "../../../../../../../etc/passwd")
 		return errno, ""
-	case "readlink": // PATH SIZE
+	case "readlink": // PATH SIZE [FD]
+		at := uint32(3)
+		if len(w) > 2 {
+			at = fd(2)
+		}
 		b := make([]byte, number(w[1])+1)
 		var n uint32
-		errno = pathReadlink(3, ptr(w[0]), size(w[0]), unsafe.Pointer(&b[0]), uint32(len(b)-1), unsafe.Pointer(&n))
+		errno = pathReadlink(at, ptr(w[0]), size(w[0]), unsafe.Pointer(&b[0]), uint32(len(b)-1), unsafe.Pointer(&n))
 		return errno, string(b[:n])
 	case "read", "pread": // FD SIZE [OFFSET]
 		b := make([]byte, number(w[1])+1)
@@ -289,6 +386,22 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			s = append(s, e[:]...)
 		}
 		return g.poll(s)
+	case "poll-with-clock": // NANOSECONDS KIND FD
+		s := make([]byte, 2*48)
+		binary.LittleEndian.PutUint64(s[24:], number(w[0]))
+		s[48], s[48+8] = 1, byte(number(w[1]))
+		binary.LittleEndian.PutUint32(s[48+16:], fd(2))
+		return g.poll(s)
+	case "many": // COUNT FD: makes so many files
+		for i := range number(w[0]) {
+			if errno, detail = g.run([]string{"t=", "open", "cw", "file." + decimal(i), w[1]}); errno == 0 {
+				errno = fdClose(g.fds["t"])
+			}
+			if errno != 0 {
+				return errno, decimal(i)
+			}
+		}
+		return 0, ""
 	case "poll-count": // COUNT
 		n := number(w[0])
 		s := make([]byte, min(n, 2048)*48+1)

@@ -21,6 +21,18 @@ func program(name string) {
 		err = ordinary()
 	case "deep":
 		err = deep()
+	case "args":
+		var args, env []string
+		for _, a := range os.Args {
+			args = append(args, strconv.Quote(a))
+		}
+		for _, e := range os.Environ() {
+			env = append(env, strconv.Quote(e))
+		}
+		os.Stdout.WriteString(strings.Join(args, " ") + "\n" + strings.Join(env, " ") + "\n")
+	case "exit":
+		code, _ := strconv.Atoi(os.Args[2])
+		os.Exit(code)
 	case "spin":
 		for {
 			os.Stat("/") // a loop of nothing but host calls
