@@ -8,6 +8,7 @@ import (
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/imports/log"
 	"github.com/circles-host/circles/host/imports/wasi"
+	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
 
@@ -26,8 +27,8 @@ type Exec struct {
 	// Dirs are all that the program sees of any file system: preopened, in this
 	// order, under these names. Run closes none of them.
 	Dirs []ExecDir
-	// Files narrows what each of Dirs lets one transaction use. Handles is for
-	// all of them together.
+	// Files limits what the program may use of each of Dirs. Handles is for all of
+	// them together.
 	Files store.Limits
 }
 
@@ -38,16 +39,9 @@ type ExecDir struct {
 	Store store.Store
 }
 
-// ExecUsage is what a program used. Bytes and entries are summed up over the
-// directories; handles are the most that were open at once.
-type ExecUsage struct {
-	engine.Usage
-	Files store.Usage
-}
-
 // Run runs the program. The error of one that did not end with exit code 0 is an
-// *engine.Failure.
-func (x Exec) Run(ctx context.Context) (used ExecUsage, err error) {
+// *engine.Failure. What it used of its directories is summed up over them.
+func (x Exec) Run(ctx context.Context) (used script.Usage, err error) {
 	info, err := engine.Inspect(x.Wasm)
 	if err != nil {
 		return used, err
@@ -67,34 +61,44 @@ func (x Exec) Run(ctx context.Context) (used ExecUsage, err error) {
 	}
 	defer program.Close()
 
-	var ended error // by itself, with an exit code
-	err = x.within(ctx, x.Dirs, nil, &used, func(dirs []wasi.Preopened) error {
-		ctx, files := wasi.MountAll(ctx, dirs, wasi.Config{Handles: x.Files.Handles})
+	var (
+		ended error // by itself, with an exit code
+		run   engine.Usage
+		files store.Usage
+	)
+	defer func() { used = usage(run, files) }()
+	err = x.within(ctx, x.Dirs, nil, &files, func(dirs []wasi.Preopened) error {
+		ctx, open := wasi.MountAll(ctx, dirs, wasi.Config{Handles: x.Files.Handles})
 		out, err := e.Run(ctx, program, engine.Call{
 			Name: x.Name, Args: x.Args, Env: x.Env, Limits: x.Limits, Stdio: &x.Stdio,
 		})
-		used.Usage, used.Files.Handles = out.Usage, files.Peak()
+		run, files.Handles = out.Usage, open.Peak()
 		var f *engine.Failure
-		if errors.As(err, &f) && f.Kind == engine.Exited {
+		if errors.As(err, &f) {
+			run = f.Usage
+		}
+		if f != nil && f.Kind == engine.Exited {
 			ended, err = err, nil
 		}
-		return errors.Join(err, files.Close())
+		return errors.Join(err, open.Close())
 	})
 	return used, errors.Join(err, ended)
 }
 
 // within opens a transaction on each directory in turn, and runs f in all.
-func (x Exec) within(ctx context.Context, dirs []ExecDir, open []wasi.Preopened, used *ExecUsage, f func([]wasi.Preopened) error) error {
+func (x Exec) within(ctx context.Context, dirs []ExecDir, open []wasi.Preopened, used *store.Usage, f func([]wasi.Preopened) error) error {
 	if len(dirs) == 0 {
 		return f(open)
 	}
 	return dirs[0].Store.Update(ctx, func(tx store.Tx) error {
 		limits := x.Files
-		limits.Handles = 0 // counted where the program has them all
-		tx.Narrow(limits)
+		if limits.Handles > 0 {
+			limits.Handles += ownHandles
+		}
+		tx.Limit(limits)
 		err := x.within(ctx, dirs[1:], append(open, wasi.Preopened{Name: dirs[0].Name, Files: tx.Files(nil)}), used, f)
-		used.Files.Bytes += tx.Usage().Bytes
-		used.Files.Entries += tx.Usage().Entries
+		used.Bytes += tx.Usage().Bytes
+		used.Entries += tx.Usage().Entries
 		return err
 	})
 }

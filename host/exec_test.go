@@ -71,7 +71,7 @@ func TestExecKeepsWhatAProgramWroteUnlessItTraps(t *testing.T) {
 			if !errors.As(err, &f) || f.Kind != tc.kind || f.ExitCode != tc.code {
 				t.Errorf("ended with %v", err)
 			}
-			if used.Files.Entries != 1 || used.Files.Handles != 1 || used.HostCalls == 0 {
+			if used.Entries != 1 || used.Handles != 1 || used.HostCalls == 0 {
 				t.Errorf("it used %+v", used)
 			}
 			_, err = os.Lstat(filepath.Join(dir, "out"))

@@ -25,6 +25,10 @@ func HostModules() []engine.HostModule {
 	return []engine.HostModule{wasi.Module(), contexts.Module(), log.Module()}
 }
 
+// ownHandles is how many files a script's transaction may have open beside those
+// that the script has: what is preopened, and what host functions read.
+const ownHandles = 16
+
 // work is what an accepted script has done in its transaction.
 type work interface {
 	// readsOnly reports whether it changes nothing, and is held to that.
@@ -83,7 +87,12 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 		return engine.Output{}, err
 	}
 	defer turn.End()
-	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{})
+	limits := h.config.Files
+	if limits.Handles > 0 {
+		limits.Handles += ownHandles
+	}
+	tx.Limit(limits)
+	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{Handles: h.config.Files.Handles})
 	output, err := h.engine.Run(ctx, p.code, engine.Call{
 		Entry:  in.Script().Entry,
 		Params: in.Script().Params,

@@ -85,6 +85,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	var sealed []byte
 	err := transact(ctx, func(tx store.Tx) error {
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
+		r.files = tx.Usage()
 		if err != nil {
 			return err
 		}

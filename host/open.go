@@ -32,6 +32,9 @@ type Config struct {
 	Only []peer.ID
 	// Limits of each script. The deadline that it carries may be nearer.
 	Limits engine.Limits
+	// Files limits what each script may use of its target's files; a zero field
+	// leaves it as the store has it.
+	Files store.Limits
 	// Undo says what is kept to undo scripts by. Where Undo.Bytes is 0, no more
 	// than a quarter of a context's quota is.
 	Undo history.Config

@@ -51,7 +51,8 @@ func (k known) Prior(ctx context.Context, caller, target peer.ID, nonce script.N
 // A receipt under construction.
 type receipt struct {
 	script.Receipt
-	kept *history.Kept
+	kept  *history.Kept
+	files store.Usage
 }
 
 func (h *Host) receiptOf(v *envelope.Verified) *receipt {
@@ -78,7 +79,7 @@ const accountTime = 30 * time.Second
 // target's other scripts wait as long: it ends with ctx, and after accountTime.
 func (r *receipt) done(ctx context.Context, out engine.Output, tx store.Tx, a *policy.Accepted, past *history.History) error {
 	r.Code = script.Done
-	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage)
+	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage, r.files)
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
 	defer cancel()
 	told := func(path string) bool { return a.Target().Allow(script.Read, path) == nil }
@@ -109,7 +110,7 @@ func (r *receipt) failed(h *Host, a *policy.Accepted, err error, denied *watched
 	r.Code, r.Message = h.codeOf(err)
 	var f *engine.Failure
 	if errors.As(err, &f) {
-		r.ExitCode, r.Log, r.Usage = f.ExitCode, f.Log, usage(f.Usage)
+		r.ExitCode, r.Log, r.Usage = f.ExitCode, f.Log, usage(f.Usage, r.files)
 	}
 	if what := denied.String(); what != "" {
 		r.Message += "; " + what
@@ -253,6 +254,9 @@ var bareCodes = map[envelope.Kind]transport.Code{
 	envelope.Conflict:        transport.Conflict,
 }
 
-func usage(u engine.Usage) script.Usage {
-	return script.Usage{Wall: u.Wall, Fuel: u.Fuel, MemoryBytes: u.Memory, HostCalls: u.HostCalls, OutputBytes: u.Output, LogBytes: u.Log}
+func usage(u engine.Usage, files store.Usage) script.Usage {
+	return script.Usage{
+		Wall: u.Wall, Fuel: u.Fuel, MemoryBytes: u.Memory, HostCalls: u.HostCalls, OutputBytes: u.Output, LogBytes: u.Log,
+		FileBytes: uint64(files.Bytes), Entries: uint64(files.Entries), Handles: uint64(files.Handles),
+	}
 }

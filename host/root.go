@@ -16,6 +16,7 @@ import (
 	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/units"
 )
 
@@ -57,6 +58,11 @@ type RootConfig struct {
 		Log       units.Size     `toml:"log"`
 		HostCalls units.Count    `toml:"host_calls"`
 		Fuel      units.Count    `toml:"fuel"`
+		Bytes     units.Size     `toml:"bytes"`   // of the files that it writes, together
+		File      units.Size     `toml:"file"`    // of each of them
+		Entries   units.Count    `toml:"entries"` // names that it makes, removes, moves, or whose files it writes
+		Handles   units.Count    `toml:"handles"` // open at once
+		Depth     units.Count    `toml:"depth"`   // names in a path
 	} `toml:"limits"`
 	Worker struct {
 		Memory   units.Size `toml:"memory"`   // that all scripts together may take
@@ -103,6 +109,16 @@ func (c RootConfig) Engine() engine.Limits {
 	}
 }
 
+// Files returns the limits for a script's files; what is not set is the store's.
+func (c RootConfig) Files() store.Limits {
+	l := c.Limits
+	number := func(n units.Count) int { return int(min(n, 1<<30)) }
+	return store.Limits{
+		Bytes: int64(l.Bytes), FileSize: int64(l.File),
+		Entries: number(l.Entries), Handles: number(l.Handles), Depth: number(l.Depth),
+	}
+}
+
 const newConfig = `# A circles host. What is commented out shows the default.
 
 # listen = "127.0.0.1:7070"   # any other address than loopback needs [tls]
@@ -116,6 +132,11 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # memory = "64MiB"
 # output = "8MiB"
 # log = "64KiB"
+# bytes = "1GiB"              # of the files that it writes, together
+# file = "256MiB"             # of each of them
+# entries = 100000            # names that it makes, removes, moves, or whose files it writes
+# handles = 256               # open at once
+# depth = 128                 # names in a path
 
 # [store]
 # backend = "fs"              # of peers that are added: fs, sqlite, s3, natsobj or plugin:NAME

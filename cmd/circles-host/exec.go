@@ -1,11 +1,12 @@
 package main
 
 import (
+	"encoding"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/units"
 )
 
 // Exit codes of exec beside the program's own, as other runtimes and coreutils
@@ -41,11 +43,19 @@ by itself, and dropped when it traps or is stopped.
 What follows FILE.wasm is the program's. Exit codes beside its own: 124 its time
 was over, 125 it was not run, 130 Ctrl-C, 134 a trap or another limit.
 
-   circles-host exec --dir .::/work wordcount.wasm /work/README.md`,
+Limits end the program, but for those on its files, of which it is told: bytes,
+the sizes of the files that it writes in one directory together, and entries, the
+names that it makes, removes, moves or whose files it writes there (EDQUOT); file,
+the size of each (EFBIG); handles, the files it has open (EMFILE); depth, the names
+in a path (ENAMETOOLONG).
+
+   circles-host exec --dir .::/work --limit time=5s,bytes=64MiB wordcount.wasm /work/README.md`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "dir", Usage: "show the program the directory `HOST::GUEST`; HOST alone is shown under its own name"},
 			&cli.StringSliceFlag{Name: "env", Usage: "set the environment variable `K=V`; K alone takes its value from here"},
-			&cli.StringSliceFlag{Name: "limit", Usage: "`NAME=VALUE` of time, memory, output, log, fuel or host-calls, as in time=5s,memory=64MiB"},
+			&cli.StringSliceFlag{Name: "limit", Usage: "`NAME=VALUE` of " + limitNames + ", as in time=5s,bytes=64MiB"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print on standard error what it used"},
+			&cli.BoolFlag{Name: "json", Usage: "print that as JSON"},
 		},
 		Action: func(c *cli.Context) error {
 			err := execProgram(c)
@@ -99,7 +109,7 @@ func execProgram(c *cli.Context) error {
 		x.Env[k] = v
 	}
 	for _, limit := range c.StringSlice("limit") {
-		if err := setLimit(&x.Limits, limit); err != nil {
+		if err := setLimit(&x, limit); err != nil {
 			return usage("--limit %s: %w", limit, err)
 		}
 	}
@@ -123,45 +133,67 @@ func execProgram(c *cli.Context) error {
 		}
 		x.Dirs = append(x.Dirs, host.ExecDir{Name: at, Store: s})
 	}
-	_, err = x.Run(c.Context)
+	used, err := x.Run(c.Context)
+	switch {
+	case c.Bool("json"):
+		line, _ := json.Marshal(used) // of numbers
+		fmt.Fprintf(c.App.ErrWriter, "%s\n", line)
+	case c.Bool("verbose"):
+		fmt.Fprintf(c.App.ErrWriter, "used %s\n", usageText(used))
+	}
 	return err
 }
 
-func setLimit(l *engine.Limits, text string) error {
+// limitNames are those that setLimit knows.
+const limitNames = "time, memory, output, log, fuel, host-calls, bytes, file, entries, handles or depth"
+
+func setLimit(x *host.Exec, text string) error {
 	name, value, ok := strings.Cut(text, "=")
 	if !ok {
 		return errors.New("want NAME=VALUE, as in time=5s")
 	}
-	var size host.Size
-	var duration host.Duration
-	bytes := func(to *uint64) error {
-		err := size.UnmarshalText([]byte(value))
-		*to = uint64(size)
-		return err
-	}
-	count := func(to *uint64) (err error) {
-		if *to, err = strconv.ParseUint(value, 10, 64); err != nil || *to == 0 {
-			return fmt.Errorf("%q: want a number above 0", value)
-		}
-		return nil
-	}
+	l, files := &x.Limits, &x.Files
+	var (
+		duration units.Duration
+		size     units.Size
+		number   units.Count
+		to       encoding.TextUnmarshaler
+		set      func()
+	)
+	sized := func(f func(uint64)) { to, set = &size, func() { f(uint64(size)) } }
+	counted := func(f func(uint64)) { to, set = &number, func() { f(uint64(number)) } }
+	const most = 1 << 30 // of what is counted in an int
 	switch name {
 	case "time":
-		err := duration.UnmarshalText([]byte(value))
-		l.Wall = time.Duration(duration)
-		return err
+		to, set = &duration, func() { l.Wall = time.Duration(duration) }
 	case "memory":
-		return bytes(&l.Memory)
+		sized(func(n uint64) { l.Memory = n })
 	case "output":
-		return bytes(&l.Output)
+		sized(func(n uint64) { l.Output = n })
 	case "log":
-		return bytes(&l.Log)
+		sized(func(n uint64) { l.Log = n })
+	case "bytes":
+		sized(func(n uint64) { files.Bytes = int64(n) })
+	case "file":
+		sized(func(n uint64) { files.FileSize = int64(n) })
 	case "fuel":
-		return count(&l.Fuel)
+		counted(func(n uint64) { l.Fuel = n })
 	case "host-calls":
-		return count(&l.HostCalls)
+		counted(func(n uint64) { l.HostCalls = n })
+	case "entries":
+		counted(func(n uint64) { files.Entries = int(min(n, most)) })
+	case "handles":
+		counted(func(n uint64) { files.Handles = int(min(n, most)) })
+	case "depth":
+		counted(func(n uint64) { files.Depth = int(min(n, most)) })
+	default:
+		return fmt.Errorf("there is no limit %q; want %s", name, limitNames)
 	}
-	return fmt.Errorf("there is no limit %q; want time, memory, output, log, fuel or host-calls", name)
+	err := to.UnmarshalText([]byte(value))
+	if err == nil {
+		set()
+	}
+	return err
 }
 
 // openDir opens a directory of the developer's for one run. What the program

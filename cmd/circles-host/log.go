@@ -535,6 +535,15 @@ func usageText(u script.Usage) string {
 	if u.HostCalls > 0 {
 		parts = append(parts, number(u.HostCalls)+" host calls")
 	}
+	if u.FileBytes > 0 {
+		parts = append(parts, bytesText(u.FileBytes)+" written")
+	}
+	if u.Entries > 0 {
+		parts = append(parts, number(u.Entries)+" entries")
+	}
+	if u.Handles > 0 {
+		parts = append(parts, number(u.Handles)+" handles")
+	}
 	return strings.Join(parts, ", ")
 }
 

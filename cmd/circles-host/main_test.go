@@ -329,6 +329,19 @@ var guests = map[string]func(ts *testscript.TestScript, arg string) []byte{
 		m.Func("_start", "", "", abitest.Call(f))
 		return m.Bytes()
 	},
+	// The guest of the tests of package wasi, which makes the calls that its
+	// standard input says.
+	"wasi": func(ts *testscript.TestScript, _ string) []byte {
+		file := ts.MkAbs("guest.tmp")
+		build := exec.Command("go", "build", "-ldflags=-s -w", "-o", file, "../../host/imports/wasi/testdata/guest")
+		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+		if out, err := build.CombinedOutput(); err != nil {
+			ts.Fatalf("build the guest: %v\n%s", err, out)
+		}
+		wasm, err := os.ReadFile(file)
+		ts.Check(err)
+		return wasm
+	},
 	// The header of a component; no host runs one as it is.
 	"component": func(*testscript.TestScript, string) []byte {
 		return []byte("\x00asm\x0d\x00\x01\x00")

@@ -74,7 +74,7 @@ type worker struct {
 // serveUntil.
 func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err error) {
 	log := logger(c)
-	config := host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Undo: root.Config.Undo.History(), Log: log}
+	config := host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Log: log}
 	bounds := root.Config.Worker
 	config.Turns = turns.Config{Memory: uint64(bounds.Memory), Waiting: bounds.Waiting}
 	config.MaxContexts = bounds.Contexts

@@ -198,4 +198,8 @@ type Usage struct {
 	HostCalls   uint64
 	OutputBytes uint64
 	LogBytes    uint64
+	// Of the target's files, the most at any time: sizes of those that it wrote,
+	// names that it made, removed, moved or whose files it wrote, and how many it
+	// had open at once.
+	FileBytes, Entries, Handles uint64
 }

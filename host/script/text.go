@@ -162,7 +162,7 @@ func ParseAction(s string) (Action, error) {
 //	 "entry":"sign","result":"{\"ok\":true}",
 //	 "effects":[{"kind":"created","path":"/book/a","after":{"size":3,"digest":"sha256:…"}}],
 //	 "usage":{"wall_ns":81000,"fuel":1200,"memory_bytes":1048576,"host_calls":4,
-//	          "output_bytes":11,"log_bytes":0},
+//	          "output_bytes":11,"log_bytes":0,"file_bytes":42,"entries":1,"handles":1},
 //	 "started":"2026-01-02T03:04:05.006Z","finished":"2026-01-02T03:04:05.007Z"}
 //
 // This form is not signed, and cannot be turned back into a receipt.
@@ -187,14 +187,6 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		End        *endJSON   `json:"end,omitempty"`
 		Diff       string     `json:"diff,omitempty"`
 	}
-	type usageJSON struct {
-		WallNs      int64  `json:"wall_ns"`
-		Fuel        uint64 `json:"fuel"`
-		MemoryBytes uint64 `json:"memory_bytes"`
-		HostCalls   uint64 `json:"host_calls"`
-		OutputBytes uint64 `json:"output_bytes"`
-		LogBytes    uint64 `json:"log_bytes"`
-	}
 	out := struct {
 		Script       ID           `json:"script"`
 		Caller       peer.ID      `json:"caller"`
@@ -213,7 +205,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		LogBase64    []byte       `json:"log_base64,omitempty"`
 		Effects      []effectJSON `json:"effects,omitempty"`
 		MoreEffects  uint64       `json:"more_effects,omitempty"`
-		Usage        usageJSON    `json:"usage"`
+		Usage        Usage        `json:"usage"`
 		Started      time.Time    `json:"started"`
 		Finished     time.Time    `json:"finished"`
 		DryRun       bool         `json:"dry_run,omitempty"`
@@ -222,10 +214,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
-		ExitCode: r.ExitCode, MoreEffects: r.MoreEffects, Usage: usageJSON{
-			WallNs: int64(r.Usage.Wall), Fuel: r.Usage.Fuel, MemoryBytes: r.Usage.MemoryBytes,
-			HostCalls: r.Usage.HostCalls, OutputBytes: r.Usage.OutputBytes, LogBytes: r.Usage.LogBytes,
-		},
+		ExitCode: r.ExitCode, MoreEffects: r.MoreEffects, Usage: r.Usage,
 		Started: r.Started.UTC(), Finished: r.Finished.UTC(), DryRun: r.DryRun,
 	}
 	if !r.Module.IsZero() {
@@ -263,4 +252,21 @@ func readable(b []byte) (string, []byte) {
 		return string(b), nil
 	}
 	return "", b
+}
+
+// MarshalJSON is how the JSON of a receipt tells it.
+func (u Usage) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		WallNs      int64  `json:"wall_ns"`
+		Fuel        uint64 `json:"fuel"`
+		MemoryBytes uint64 `json:"memory_bytes"`
+		HostCalls   uint64 `json:"host_calls"`
+		OutputBytes uint64 `json:"output_bytes"`
+		LogBytes    uint64 `json:"log_bytes"`
+		FileBytes   uint64 `json:"file_bytes"`
+		Entries     uint64 `json:"entries"`
+		Handles     uint64 `json:"handles"`
+	}{
+		int64(u.Wall), u.Fuel, u.MemoryBytes, u.HostCalls, u.OutputBytes, u.LogBytes, u.FileBytes, u.Entries, u.Handles,
+	})
 }

@@ -113,10 +113,9 @@ type Tx interface {
 	// order. A file that was written and ends up as it was is not a change.
 	Changes() ([]Change, error)
 
-	// Narrow sets limits of this transaction below those that the store has for
-	// each; what is wider, or zero, stays as it is. It is called before Files is
-	// used.
-	Narrow(Limits)
+	// Limit sets limits of this transaction, instead of those that the store has
+	// for each. It is called before Files is used.
+	Limit(Limits)
 
 	// Usage tells what the transaction has used so far.
 	Usage() Usage
@@ -135,15 +134,16 @@ type Tx interface {
 // nothing that could be named, however it is spelled.
 const PrivateName = ".circles"
 
-// Limits bound what one transaction may use of a context. Sizes are those that
-// files claim to have, holes and room that was allocated ahead included.
+// Limits bound what one transaction may use of a context; a zero field leaves
+// what the store has. Sizes are those that files claim to have, holes and room
+// that was allocated ahead included.
 type Limits struct {
 	Bytes    int64 // sum of the sizes of the files that it writes; over it ErrQuota
 	FileSize int64 // bytes of one file that it writes; ErrTooBig
 	Entries  int   // names that it makes, removes, moves, or whose files it writes; ErrQuota
 	Handles  int   // files and directories open at once; ErrTooManyOpen
 	Listed   int   // directory entries held by open handles; ErrQuota
-	Depth    int   // names in a path; ErrNameTooLong
+	Depth    int   // names in a path, 128 at most; ErrNameTooLong
 }
 
 // Usage is the most that a transaction used at any time of what Limits count. A

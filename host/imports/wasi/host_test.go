@@ -18,7 +18,7 @@ import (
 )
 
 // A wazero with another set of functions must not get past us unseen.
-func TestEveryFunctionHasAGuard(t *testing.T) {
+func TestEveryFunctionIsServed(t *testing.T) {
 	all, err := originals()
 	if err != nil {
 		t.Fatal(err)

@@ -1115,13 +1115,17 @@ func (x *Blob) GetDigest() []byte {
 }
 
 type Usage struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	WallNs        int64                  `protobuf:"varint,1,opt,name=wall_ns,json=wallNs,proto3" json:"wall_ns,omitempty"`
-	Fuel          uint64                 `protobuf:"varint,2,opt,name=fuel,proto3" json:"fuel,omitempty"`
-	MemoryBytes   uint64                 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	HostCalls     uint64                 `protobuf:"varint,4,opt,name=host_calls,json=hostCalls,proto3" json:"host_calls,omitempty"`
-	OutputBytes   uint64                 `protobuf:"varint,5,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
-	LogBytes      uint64                 `protobuf:"varint,6,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	WallNs      int64                  `protobuf:"varint,1,opt,name=wall_ns,json=wallNs,proto3" json:"wall_ns,omitempty"`
+	Fuel        uint64                 `protobuf:"varint,2,opt,name=fuel,proto3" json:"fuel,omitempty"`
+	MemoryBytes uint64                 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	HostCalls   uint64                 `protobuf:"varint,4,opt,name=host_calls,json=hostCalls,proto3" json:"host_calls,omitempty"`
+	OutputBytes uint64                 `protobuf:"varint,5,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	LogBytes    uint64                 `protobuf:"varint,6,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	// Of the files of the context; the most at any time.
+	FileBytes     uint64 `protobuf:"varint,7,opt,name=file_bytes,json=fileBytes,proto3" json:"file_bytes,omitempty"` // sizes of the files that it wrote
+	Entries       uint64 `protobuf:"varint,8,opt,name=entries,proto3" json:"entries,omitempty"`                      // names that it made, removed, moved or whose files it wrote
+	Handles       uint64 `protobuf:"varint,9,opt,name=handles,proto3" json:"handles,omitempty"`                      // open at once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1194,6 +1198,27 @@ func (x *Usage) GetOutputBytes() uint64 {
 func (x *Usage) GetLogBytes() uint64 {
 	if x != nil {
 		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetFileBytes() uint64 {
+	if x != nil {
+		return x.FileBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *Usage) GetHandles() uint64 {
+	if x != nil {
+		return x.Handles
 	}
 	return 0
 }
@@ -1688,7 +1713,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x05after\x18\x03 \x01(\v2\x10.circles.v1.BlobR\x05after\"2\n" +
 	"\x04Blob\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digest\"\xb6\x01\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x89\x02\n" +
 	"\x05Usage\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x12\n" +
 	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\x12!\n" +
@@ -1696,7 +1721,11 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\n" +
 	"host_calls\x18\x04 \x01(\x04R\thostCalls\x12!\n" +
 	"\foutput_bytes\x18\x05 \x01(\x04R\voutputBytes\x12\x1b\n" +
-	"\tlog_bytes\x18\x06 \x01(\x04R\blogBytes\"\x98\x01\n" +
+	"\tlog_bytes\x18\x06 \x01(\x04R\blogBytes\x12\x1d\n" +
+	"\n" +
+	"file_bytes\x18\a \x01(\x04R\tfileBytes\x12\x18\n" +
+	"\aentries\x18\b \x01(\x04R\aentries\x12\x18\n" +
+	"\ahandles\x18\t \x01(\x04R\ahandles\"\x98\x01\n" +
 	"\bQuestion\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1e\n" +

@@ -471,14 +471,13 @@ func TestDepth(t *testing.T) {
 	})
 }
 
-// TestNarrow: a transaction may be given less than the store allows, and never
+// TestLimitsOfOneTransaction: it may be given less than the store allows, or
 // more.
-func TestNarrow(t *testing.T) {
+func TestLimitsOfOneTransaction(t *testing.T) {
 	s := mem.New(mem.Config{Limits: overlay.Limits{FileSize: 100, StagedBytes: 150, Entries: 5, OpenFiles: 4, Depth: 4}})
 	update(t, s, func(tx store.Tx, fs store.FS) {
-		tx.Narrow(store.Limits{FileSize: 50, Bytes: 60, Entries: 3, Handles: 2, Depth: 1})
-		tx.Narrow(store.Limits{FileSize: 1000, Bytes: 1000, Entries: 1000, Handles: 1000, Depth: 1000})
-		tx.Narrow(store.Limits{})
+		tx.Limit(store.Limits{FileSize: 50, Bytes: 60, Entries: 3, Handles: 2, Depth: 1})
+		tx.Limit(store.Limits{})
 		f, err := fs.Open("f", rwc)
 		must(t, err)
 		want(t, store.ErrTooBig, f.Truncate(51))
@@ -511,7 +510,18 @@ func TestNarrow(t *testing.T) {
 	update(t, s, func(_ store.Tx, fs store.FS) {
 		f, err := fs.Open("h", rwc)
 		must(t, err)
+		want(t, store.ErrTooBig, f.Truncate(101))
 		must(t, f.Truncate(100))
+	})
+	update(t, s, func(tx store.Tx, fs store.FS) {
+		tx.Limit(store.Limits{FileSize: 1000, Bytes: 1000, Entries: 1000, Depth: 1000})
+		f, err := fs.Open("h", rwc)
+		must(t, err)
+		must(t, f.Truncate(1000))
+		for i := range 128 { // more has no store
+			must(t, fs.Mkdir(strings.Repeat("d/", i)+"d"))
+		}
+		want(t, store.ErrNameTooLong, fs.Mkdir(strings.Repeat("d/", 128)+"d"))
 	})
 }
 

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -130,21 +131,15 @@ func (t *Tx) discard(n *node) {
 	}
 }
 
-// Narrow implements store.Tx.
-func (t *Tx) Narrow(l store.Limits) {
-	mine := &t.script.limits
-	narrow(&mine.StagedBytes, l.Bytes)
-	narrow(&mine.FileSize, l.FileSize)
-	narrow(&mine.Entries, l.Entries)
-	narrow(&mine.OpenFiles, l.Handles)
-	narrow(&mine.Listed, l.Listed)
-	narrow(&mine.Depth, l.Depth)
-}
-
-func narrow[N int | int64](limit *N, to N) {
-	if to > 0 {
-		*limit = min(*limit, to)
-	}
+// Limit implements store.Tx.
+func (t *Tx) Limit(l store.Limits) {
+	of := &t.script.limits
+	of.StagedBytes = cmp.Or(l.Bytes, of.StagedBytes)
+	of.FileSize = cmp.Or(l.FileSize, of.FileSize)
+	of.Entries = cmp.Or(l.Entries, of.Entries)
+	of.OpenFiles = cmp.Or(l.Handles, of.OpenFiles)
+	of.Listed = cmp.Or(l.Listed, of.Listed)
+	of.Depth = min(cmp.Or(l.Depth, of.Depth), maxDepth)
 }
 
 // Usage implements store.Tx.
