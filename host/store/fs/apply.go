@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path"
 	"slices"
 	"sync"
@@ -17,55 +19,87 @@ import (
 )
 
 // Prepare implements overlay.Backend: everything that a commit will rename into
-// place is made, complete and durable, before the commit is decided.
+// place is made, complete and, unless it is so small that the journal takes it,
+// durable, before the commit is decided.
 func (b *backend) Prepare(ctx context.Context, p *overlay.Plan) error {
 	b.commits++
+	c := &cursor{b: b, fd: -1}
+	defer c.leave()
+	alone := false // see op.alone
 	var puts []overlay.Step
 	for _, s := range p.Steps {
 		switch s.Kind {
+		case overlay.StepOut:
+			alone = alone || s.Was.Kind == store.KindDir
 		case overlay.StepPut:
+			f := s.File.(*staged)
+			if dir, name := split(s.Path); f.base >= 0 && c.to(dir) == nil {
+				f.grow = f.grows(c.fd, name, s.Was, s.Size)
+			}
+			if alone = alone || f.grow; !f.grow {
+				if err := f.whole(); err != nil {
+					return err
+				}
+			}
 			puts = append(puts, s)
 		case overlay.StepSymlink:
-			if err := unix.Symlinkat(s.Target, b.stage, b.slot(s.Slot)); err != nil {
+			if err := b.disk.symlink(s.Target, b.stage, b.slot(s.Slot)); err != nil {
 				return fmt.Errorf("stage link %s: %w", s.Path, fileError(err))
 			}
 		}
 	}
-	if err := b.seal(ctx, puts); err != nil {
+	// A commit that is alone is done again from what is in the staging directory:
+	// see the package's documentation.
+	durable, err := b.seal(ctx, puts, alone)
+	if err != nil {
 		return err
 	}
-	if err := unix.Fsync(b.stage); err != nil {
-		return fmt.Errorf("make staged files durable: %w", fileError(err))
+	if alone || durable {
+		if err := b.disk.sync(b.stage); err != nil {
+			return fmt.Errorf("make staged files durable: %w", fileError(err))
+		}
 	}
 	return b.at("prepared")
 }
 
-// seal makes staged files durable. Some at a time: a file system commits what
-// several wait for at once.
-func (b *backend) seal(ctx context.Context, puts []overlay.Step) error {
+// seal completes staged files. Those that are made durable are so some at a time:
+// a file system commits what several wait for at once.
+func (b *backend) seal(ctx context.Context, puts []overlay.Step, alone bool) (durable bool, err error) {
 	const together = 8
-	for chunk := range slices.Chunk(puts, together) {
+	room := int64(inlineTotal)
+	var large []overlay.Step
+	for _, s := range puts {
+		if alone || s.Size > inlineSize || s.Size > room {
+			large = append(large, s)
+			continue
+		}
+		room -= s.Size
+		if err := s.File.(*staged).seal(s, true); err != nil {
+			return false, fmt.Errorf("complete content of %s: %w", s.Path, fileError(err))
+		}
+	}
+	for chunk := range slices.Chunk(large, together) {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		}
 		var wg sync.WaitGroup
 		errs := make([]error, len(chunk))
 		for i, s := range chunk {
 			wg.Go(func() {
-				if err := s.File.(*staged).seal(s.Atime, s.Mtime); err != nil {
+				if err := s.File.(*staged).seal(s, false); err != nil {
 					errs[i] = fmt.Errorf("make content of %s durable: %w", s.Path, fileError(err))
 				}
 			})
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil {
-			return err
+			return false, err
 		}
 		if err := b.at("sealed"); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return len(large) > 0, nil
 }
 
 // slot names a slot of the current commit in the staging directory. The name is
@@ -73,7 +107,7 @@ func (b *backend) seal(ctx context.Context, puts []overlay.Step) error {
 func (b *backend) slot(i int) string { return fmt.Sprintf("s%x-%d-%d", b.nonce, b.commits, i) }
 
 // Commit implements overlay.Backend.
-func (b *backend) Commit(_ context.Context, p *overlay.Plan, records []overlay.Record) error {
+func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay.Record) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.broken != nil {
@@ -87,59 +121,102 @@ func (b *backend) Commit(_ context.Context, p *overlay.Plan, records []overlay.R
 			return fmt.Errorf("append log entry %x: %w", r.Key[:8], store.ErrExists)
 		}
 	}
-	r := record{}
-	if len(records) > 0 {
-		var err error
-		if r.logSeg, r.logOff, err = b.log.ready(); err != nil {
+	if p != nil {
+		if err := b.expect(p.Expect); err != nil {
 			return err
 		}
-		r.entries = b.log.next(records)
-	}
-	if p == nil {
-		if err := b.log.append(r.entries); err != nil {
-			if errors.Is(err, errTail) {
-				return b.broke(err)
-			}
+		if err := b.possible(p); err != nil {
 			return err
 		}
-		return nil
 	}
-	if err := b.expect(p.Expect); err != nil {
+	if err := b.attach(); err != nil {
 		return err
 	}
-	if err := b.possible(p); err != nil {
+	r, err := b.describe(p, records)
+	if err != nil {
 		return err
-	}
-	for _, s := range p.Steps {
-		o := op{kind: s.Kind, path: s.Path, was: s.Was, target: s.Target, atime: s.Atime, mtime: s.Mtime}
-		switch s.Kind {
-		case overlay.StepPut:
-			o.slot = s.File.(*staged).name
-		case overlay.StepOut, overlay.StepIn, overlay.StepSymlink:
-			o.slot = b.slot(s.Slot)
-		}
-		r.ops = append(r.ops, o)
 	}
 	if err := b.at("expected"); err != nil {
 		return err
 	}
-	enc := r.append(nil)
-	if len(enc) > maxJournal {
-		return fmt.Errorf("commit of %d changes, which take %d bytes to describe: %w", len(r.ops), len(enc), store.ErrQuota)
+	frame := newFrame(r)
+	if err := b.roomFor(r, int64(len(frame))); err != nil {
+		return err
 	}
-	if err := b.journal.write(enc); err != nil {
-		// Part of it may be on the disk. Unless that is gone for certain, whether
-		// this commit was decided is for the next opening to see.
-		if undo := b.journal.drop(); undo != nil {
-			return b.broke(fmt.Errorf("write journal: %w: %w", err, undo))
+	at, err := b.journal.commit(ctx, b.session, frame)
+	if errors.Is(err, errUndecided) {
+		// Whether this commit was decided is for the next opening to see.
+		return b.broke(err)
+	}
+	if err != nil {
+		return err
+	}
+	b.session.seq = r.seq
+	if err = b.at("decided"); err == nil {
+		err = b.finish(r, at)
+	}
+	b.journal.applied(at, err != nil)
+	if err != nil {
+		return b.broke(err)
+	}
+	return nil
+}
+
+// describe makes the record of a commit.
+func (b *backend) describe(p *overlay.Plan, records []overlay.Record) (*record, error) {
+	s := b.session
+	r := &record{context: s.id, tx: s.tx, device: b.lower.dev, seq: s.seq + 1}
+	if p != nil {
+		for _, step := range p.Steps {
+			o := op{kind: step.Kind, path: step.Path, was: step.Was, target: step.Target, atime: step.Atime, mtime: step.Mtime}
+			switch step.Kind {
+			case overlay.StepPut:
+				f := step.File.(*staged)
+				if f.grow {
+					o.kind, o.off = stepGrow, f.kept
+				}
+				o.slot, o.made, o.mode, o.uid, o.gid, o.isInline, o.content = f.name, f.made, f.mode, f.uid, f.gid, f.isInline, f.content
+			case overlay.StepOut, overlay.StepIn, overlay.StepSymlink:
+				o.slot = b.slot(step.Slot)
+			}
+			r.ops = append(r.ops, o)
 		}
-		return fmt.Errorf("write journal: %w", fileError(err))
 	}
-	if err := b.at("decided"); err != nil {
-		return b.broke(err)
+	// What is alone is applied to a state that is wholly on the disk. So is a new
+	// segment of the log begun.
+	if r.alone() || len(records) > 0 && b.log.full() {
+		if err := s.settle(); err != nil {
+			return nil, b.broke(err)
+		}
 	}
-	if err := b.finish(&r, false); err != nil {
-		return b.broke(err)
+	if len(records) > 0 {
+		var err error
+		if r.logSeg, r.logOff, err = b.log.ready(); err != nil {
+			return nil, err
+		}
+		r.entries = b.log.next(records)
+	}
+	var err error
+	if r.settled, err = s.state(); err != nil {
+		return nil, b.broke(err)
+	}
+	return r, nil
+}
+
+// roomFor refuses a commit while it can be refused, if the disk is so full that
+// applying it would fail: it takes little besides its log entries, names, and what
+// files grow by.
+func (b *backend) roomFor(r *record, n int64) error {
+	const slack = 128 << 10
+	for _, o := range r.ops {
+		if o.kind == stepGrow {
+			n += o.made.Size - o.off
+		}
+	}
+	for _, fd := range []int{b.stage, b.logDir} {
+		if free, known := room(fd, os.Geteuid() == 0); known && free < n+slack {
+			return fmt.Errorf("the host's disk is full: %w", store.ErrQuota)
+		}
 	}
 	return nil
 }
@@ -149,28 +226,32 @@ func (b *backend) Commit(_ context.Context, p *overlay.Plan, records []overlay.R
 func (b *backend) Abandon(p *overlay.Plan) {
 	for _, s := range p.Steps {
 		if s.Kind == overlay.StepSymlink {
-			_ = unix.Unlinkat(b.stage, b.slot(s.Slot), 0)
+			_ = b.disk.unlink(b.stage, b.slot(s.Slot))
 		}
 	}
 }
 
 func (b *backend) broke(err error) error {
 	b.broken = fmt.Errorf("%w: %w: open it again to finish the commit", overlay.ErrBroken, err)
+	if b.session != nil {
+		b.session.fail(b.broken)
+	}
 	return b.broken
 }
 
-// finish applies a decided commit: at once, or again when the store is next
-// opened.
-func (b *backend) finish(r *record, again bool) error {
-	if err := b.apply(r.ops); err != nil {
-		return err
+// finish applies a commit that has just been decided.
+func (b *backend) finish(r *record, at redoPlace) error {
+	alone := r.alone()
+	moves := slices.ContainsFunc(r.ops, func(o op) bool { return o.kind == overlay.StepOut })
+	if moves {
+		b.session.settling.Lock()
 	}
-	if again {
-		// What was done before is not done again, so nothing says whether it is
-		// durable. This is rare, so everything may be made so.
-		if err := syncAll(b.lower.under.root()); err != nil {
-			return fmt.Errorf("make commit durable: %w", err)
-		}
+	err := b.apply(r.ops, alone)
+	if moves {
+		b.session.settling.Unlock()
+	}
+	if err != nil {
+		return err
 	}
 	if err := b.at("applied"); err != nil {
 		return err
@@ -178,13 +259,16 @@ func (b *backend) finish(r *record, again bool) error {
 	if err := b.log.append(r.entries); err != nil {
 		return err
 	}
+	b.session.done(r.seq, at, len(r.entries) > 0)
 	if err := b.at("logged"); err != nil {
 		return err
 	}
-	if err := b.journal.drop(); err != nil {
-		return fmt.Errorf("drop journal record: %w", err)
+	if alone {
+		if err := b.session.settle(); err != nil {
+			return err
+		}
 	}
-	return b.at("dropped")
+	return b.at("done")
 }
 
 // expect fails with ErrConflict if the owner's files are not as the transaction
@@ -295,12 +379,13 @@ func (b *backend) tryName(path string) error {
 }
 
 // cursor holds the directory that the current steps are about. Names changed in
-// it are made durable when the cursor leaves it.
+// it are made durable when the cursor leaves it, or noted for the session to do.
 type cursor struct {
 	b     *backend
 	path  string
 	fd    int
 	dirty bool
+	later *session
 }
 
 func (c *cursor) to(path string) error {
@@ -329,8 +414,11 @@ func (c *cursor) leave() error {
 		return nil
 	}
 	var err error
-	if c.dirty {
-		if err = unix.Fsync(c.fd); err != nil {
+	switch {
+	case c.dirty && c.later != nil:
+		c.later.changed(c.path, "")
+	case c.dirty:
+		if err = c.b.disk.sync(c.fd); err != nil {
 			err = fmt.Errorf("make directory /%s durable: %w", c.path, err)
 		}
 	}
@@ -339,10 +427,13 @@ func (c *cursor) leave() error {
 	return err
 }
 
-// apply does the steps of a commit. It may be a repetition of what was done
-// before, in whole or in part: every step finds out whether it was.
-func (b *backend) apply(ops []op) error {
+// apply does the steps of a commit. If it is alone, it may be a repetition of what
+// was done before, in whole or in part: every step finds out whether it was.
+func (b *backend) apply(ops []op, alone bool) error {
 	c := &cursor{b: b, fd: -1}
+	if !alone {
+		c.later = b.session
+	}
 	for _, o := range ops {
 		if err := b.step(c, o); err != nil {
 			_ = c.leave()
@@ -364,7 +455,7 @@ func (b *backend) step(c *cursor, o op) error {
 		return nil // its directory has left already
 	}
 	if err != nil {
-		return fmt.Errorf("open directory: %w; make it again, then open the store again", err)
+		return errNoDirectory(err)
 	}
 	switch o.kind {
 	case overlay.StepRemove:
@@ -372,24 +463,11 @@ func (b *backend) step(c *cursor, o op) error {
 	case overlay.StepOut:
 		return b.out(c, name, o)
 	case overlay.StepMkdir:
-		err := unix.Mkdirat(c.fd, name, 0o777)
-		if err == unix.EEXIST {
-			st, err := lstatat(c.fd, name)
-			if err != nil {
-				return err
-			}
-			if kindOfMode(uint32(st.Mode)) == store.KindDir {
-				return nil
-			}
-			if err := b.setAside(c, name); err != nil {
-				return err
-			}
-			return b.step(c, o)
-		}
-		c.dirty = true
-		return err
+		return b.mkdir(c, name)
 	case overlay.StepIn, overlay.StepPut, overlay.StepSymlink:
 		return b.in(c, name, o)
+	case stepGrow:
+		return b.grow(c, name, o)
 	case overlay.StepTimes:
 		if o.path == "." {
 			name = "."
@@ -402,6 +480,30 @@ func (b *backend) step(c *cursor, o op) error {
 		return err
 	}
 	return errRecord
+}
+
+func errNoDirectory(err error) error {
+	return fmt.Errorf("open directory: %w; make it again, then open the store again", err)
+}
+
+func (b *backend) mkdir(c *cursor, name string) error {
+	err := b.disk.mkdir(c.fd, name, 0o777)
+	if err == unix.EEXIST {
+		st, err := lstatat(c.fd, name)
+		if err != nil {
+			return err
+		}
+		if kindOfMode(uint32(st.Mode)) == store.KindDir {
+			c.dirty = true
+			return nil
+		}
+		if err := b.setAside(c, name); err != nil {
+			return err
+		}
+		return b.mkdir(c, name)
+	}
+	c.dirty = true
+	return err
 }
 
 // is reports whether an entry is the one that the transaction saw. A change of
@@ -423,11 +525,11 @@ func (b *backend) remove(c *cursor, name string, o op) error {
 	if err != nil {
 		return err
 	}
-	flags := 0
 	if o.was.Kind == store.KindDir {
-		flags = unix.AT_REMOVEDIR
+		err = b.disk.rmdir(c.fd, name)
+	} else {
+		err = b.disk.unlink(c.fd, name)
 	}
-	err = unix.Unlinkat(c.fd, name, flags)
 	if err == unix.ENOTEMPTY || err == unix.EEXIST {
 		return nil // the owner has put something in: the directory stays
 	}
@@ -450,7 +552,10 @@ func (b *backend) out(c *cursor, name string, o op) error {
 		return nil // out before, and in again at its new place
 	}
 	c.dirty = true
-	return unix.Renameat(c.fd, name, b.stage, o.slot)
+	if c.later != nil {
+		c.later.left(o.path, o.slot)
+	}
+	return b.disk.rename(c.fd, name, b.stage, o.slot)
 }
 
 func (b *backend) in(c *cursor, name string, o op) error {
@@ -469,7 +574,7 @@ func (b *backend) in(c *cursor, name string, o op) error {
 	if err == nil && st.Ino == src.Ino && st.Dev == src.Dev {
 		// Two links to one file: rename would do nothing, and leave the slot.
 		c.dirty = true
-		return unix.Unlinkat(b.stage, o.slot, 0)
+		return b.disk.unlink(b.stage, o.slot)
 	}
 	if err == nil && !(o.was.Kind != 0 && is(&st, o.was)) {
 		// The owner made or changed this since the transaction looked: between
@@ -479,18 +584,138 @@ func (b *backend) in(c *cursor, name string, o op) error {
 		}
 	}
 	c.dirty = true
-	return unix.Renameat(b.stage, o.slot, c.fd, name)
+	switch {
+	case c.later == nil:
+	case o.kind == overlay.StepIn:
+		c.later.arrived(o.slot, o.path)
+	case o.isInline:
+		c.later.changed(c.path, o.path)
+	}
+	return b.disk.rename(b.stage, o.slot, c.fd, name)
+}
+
+// grow writes what a file grows by, after all that it held. It is in the slot, at
+// the same place. If the owner has changed the file since, it is kept beside.
+func (b *backend) grow(c *cursor, name string, o op) error {
+	src, err := openat(b.stage, o.slot, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return nil // done before
+	}
+	if err != nil {
+		return err
+	}
+	end := os.NewFile(uintptr(src), o.slot)
+	defer end.Close()
+	f, err := openWritable(c.fd, name)
+	if err != nil && !gone(err) {
+		return err
+	}
+	at := o.off
+	if err != nil || !b.begins(f, end, o) {
+		if f != nil {
+			f.Close()
+		}
+		if f, err = b.beside(c, name); err != nil {
+			return err
+		}
+		at = 0
+	}
+	defer f.Close()
+	buf := make([]byte, min(o.made.Size-o.off, 1<<20))
+	for off := o.off; off < o.made.Size; {
+		n, err := end.ReadAt(buf[:min(o.made.Size-off, int64(len(buf)))], off)
+		if n == 0 && err != nil {
+			return err
+		}
+		if err := b.disk.write(f, buf[:n], at+off-o.off); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	if at == o.off {
+		if err := setTimes(c.fd, name, o.atime, o.mtime); err != nil {
+			return err
+		}
+	}
+	if err := b.disk.sync(int(f.Fd())); err != nil {
+		return err
+	}
+	if err := b.disk.sync(c.fd); err != nil {
+		return err
+	}
+	return b.disk.unlink(b.stage, o.slot)
+}
+
+func openWritable(dir int, name string) (*os.File, error) {
+	fd, err := openat(dir, name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// begins reports whether a file is the one that a step makes grow, as it was or
+// with some of the step done: what is behind its old end is what belongs there,
+// or zeros, which a crash leaves.
+func (b *backend) begins(f, end *os.File, o op) bool {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return false
+	}
+	a := attrOf(&st)
+	if a.Kind != o.was.Kind || a.Version.ID != o.was.Version.ID || a.Size < o.off || a.Size > o.made.Size {
+		return false
+	}
+	if a.Size == o.off {
+		return a.Version.Mtime == o.was.Version.Mtime || a.Version.Mtime == o.made.Mtime
+	}
+	have, want := make([]byte, 64<<10), make([]byte, 64<<10)
+	for off := o.off; off < a.Size; {
+		n, err := f.ReadAt(have[:min(int64(len(have)), a.Size-off)], off)
+		if n == 0 {
+			return err == io.EOF
+		}
+		if k, _ := end.ReadAt(want[:n], off); k < n {
+			return false
+		}
+		for i := range n {
+			if have[i] != 0 && have[i] != want[i] {
+				return false
+			}
+		}
+		off += int64(n)
+	}
+	return true
 }
 
 // setAside renames what is in a commit's way.
 func (b *backend) setAside(c *cursor, name string) error {
+	aside, err := c.free(name)
+	if err != nil {
+		return err
+	}
+	c.dirty = true
+	return b.disk.rename(c.fd, name, c.fd, aside)
+}
+
+// beside makes an empty file beside a name.
+func (b *backend) beside(c *cursor, name string) (*os.File, error) {
+	aside, err := c.free(name)
+	if err != nil {
+		return nil, err
+	}
+	c.dirty = true
+	return b.disk.create(c.fd, aside, 0o666)
+}
+
+// free finds a name that is not taken, for what cannot have its own.
+func (c *cursor) free(name string) (string, error) {
 	const room = 255 - len(".conflict-999")
 	for i := 1; i < 1000; i++ {
 		aside := fmt.Sprintf("%s.conflict-%d", name[:min(len(name), room)], i)
 		if _, err := lstatat(c.fd, aside); err == unix.ENOENT {
-			c.dirty = true
-			return unix.Renameat(c.fd, name, c.fd, aside)
+			return aside, nil
 		}
 	}
-	return fmt.Errorf("set aside what is at /%s: every name for it is taken; move it away and open the store again", path.Join(c.path, name))
+	return "", fmt.Errorf("keep what is at /%s beside: every name for it is taken; move it away and open the store again", path.Join(c.path, name))
 }

@@ -3,7 +3,6 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/overlay"
@@ -50,7 +52,7 @@ func crash(t *testing.T, c Config, at int, f func(s store.Store)) (steps []strin
 		defer close(done)
 		var err error
 		// Opening may be what crashes: it recovers.
-		if b, err = open(c, hooks{crash: p.step}); err != nil {
+		if b, err = open(c, hooks{crash: p.step, age: time.Hour}); err != nil {
 			t.Errorf("open: %v", err)
 			return
 		}
@@ -65,7 +67,7 @@ func crash(t *testing.T, c Config, at int, f func(s store.Store)) (steps []strin
 	case <-p.stopped:
 		select {
 		case <-opened:
-			b.lock.Close() // as the kernel does for the dead
+			die(b)
 		default:
 			t.Fatal("stopped while opening: use crashRecovery")
 		}
@@ -73,8 +75,24 @@ func crash(t *testing.T, c Config, at int, f func(s store.Store)) (steps []strin
 	}
 }
 
+// die gives up what a process has open, as the kernel does for the dead.
+func die(b *backend) {
+	if j := b.journal; j != nil {
+		for i := range j.files {
+			if j.files[i].f != nil {
+				j.files[i].f.Close()
+			}
+		}
+		for _, fd := range j.devices {
+			unix.Close(fd)
+		}
+		unix.Close(j.dirFD)
+	}
+	b.release()
+}
+
 // crashRecovery opens the context and pulls the plug at step at of recovery.
-func crashRecovery(t *testing.T, c Config, at int) (stopped bool) {
+func crashRecovery(t *testing.T, c Config, at int, reboot bool) (stopped bool) {
 	t.Helper()
 	n := 0
 	b, err := open(c, hooks{
@@ -85,6 +103,7 @@ func crashRecovery(t *testing.T, c Config, at int) (stopped bool) {
 			return nil
 		},
 		beneath: beneaths[[]string{"kernel", "os.Root"}[at%2]],
+		reboot:  reboot,
 	})
 	switch {
 	case errors.Is(err, errPlug):
@@ -101,10 +120,16 @@ var errPlug = errors.New("plug pulled")
 // everything is all that a context holds, as a string.
 func everything(t *testing.T, c Config) string {
 	t.Helper()
-	s, err := Open(c)
+	return everythingWith(t, c, hooks{})
+}
+
+func everythingWith(t *testing.T, c Config, h hooks) string {
+	t.Helper()
+	backend, err := open(c, h)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
+	s := overlay.New(backend, overlay.Config{})
 	defer s.Close()
 	var b strings.Builder
 	if err := s.View(context.Background(), func(tx store.Tx) error {
@@ -230,58 +255,85 @@ var commits = map[string]func(tx store.Tx) error{
 	},
 }
 
-// TestCrash pulls the plug at every step of every kind of commit, and at every
-// step of the recovery from that: what is found is the old state or the new one,
-// and once it was the new one it stays so.
+// TestCrash pulls the plug at every step of every kind of commit, by itself and
+// with others before it that are only in the journal, and at every step of the
+// recovery from that: what is found is the state before a commit or the one after
+// it, and once it was the one after it stays so. Half of the time recovery does
+// not know what had been applied already, as after a power cut.
 func TestCrash(t *testing.T) {
 	for name, commit := range commits {
 		t.Run(name, func(t *testing.T) {
-			// What the two states are, and how many steps lie between.
-			c := config(t)
-			apply := func(f func(store.Tx) error) func(store.Store) {
-				return func(s store.Store) {
-					if err := s.Update(context.Background(), f); err != nil {
-						t.Errorf("update: %v", err)
-					}
+			run := func(s store.Store, f func(store.Tx) error) {
+				if err := s.Update(context.Background(), f); err != nil {
+					t.Errorf("update: %v", err)
 				}
 			}
-			crash(t, c, 0, apply(seed))
-			before := everything(t, c)
-			steps, _ := crash(t, c, 0, apply(commit))
-			if left, err := os.ReadDir(filepath.Join(c.Tx, "stage")); err != nil || len(left) > 0 {
-				t.Errorf("the commit left in staging: %v, %v", left, err)
-			}
-			after := everything(t, c)
-			if before == after {
-				t.Fatal("the commit does nothing")
-			}
-			decided := slices.Index(steps, "decided") + 1
-			if decided == 0 || steps[len(steps)-1] != "dropped" {
-				t.Fatalf("steps: %q", steps)
-			}
-			for at := 1; at <= len(steps); at++ {
-				want := before
-				if at >= decided {
-					want = after
+			for kind, play := range map[string]struct{ before, now []func(store.Tx) error }{
+				"alone":      {[]func(store.Tx) error{seed}, []func(store.Tx) error{commit}},
+				"with seed":  {nil, []func(store.Tx) error{seed, commit}},
+				"and others": {[]func(store.Tx) error{seed}, []func(store.Tx) error{touch, commit, untouch}},
+			} {
+				before := func(c Config) {
+					crash(t, c, 0, func(s store.Store) {
+						for _, f := range play.before {
+							run(s, f)
+						}
+					})
 				}
-				// Recovery crashes at its first, second, … step, until it has
-				// fewer; for a few steps only, or it takes long.
-				again := at%5 == 0 || at == decided
-				for recovery := 0; recovery == 0 || again; recovery++ {
+				// What the states are, and how many steps lie between.
+				c := memoryConfig(t)
+				before(c)
+				states := []string{everything(t, c)}
+				for i := range play.now {
 					c := memoryConfig(t)
-					if at%4 == 0 && recovery == 0 {
-						c = config(t) // a file system that uses inode numbers again
+					before(c)
+					crash(t, c, 0, func(s store.Store) {
+						for _, f := range play.now[:i+1] {
+							run(s, f)
+						}
+					})
+					if left, err := os.ReadDir(filepath.Join(c.Tx, "stage")); err != nil || len(left) > 0 {
+						t.Errorf("the commit left in staging: %v, %v", left, err)
 					}
-					crash(t, c, 0, apply(seed))
-					if _, stopped := crash(t, c, at, apply(commit)); !stopped {
-						t.Fatalf("step %d was not reached", at)
+					states = append(states, everything(t, c))
+					if slices.Contains(states[:i+1], states[i+1]) {
+						t.Fatal("the commit does nothing")
 					}
-					stopped := recovery > 0 && crashRecovery(t, c, recovery)
-					if got := everything(t, c); got != want {
-						t.Fatalf("after a crash at step %d (%s) and one at step %d of recovery there is\n%s\nwant\n%s", at, steps[at-1], recovery, got, want)
+				}
+				now := func(s store.Store) {
+					for _, f := range play.now {
+						run(s, f)
 					}
-					if recovery > 0 && !stopped {
-						break
+				}
+				steps, _ := crash(t, c, 0, now)
+				if steps[len(steps)-1] != "forgotten" {
+					t.Fatalf("steps: %q", steps)
+				}
+				decided := 0
+				for at := 1; at <= len(steps); at++ {
+					if steps[at-1] == "decided" {
+						decided++
+					}
+					// Recovery crashes at its first, second, … step, until it has
+					// fewer; for a few steps only, or it takes long.
+					again := at%9 == 0 || at == len(steps)-4
+					for recovery := 0; recovery == 0 || again; recovery++ {
+						c := memoryConfig(t)
+						if at == 3*len(steps)/4 && recovery == 0 {
+							c = config(t) // a file system that uses inode numbers again
+						}
+						before(c)
+						if _, stopped := crash(t, c, at, now); !stopped {
+							t.Fatalf("step %d was not reached", at)
+						}
+						reboot := (at+recovery)%2 == 0
+						stopped := recovery > 0 && crashRecovery(t, c, recovery, reboot)
+						if got := everythingWith(t, c, hooks{reboot: reboot}); got != states[decided] {
+							t.Fatalf("%s: after a crash at step %d (%s) and one at step %d of recovery there is\n%s\nwant\n%s", kind, at, steps[at-1], recovery, got, states[decided])
+						}
+						if recovery > 0 && !stopped {
+							break
+						}
 					}
 				}
 			}
@@ -289,50 +341,44 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestTornJournal: a record of which any part is missing or changed was never
-// decided.
-func TestTornJournal(t *testing.T) {
-	c := memoryConfig(t)
-	run := func(f func(store.Tx) error) func(store.Store) {
-		return func(s store.Store) { s.Update(context.Background(), f) }
-	}
-	crash(t, c, 0, run(seed))
-	before := everything(t, c)
-	probe := config(t)
-	crash(t, probe, 0, run(seed))
-	steps, _ := crash(t, probe, 0, run(commits["files"]))
-	if _, stopped := crash(t, c, slices.Index(steps, "decided")+1, run(commits["files"])); !stopped {
-		t.Fatal("not reached")
-	}
-	journal := filepath.Join(c.Tx, "journal")
-	whole, err := os.ReadFile(journal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var torn [][]byte
-	for cut := 0; cut < len(whole); cut += 1 + cut/20 {
-		torn = append(torn, whole[:cut], append(slices.Clone(whole[:cut]), make([]byte, len(whole)-cut)...))
-	}
-	for i := 0; i < len(whole); i += 1 + i/20 {
-		flipped := slices.Clone(whole)
-		flipped[i] ^= 0x10
-		torn = append(torn, flipped)
-	}
-	for i, b := range torn {
-		if bytes.Equal(b, whole) {
-			continue
-		}
-		if err := os.WriteFile(journal, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := everything(t, c); got != before {
-			t.Fatalf("torn record %d was applied:\n%s", i, got)
-		}
-	}
+// touch and untouch are commits before and after another, of the same files.
+func touch(tx store.Tx) error {
+	fs := tx.Files(nil)
+	return first(write(fs, "a", "touched"), fs.Rename("b", "t"), fs.Rename("edit", "b"), fs.Rename("t", "edit"), write(fs, "d/f", "touched"),
+		fs.Mkdir("new"), write(fs, "new/f", "x"), fs.Unlink("l"), fs.Symlink("b", "l"), fs.SetTimes("kind", true, old, old), tx.Append(store.Key{8}, nil))
 }
 
-// TestKill is the real thing: processes that commit are killed.
+func untouch(tx store.Tx) error {
+	fs := tx.Files(nil)
+	for _, err := range []error{write(fs, "a", "again"), fs.Unlink("edit"), fs.Unlink("new/f"), fs.Rmdir("new"), fs.Rename("b", "b2"), fs.Unlink("l")} {
+		if err != nil && !errors.Is(err, store.ErrNotExist) && !errors.Is(err, store.ErrIsDir) {
+			return err
+		}
+	}
+	return tx.Append(store.Key{9}, []byte("untouched"))
+}
+
+// TestKill is the real thing: processes that commit to several contexts, which
+// share a journal, are killed.
 func TestKill(t *testing.T) {
+	storetest.Crash(t, storetest.Crasher{
+		Place: func(t *testing.T) string { return filepath.Dir(memoryConfig(t).Data) },
+		Open: func(dir string) (stores []store.Store, err error) {
+			// Small and impatient, so that it is drained all the time.
+			j, err := OpenJournal(JournalConfig{Dir: filepath.Join(dir, "journal"), Size: 64 << 10, Age: 3 * time.Millisecond})
+			for i := 0; i < 4 && err == nil; i++ {
+				var s store.Store
+				at := filepath.Join(dir, fmt.Sprint(i))
+				s, err = Open(Config{Data: filepath.Join(at, "data"), Log: filepath.Join(at, "log"), Tx: filepath.Join(at, "tx"), Journal: j, LogSegment: 16 << 10})
+				stores = append(stores, s)
+			}
+			return stores, err
+		},
+	})
+}
+
+// TestKillAlone is that with a context that has a journal of its own.
+func TestKillAlone(t *testing.T) {
 	storetest.Crash(t, storetest.Crasher{
 		Place: func(t *testing.T) string { return filepath.Dir(memoryConfig(t).Data) },
 		Open: func(dir string) ([]store.Store, error) {

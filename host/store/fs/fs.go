@@ -23,13 +23,19 @@ import (
 // backend is an overlay.Backend on an ordinary directory.
 type backend struct {
 	lower
-	now     func() time.Time
-	lock    *os.File
-	txDir   int
-	stage   int
-	logDir  int
-	journal *journal
-	nonce   [8]byte // tells this process's slots from any other's
+	now    func() time.Time
+	disk   disk
+	lock   *os.File
+	txPath string
+	txDir  int
+	stage  int
+	logDir int
+	logDev uint64
+	nonce  [8]byte // tells this process's slots from any other's
+
+	journal    *Journal // nil: until the first commit, which makes one of its own
+	ownJournal bool
+	session    *session // nil until the first commit
 
 	names      int  // an empty directory to try names in
 	plainNames bool // the file system takes any name that a script can say
@@ -37,6 +43,7 @@ type backend struct {
 	// By the one update that runs.
 	staged  uint64
 	commits uint64
+	bases   int // see staged
 
 	mu     sync.Mutex // the log and what follows; held through a commit
 	log    *chainLog
@@ -50,6 +57,9 @@ type backend struct {
 type hooks struct {
 	crash   func(step string) error // called at each step of a commit; an error stops it there
 	beneath func(dir string) (beneath, error)
+	disk    disk
+	age     time.Duration // of a journal of its own
+	reboot  bool          // recovery is not to know what was applied
 }
 
 // at marks a step, at which a test may pull the plug.
@@ -85,7 +95,7 @@ func open(c Config, h hooks) (_ *backend, err error) {
 	if c.LogSegment == 0 {
 		c.LogSegment = logSegSize
 	}
-	b := &backend{now: c.Now, txDir: -1, stage: -1, logDir: -1, names: -1, hooks: h}
+	b := &backend{now: c.Now, disk: h.disk, txPath: c.Tx, journal: c.Journal, txDir: -1, stage: -1, logDir: -1, names: -1, hooks: h}
 	rand.Read(b.nonce[:])
 	defer func() {
 		if err != nil {
@@ -139,12 +149,11 @@ func open(c Config, h hooks) (_ *backend, err error) {
 	if b.logDir, err = openat(unix.AT_FDCWD, c.Log, dirFlags, 0); err != nil {
 		return nil, fmt.Errorf("open %s: %w", c.Log, err)
 	}
-	if b.journal, err = openJournal(b.txDir); err != nil {
-		return nil, err
+	var log unix.Stat_t
+	if err := unix.Fstat(b.logDir, &log); err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.Log, err)
 	}
-	if err := unix.Fsync(b.txDir); err != nil {
-		return nil, fmt.Errorf("make %s durable: %w", c.Tx, err)
-	}
+	b.logDev = uint64(log.Dev)
 	return b, b.recover(c)
 }
 
@@ -207,31 +216,9 @@ func folds(dir int) (bool, error) {
 	return err == nil, err
 }
 
-// recover finishes or forgets what a crash interrupted.
-func (b *backend) recover(c Config) error {
-	r, err := b.journal.read()
-	if err != nil {
-		return err
-	}
-	if b.log, err = openLog(b.logDir, c.Log, c.LogSegment, r); err != nil {
-		return err
-	}
-	if r != nil {
-		if err := b.finish(r, true); err != nil {
-			return fmt.Errorf("finish interrupted commit: %w", err)
-		}
-	}
-	for _, dir := range []int{b.stage, b.names} {
-		if err := sweep(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // sweep empties a directory of staging. A directory in it would be the owner's,
 // moved out and never in again, which no crash leaves; it is not removed.
-func sweep(dir int) error {
+func sweep(dir int, d disk) error {
 	for {
 		fd, err := openat(dir, ".", dirFlags, 0)
 		if err != nil {
@@ -244,7 +231,7 @@ func sweep(dir int) error {
 		}
 		swept := 0
 		for _, n := range names {
-			if n.Kind != store.KindDir && unix.Unlinkat(dir, n.Name, 0) == nil {
+			if n.Kind != store.KindDir && d.unlink(dir, n.Name) == nil {
 				swept++
 			}
 		}
@@ -316,16 +303,17 @@ func (b *backend) Close() error {
 		return nil
 	}
 	b.closed = true
+	err := b.leaveJournal()
 	b.release()
+	if err != nil {
+		return fmt.Errorf("close store %s: what was committed is safe, and not yet durable in its place: %w; open it again", b.txPath, err)
+	}
 	return nil
 }
 
 func (b *backend) release() {
 	if b.log != nil {
 		b.log.close()
-	}
-	if b.journal != nil {
-		b.journal.f.Close()
 	}
 	if b.lower.under != nil {
 		b.lower.under.close()

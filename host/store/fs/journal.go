@@ -3,300 +3,627 @@
 package fs
 
 import (
+	"context"
+	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"math"
 	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/circles-host/circles/host/store"
-	"github.com/circles-host/circles/host/store/overlay"
 )
 
-// record is what the journal holds: one commit, decided and not yet known to be
-// wholly applied. See the package's documentation for its encoding.
-type record struct {
-	ops     []op
-	logSeg  uint64 // the segment that the entries go to, by its first sequence number
-	logOff  int64  // where in it they start
-	entries []store.Entry
+// Journal makes the commits of many contexts durable together: those that are
+// ready at the same time share one write and one fdatasync. It is safe for
+// concurrent use.
+type Journal struct {
+	dir   string // absolute, without links
+	dirFD int
+	id    string // of its files
+	size  int64
+	age   time.Duration
+	disk  disk
+
+	mu      sync.Mutex
+	changed sync.Cond     // a batch was written, a record applied, a file freed
+	freed   chan struct{} // closed, and replaced, when a file is freed or the journal breaks
+	files   [2]redoFile
+	active  int
+	batch   uint64 // the last one written
+	next    *batch // the one that is gathered
+	writing bool
+	broken  error
+	closed  bool
+	open    int
+	timer   *time.Timer
+	work    sync.WaitGroup
+	devices map[uint64]int // a descriptor on each file system that a context is on
+
+	commits, syncs atomic.Int64 // for benchmarks
 }
 
-// op is a step of a plan as the journal keeps it.
-type op struct {
-	kind         overlay.StepKind
-	path         string
-	slot         string       // name in the staging directory: out, in, put, symlink
-	was          overlay.Attr // kind and version; kind 0 if there was nothing
-	target       string       // of a symlink, to say what it was; the link itself is in its slot
-	atime, mtime time.Time    // times
+// redoFile is one of the two files: while the records of one are made superfluous,
+// by making durable what they did, the other takes new ones.
+type redoFile struct {
+	f         *os.File
+	path      string
+	epoch     uint64
+	end       int64 // where the next record goes; 0: there is none, and no head
+	allocated int64 // bytes that have been written once, so that writing them again changes no metadata
+	pending   int   // records that are not applied yet
+	users     map[*session]struct{}
+	draining  bool // its records are being made superfluous
+}
+
+// batch is what one fdatasync makes durable.
+type batch struct {
+	frames [][]byte
+	by     []*session
+	places []redoPlace
+	done   chan struct{}
+	err    error
+}
+
+// redoPlace is where a record is.
+type redoPlace struct {
+	file int
+	off  int64
 }
 
 const (
-	journalMagic = "CIRCLEJ1"
-	journalHead  = len(journalMagic) + 8 + 4
-	// maxJournal bounds what is believed of a length: more than any transaction
-	// within the default limits makes.
-	maxJournal = 1 << 30
+	journalSize = 32 << 20
+	journalAge  = time.Second
+	// manySyncs is the number of files and directories from which it is cheaper
+	// to make a whole file system durable.
+	manySyncs = 64
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// OpenJournal makes a journal in a directory, and takes care of what processes
+// that died have left there: their records are kept, each context's in a file of
+// its own, until that context is opened.
+func OpenJournal(c JournalConfig) (*Journal, error) {
+	j, err := openJournal(c, disk{})
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", c.Dir, err)
+	}
+	return j, nil
+}
 
-// append encodes the record, framed.
-func (r *record) append(b []byte) []byte {
-	start := len(b)
-	b = append(b, journalMagic...)
-	b = append(b, make([]byte, 12)...)
-	body := len(b)
-	str := func(s string) {
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
+func openJournal(c JournalConfig, d disk) (*Journal, error) {
+	if c.Dir == "" {
+		return nil, errors.New("its directory must be named")
 	}
-	when := func(t time.Time) {
-		b = binary.AppendVarint(b, t.Unix())
-		b = binary.AppendUvarint(b, uint64(t.Nanosecond()))
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, err
 	}
-	b = binary.AppendUvarint(b, uint64(len(r.ops)))
-	for _, o := range r.ops {
-		b = append(b, byte(o.kind))
-		str(o.path)
-		switch o.kind {
-		case overlay.StepOut, overlay.StepIn, overlay.StepPut, overlay.StepSymlink:
-			str(o.slot)
+	dir, err := realPath(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := openat(unix.AT_FDCWD, dir, dirFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	j := &Journal{
+		dir: dir, dirFD: fd, id: hex.EncodeToString(id[:]), size: c.Size, age: c.Age, disk: d,
+		freed: make(chan struct{}), next: newBatch(), devices: map[uint64]int{},
+	}
+	j.changed.L = &j.mu
+	if j.size == 0 {
+		j.size = journalSize
+	}
+	if j.age == 0 {
+		j.age = journalAge
+	}
+	if err := adopt(dir, fd, d); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return j, nil
+}
+
+func newBatch() *batch { return &batch{done: make(chan struct{})} }
+
+func realPath(path string) (string, error) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
+func redoName(id string, i int) string { return fmt.Sprintf("%s.%d", id, i) }
+
+// begin makes the two files, when there is something to put into them.
+func (j *Journal) begin() error {
+	if j.files[0].f != nil {
+		return nil
+	}
+	for i := range j.files {
+		name := redoName(j.id, i)
+		f, err := j.disk.create(j.dirFD, name, 0o600)
+		if err == nil && i == 0 {
+			// Whoever gets this lock knows that we are dead.
+			if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+				f.Close()
+			}
 		}
-		if o.kind == overlay.StepSymlink {
-			str(o.target)
+		if err != nil {
+			if j.files[0].f != nil {
+				j.files[0].f.Close()
+				j.files[0].f = nil
+			}
+			_ = j.disk.unlink(j.dirFD, redoName(j.id, 0))
+			return fmt.Errorf("make journal: %w", err)
 		}
-		if o.kind == overlay.StepTimes {
-			when(o.atime)
-			when(o.mtime)
+		j.files[i] = redoFile{f: f, path: filepath.Join(j.dir, name), users: map[*session]struct{}{}}
+	}
+	if err := j.disk.sync(j.dirFD); err != nil {
+		return fmt.Errorf("make journal: %w", err)
+	}
+	return nil
+}
+
+// attach lets a session commit.
+func (j *Journal) attach(s *session, device uint64, dir int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.closed:
+		return fmt.Errorf("journal: %w", store.ErrClosed)
+	case j.broken != nil:
+		return j.broken
+	}
+	if err := j.begin(); err != nil {
+		return err
+	}
+	if _, ok := j.devices[device]; !ok {
+		fd, err := openat(dir, ".", dirFlags, 0)
+		if err != nil {
+			return err
+		}
+		j.devices[device] = fd
+	}
+	j.open++
+	return nil
+}
+
+// detach forgets a session whose records are superfluous, or is told that it will
+// not apply any more of them (kept).
+func (j *Journal) detach(s *session, kept bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.open--
+	if !kept {
+		for i := range j.files {
+			delete(j.files[i].users, s)
+		}
+	}
+}
+
+// forget drops the records of a session that was finished by opening its context
+// again.
+func (j *Journal) forget(id contextID) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := range j.files {
+		for s := range j.files[i].users {
+			if s.id == id {
+				delete(j.files[i].users, s)
+			}
+		}
+	}
+}
+
+// admit waits until the journal has room.
+func (j *Journal) admit(ctx context.Context) error {
+	for {
+		j.mu.Lock()
+		err, wait := j.broken, j.files[j.active].end >= j.size && j.files[1-j.active].draining
+		freed := j.freed
+		j.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if !wait {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for room in the journal: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// errUndecided is for a record that may or may not be on the disk.
+var errUndecided = errors.New("the journal cannot tell what is on the disk")
+
+// commit makes a record durable: when it returns nil, that has been decided. An
+// error means that the record is not there, unless it is errUndecided. After nil
+// the caller applies the record, and says so with applied.
+func (j *Journal) commit(ctx context.Context, s *session, frame []byte) (redoPlace, error) {
+	if len(frame) > maxRecord {
+		return redoPlace{}, fmt.Errorf("commit that takes %d bytes to describe: %w", len(frame), store.ErrQuota)
+	}
+	if err := j.admit(ctx); err != nil {
+		return redoPlace{}, err
+	}
+	j.mu.Lock()
+	b := j.next
+	k := len(b.frames)
+	b.frames = append(b.frames, frame)
+	b.by = append(b.by, s)
+	if k > 0 { // the first writes for all
+		j.mu.Unlock()
+		<-b.done
+	} else {
+		for j.writing {
+			j.changed.Wait()
+		}
+		j.next, j.writing = newBatch(), true
+		b.err = j.write(b)
+		j.writing = false
+		j.changed.Broadcast()
+		j.mu.Unlock()
+		close(b.done)
+	}
+	if b.err != nil {
+		return redoPlace{}, b.err
+	}
+	return b.places[k], nil
+}
+
+// write writes a batch. It is called with the lock, and gives it up while it
+// waits for the disk.
+func (j *Journal) write(b *batch) error {
+	if j.broken != nil {
+		return j.broken
+	}
+	file := &j.files[j.active]
+	if other := &j.files[1-j.active]; file.end >= j.size && !other.draining {
+		j.drain()
+		file = other
+	}
+	head := file.end == 0
+	if head {
+		var epoch [8]byte
+		rand.Read(epoch[:])
+		file.epoch = binary.BigEndian.Uint64(epoch[:])
+		j.arm()
+	}
+	var buf []byte
+	start := file.end
+	if head {
+		buf = appendHead(buf, file.epoch, bootID())
+	}
+	for i, frame := range b.frames {
+		seal(frame, file.epoch, j.batch+1, i == len(b.frames)-1, false)
+		b.places = append(b.places, redoPlace{file: j.active, off: start + int64(len(buf))})
+		buf = append(buf, frame...)
+	}
+	for _, s := range b.by {
+		file.users[s] = struct{}{}
+	}
+	file.pending += len(b.frames)
+	j.mu.Unlock()
+	decided, err := j.put(file, buf, start)
+	j.mu.Lock()
+	if err != nil {
+		file.pending -= len(b.frames)
+		if !decided {
+			return err
+		}
+		return j.fail(err)
+	}
+	file.end = start + int64(len(buf))
+	j.batch++
+	j.commits.Add(int64(len(b.frames)))
+	return nil
+}
+
+// put writes to a file and waits for the disk. decided is false if an error is
+// one that leaves nothing of it behind.
+func (j *Journal) put(file *redoFile, buf []byte, off int64) (decided bool, err error) {
+	end := off + int64(len(buf))
+	if end > file.allocated {
+		// Room is made first, by zeros: if there is none, nothing was written that
+		// could be taken for a record. In steps that grow, so that few of the
+		// writes change the file's size.
+		grown := max(end, min(2*file.allocated, j.size), 64<<10)
+		zero := make([]byte, min(grown-file.allocated, 1<<20))
+		for at := file.allocated; at < grown; at += int64(len(zero)) {
+			if err := j.disk.write(file.f, zero[:min(int64(len(zero)), grown-at)], at); err != nil {
+				return false, fmt.Errorf("make room in the journal: %w", fileError(err))
+			}
+		}
+		file.allocated = grown
+	}
+	if err := j.disk.write(file.f, buf, off); err != nil {
+		return true, fmt.Errorf("write journal: %w", err)
+	}
+	j.syncs.Add(1)
+	if err := j.disk.datasync(file.f); err != nil {
+		return true, fmt.Errorf("write journal: %w", err)
+	}
+	return true, nil
+}
+
+// fail gives the journal up. What the disk has after a failed write or fdatasync
+// nobody can say, and a second fdatasync that succeeds says nothing of the first.
+func (j *Journal) fail(err error) error {
+	j.broken = fmt.Errorf("%w: %w", errUndecided, err)
+	close(j.freed)
+	j.freed = make(chan struct{})
+	j.changed.Broadcast()
+	return j.broken
+}
+
+// applied says that a record that was decided has been applied, or that it could
+// not be (kept).
+func (j *Journal) applied(p redoPlace, kept bool) {
+	file := &j.files[p.file]
+	if !kept {
+		// For a crash of the process: then what is in the kernel's cache is as
+		// good as on the disk. No more than a hint, so nobody waits for it.
+		_ = j.disk.write(file.f, []byte{1}, p.off+frameFlag)
+	}
+	j.mu.Lock()
+	file.pending--
+	j.changed.Broadcast()
+	j.mu.Unlock()
+}
+
+// distrust takes back what applied said of records.
+func (j *Journal) distrust(places []redoPlace) {
+	for _, p := range places {
+		_ = j.disk.write(j.files[p.file].f, []byte{0}, p.off+frameFlag)
+	}
+}
+
+// arm sees to it that no record stays for longer than the journal's age.
+func (j *Journal) arm() {
+	if j.timer != nil {
+		j.timer.Stop()
+	}
+	j.timer = time.AfterFunc(j.age, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		switch {
+		case j.closed || j.broken != nil || j.files[j.active].end == 0:
+		case j.files[1-j.active].draining:
+			j.arm()
+		default:
+			j.drain()
+		}
+	})
+}
+
+// drain turns to the other file, and makes the records of this one superfluous
+// meanwhile. It is called with the lock.
+func (j *Journal) drain() {
+	file := &j.files[j.active]
+	file.draining = true
+	j.active = 1 - j.active
+	j.work.Go(func() {
+		j.mu.Lock()
+		for file.pending > 0 {
+			j.changed.Wait()
+		}
+		var users []*session
+		for s := range file.users {
+			users = append(users, s)
+		}
+		j.mu.Unlock()
+		err := j.settle(users, file)
+		if err == nil {
+			err = j.void(file)
+		}
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if err != nil {
+			j.fail(fmt.Errorf("make the journal's records superfluous: %w", err))
+			return
+		}
+		clear(file.users)
+		file.end, file.draining = 0, false
+		close(j.freed)
+		j.freed = make(chan struct{})
+		j.changed.Broadcast()
+	})
+}
+
+// settle makes durable what sessions have applied. What cannot be is kept in a
+// file of the context's own, for when it is opened again: it does not hold up the
+// others.
+func (j *Journal) settle(users []*session, file *redoFile) error {
+	var many []*session
+	work := 0
+	for _, s := range users {
+		if n := s.unsynced(); n > 0 {
+			work += n
+			many = append(many, s)
+		}
+	}
+	if work >= manySyncs && wholeSyncReports() {
+		j.settleTogether(many)
+	}
+	var errs []error
+	for _, s := range users {
+		if s.settle() == nil {
 			continue
 		}
-		b = append(b, byte(o.was.Kind))
-		if o.was.Kind != 0 {
-			v := o.was.Version
-			b = binary.AppendUvarint(b, v.ID[0])
-			b = binary.AppendUvarint(b, v.ID[1])
-			b = binary.AppendVarint(b, v.Size)
-			b = binary.AppendVarint(b, v.Mtime)
+		if err := j.keep(s.id, file); err != nil {
+			errs = append(errs, err)
 		}
 	}
-	b = binary.AppendUvarint(b, r.logSeg)
-	b = binary.AppendUvarint(b, uint64(r.logOff))
-	b = binary.AppendUvarint(b, uint64(len(r.entries)))
-	for _, e := range r.entries {
-		enc, _ := e.AppendBinary(nil)
-		str(string(enc))
-	}
-	binary.BigEndian.PutUint64(b[start+8:], uint64(len(b)-body))
-	binary.BigEndian.PutUint32(b[start+16:], journalSum(b[start+8:start+16], b[body:]))
-	return b
+	return errors.Join(errs...)
 }
 
-// journalSum covers the length too: without it a head of zeros would be that of
-// an empty record.
-func journalSum(length, body []byte) uint32 {
-	return crc32.Update(crc32.Checksum(length, castagnoli), castagnoli, body)
-}
-
-var errRecord = errors.New("malformed journal record")
-
-// decodeRecord decodes a record's body. It is guarded by a checksum, but what
-// lies on a disk is input all the same.
-func decodeRecord(b []byte) (*record, error) {
-	bad := false
-	uvarint := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			bad, b = true, nil
-			return 0
+// settleTogether makes whole file systems durable, instead of many files.
+func (j *Journal) settleTogether(users []*session) {
+	devices := map[uint64]error{}
+	var taken []*taken
+	for _, s := range users {
+		t := s.take()
+		if t == nil {
+			continue
 		}
-		b = b[n:]
-		return v
+		defer t.done()
+		taken = append(taken, t)
+		devices[s.b.lower.dev] = nil
 	}
-	varint := func() int64 {
-		v, n := binary.Varint(b)
-		if n <= 0 {
-			bad, b = true, nil
-			return 0
-		}
-		b = b[n:]
-		return v
+	for device := range devices {
+		j.mu.Lock()
+		fd := j.devices[device]
+		j.mu.Unlock()
+		j.syncs.Add(1)
+		devices[device] = j.disk.syncAll(fd)
 	}
-	octet := func() byte {
-		if len(b) == 0 {
-			bad = true
-			return 0
+	for _, t := range taken {
+		err := devices[t.s.b.lower.dev]
+		if err == nil && t.s.b.logDev != t.s.b.lower.dev {
+			err = t.syncLog()
 		}
-		v := b[0]
-		b = b[1:]
-		return v
-	}
-	str := func() string {
-		n := uvarint()
-		if n > uint64(len(b)) {
-			bad, b = true, nil
-			return ""
-		}
-		s := string(b[:n])
-		b = b[n:]
-		return s
-	}
-	when := func() time.Time {
-		sec, nsec := varint(), uvarint()
-		if nsec >= 1e9 {
-			bad = true
-			return time.Time{}
-		}
-		return time.Unix(sec, int64(nsec))
-	}
-	r := &record{}
-	for n := uvarint(); n > 0 && !bad; n-- {
-		o := op{kind: overlay.StepKind(octet()), path: str()}
-		switch o.kind {
-		case overlay.StepOut, overlay.StepIn, overlay.StepPut, overlay.StepSymlink:
-			o.slot = str()
-			bad = bad || !plainName(o.slot)
-		case overlay.StepRemove, overlay.StepMkdir, overlay.StepTimes:
-		default:
-			bad = true
-		}
-		if o.kind == overlay.StepSymlink {
-			o.target = str()
-		}
-		if o.kind == overlay.StepTimes {
-			o.atime, o.mtime = when(), when()
-		} else if o.was.Kind = store.Kind(octet()); o.was.Kind != 0 {
-			v := &o.was.Version
-			v.ID[0], v.ID[1], v.Size, v.Mtime = uvarint(), uvarint(), varint(), varint()
-		}
-		bad = bad || !plainPath(o.path) && (o.kind != overlay.StepTimes || o.path != ".")
-		r.ops = append(r.ops, o)
-	}
-	off := uint64(0)
-	r.logSeg, off = uvarint(), uvarint()
-	if off > math.MaxInt64 {
-		bad = true
-	}
-	r.logOff = int64(off)
-	for n := uvarint(); n > 0 && !bad; n-- {
-		var e store.Entry
-		if err := e.UnmarshalBinary([]byte(str())); err != nil {
-			bad = true
-		}
-		r.entries = append(r.entries, e)
-	}
-	if bad || len(b) > 0 {
-		return nil, errRecord
-	}
-	return r, nil
-}
-
-// plainPath reports whether a path names something below a directory without
-// any way to leave it.
-func plainPath(p string) bool {
-	for start := 0; ; {
-		end := start
-		for end < len(p) && p[end] != '/' {
-			end++
-		}
-		if !plainName(p[start:end]) {
-			return false
-		}
-		if end == len(p) {
-			return true
-		}
-		start = end + 1
+		t.end(err)
 	}
 }
 
-func plainName(s string) bool {
-	if s == "" || s == "." || s == ".." {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] == 0 || s[i] == '/' {
-			return false
-		}
-	}
-	return true
-}
-
-// journal is the file that makes a commit atomic: the commit is decided when a
-// whole record in it is durable, and done when the record is no longer there.
-type journal struct {
-	f *os.File
-}
-
-func openJournal(txDir int) (*journal, error) {
-	fd, err := openat(txDir, "journal", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	return &journal{os.NewFile(uintptr(fd), "journal")}, nil
-}
-
-// read returns the record that is there, or nil. One that is torn was never
-// decided.
-func (j *journal) read() (*record, error) {
-	head := make([]byte, journalHead)
-	if _, err := io.ReadFull(io.NewSectionReader(j.f, 0, int64(journalHead)), head); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("read journal: %w", err)
-	}
-	size := binary.BigEndian.Uint64(head[8:])
-	info, err := j.f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read journal: %w", err)
-	}
-	if string(head[:8]) != journalMagic || size > maxJournal || int64(size) > info.Size()-int64(journalHead) {
-		return nil, nil
-	}
-	body := make([]byte, size)
-	if _, err := j.f.ReadAt(body, int64(journalHead)); err != nil {
-		return nil, fmt.Errorf("read journal: %w", err)
-	}
-	if journalSum(head[8:16], body) != binary.BigEndian.Uint32(head[16:]) {
-		return nil, nil
-	}
-	r, err := decodeRecord(body)
-	if err != nil {
-		return nil, fmt.Errorf("read journal: %w; it was written whole, so a newer version of this program may have made it", err)
-	}
-	return r, nil
-}
-
-// write makes a record durable: the moment at which a commit is decided.
-func (j *journal) write(b []byte) error {
-	if _, err := j.f.WriteAt(b, 0); err != nil {
-		return err
-	}
-	return datasync(j.f)
-}
-
-// drop makes the record's absence durable. It must be before anything else is
-// committed, or an old commit could be applied over newer state.
-func (j *journal) drop() error {
-	info, err := j.f.Stat()
+// keep writes the records that a context has in a file, and that are not settled,
+// to a file of its own.
+func (j *Journal) keep(id contextID, file *redoFile) error {
+	records, err := readRedo(file.f, file.path, func(c contextID) bool { return c == id })
 	if err != nil {
 		return err
 	}
-	if info.Size() > 1<<20 {
-		err = j.f.Truncate(0)
-	} else {
-		// Overwriting the head, at the same size, spares the file system a
-		// change of metadata.
-		_, err = j.f.WriteAt(make([]byte, journalHead), 0)
-	}
-	if err != nil {
+	return keepRecords(j.dir, j.dirFD, j.id, id, records, j.disk)
+}
+
+func keptName(journal string, id contextID) string { return fmt.Sprintf("%s.%s.kept", journal, id) }
+
+// keepRecords adds records of a context to a file of its own.
+func keepRecords(dir string, dirFD int, journal string, id contextID, records []*record, d disk) error {
+	name := keptName(journal, id)
+	if f, err := os.Open(filepath.Join(dir, name)); err == nil {
+		before, err := readRedo(f, f.Name(), func(contextID) bool { return true })
+		f.Close()
+		if err != nil {
+			return err
+		}
+		records = append(before, records...)
+	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return datasync(j.f)
+	records, err := outstanding(records)
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	buf := appendHead(nil, 1, bootID())
+	for i, r := range records {
+		frame := newFrame(r)
+		seal(frame, 1, uint64(i)+1, true, r.applied)
+		buf = append(buf, frame...)
+	}
+	_ = d.unlink(dirFD, name+".new")
+	f, err := d.create(dirFD, name+".new", 0o600)
+	if err != nil {
+		return fmt.Errorf("keep commits of a context: %w", err)
+	}
+	defer f.Close()
+	if err = d.write(f, buf, 0); err == nil {
+		err = d.sync(int(f.Fd()))
+	}
+	if err == nil {
+		err = d.rename(dirFD, name+".new", dirFD, name)
+	}
+	if err == nil {
+		err = d.sync(dirFD)
+	}
+	if err != nil {
+		return fmt.Errorf("keep commits of a context: %w", err)
+	}
+	return nil
+}
+
+// void makes it durable that a file has no records: an old one must not be applied
+// over what its owner does later.
+func (j *Journal) void(file *redoFile) error {
+	if err := j.disk.write(file.f, make([]byte, headFields), 0); err != nil {
+		return err
+	}
+	if file.allocated > j.size+j.size/4 { // one huge record made it so
+		if err := j.disk.truncate(file.f, j.size); err != nil {
+			return err
+		}
+		file.allocated = j.size
+	}
+	j.syncs.Add(1)
+	return j.disk.datasync(file.f)
+}
+
+// Close releases the journal, and removes its files. The contexts that use it are
+// closed first.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	if j.open > 0 {
+		j.mu.Unlock()
+		return fmt.Errorf("close journal %s: %d contexts are still open: close them first", j.dir, j.open)
+	}
+	j.closed = true
+	if j.timer != nil {
+		j.timer.Stop()
+	}
+	j.mu.Unlock()
+	j.work.Wait()
+	err := j.leave()
+	for i := range j.files {
+		if j.files[i].f != nil {
+			j.files[i].f.Close() // of the first, this gives up the lock
+		}
+	}
+	for _, fd := range j.devices {
+		unix.Close(fd)
+	}
+	unix.Close(j.dirFD)
+	if err != nil {
+		return fmt.Errorf("close journal %s: %w", j.dir, err)
+	}
+	return nil
+}
+
+// leave removes the files, if what is needed of them is kept elsewhere.
+func (j *Journal) leave() error {
+	if j.files[0].f == nil {
+		return nil
+	}
+	if j.broken != nil {
+		return nil // the files stay, for those who open the contexts
+	}
+	for i := range j.files {
+		for s := range j.files[i].users {
+			if err := j.keep(s.id, &j.files[i]); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range slices.Backward(j.files[:]) {
+		if err := j.disk.unlink(j.dirFD, redoName(j.id, i)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -27,6 +27,7 @@ type chainLog struct {
 	dir      int    // descriptor
 	path     string // for messages
 	segLimit int64  // a segment that has reached this size is followed by another
+	disk     disk
 
 	segs   []segment
 	active *os.File // the last segment
@@ -107,8 +108,8 @@ func readFrame(r io.Reader, left int64) ([]byte, error) {
 // openLog reads the whole log, checks its chain and builds the index. pending,
 // if any, is a commit that was decided: what it appended, wholly or in part, is
 // taken back, since it will be appended again.
-func openLog(dir int, path string, segLimit int64, pending *record) (*chainLog, error) {
-	l := &chainLog{dir: dir, path: path, segLimit: segLimit, keys: map[store.Key]uint64{}}
+func openLog(dir int, path string, segLimit int64, pending *record, d disk) (*chainLog, error) {
+	l := &chainLog{dir: dir, path: path, segLimit: segLimit, disk: d, keys: map[store.Key]uint64{}}
 	fd, err := openat(dir, ".", dirFlags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("list log: %w", err)
@@ -195,7 +196,7 @@ func (l *chainLog) scan(i int, pending *record) error {
 	if err != nil && err != io.EOF {
 		return err
 	}
-	if last && n < len(head) && (logMagic[:n] == string(head[:n]) || allZero(head[:n])) {
+	if last && s.size <= int64(len(head)) && s.size >= int64(n) && begun(head[:n]) {
 		return l.start(i) // the crash came between making the segment and its first entry
 	}
 	if string(head[:n]) != logMagic {
@@ -230,6 +231,15 @@ func (l *chainLog) scan(i int, pending *record) error {
 		off += frameHead + int64(len(enc))
 	}
 	return nil
+}
+
+// begun reports whether bytes are what a crash may leave of a segment's head.
+func begun(b []byte) bool {
+	k := 0
+	for k < len(b) && b[k] == logMagic[k] {
+		k++
+	}
+	return allZero(b[k:]) && (k < len(b) || k < len(logMagic))
 }
 
 // index adds the entry that comes next.
@@ -275,10 +285,10 @@ func zeroFrom(f io.ReaderAt, off, end int64) (bool, error) {
 
 // cut shortens the last segment, for good.
 func (l *chainLog) cut(i int, size int64) error {
-	if err := l.active.Truncate(size); err != nil {
+	if err := l.disk.truncate(l.active, size); err != nil {
 		return fmt.Errorf("cut unfinished entry off the log: %w", err)
 	}
-	if err := l.active.Sync(); err != nil {
+	if err := l.disk.sync(int(l.active.Fd())); err != nil {
 		return fmt.Errorf("cut unfinished entry off the log: %w", err)
 	}
 	l.segs[i].size = size
@@ -287,16 +297,16 @@ func (l *chainLog) cut(i int, size int64) error {
 
 // start writes the head of the last, empty segment.
 func (l *chainLog) start(i int) error {
-	if err := l.active.Truncate(0); err != nil {
+	if err := l.disk.truncate(l.active, 0); err != nil {
 		return err
 	}
-	if _, err := l.active.WriteAt([]byte(logMagic), 0); err != nil {
+	if err := l.disk.write(l.active, []byte(logMagic), 0); err != nil {
 		return err
 	}
-	if err := l.active.Sync(); err != nil {
+	if err := l.disk.sync(int(l.active.Fd())); err != nil {
 		return err
 	}
-	if err := unix.Fsync(l.dir); err != nil {
+	if err := l.disk.sync(l.dir); err != nil {
 		return err
 	}
 	l.segs[i].size = int64(len(logMagic))
@@ -325,10 +335,19 @@ func (l *chainLog) rotate() error {
 	return nil
 }
 
+// full reports whether the next entry begins a new segment.
+func (l *chainLog) full() bool {
+	s := l.segs[len(l.segs)-1]
+	return s.size >= l.segLimit && s.size > int64(len(logMagic))
+}
+
+// sync makes what was appended durable.
+func (l *chainLog) sync() error { return l.disk.datasync(l.active) }
+
 // ready makes room for another entry in the last segment, and says where it
 // will go.
 func (l *chainLog) ready() (seg uint64, off int64, err error) {
-	if s := l.segs[len(l.segs)-1]; s.size >= l.segLimit && s.size > int64(len(logMagic)) {
+	if l.full() {
 		if err := l.rotate(); err != nil {
 			return 0, 0, err
 		}
@@ -349,11 +368,7 @@ func (l *chainLog) next(records []overlay.Record) []store.Entry {
 	return entries
 }
 
-// errTail is for an append that failed and could not be taken back.
-var errTail = errors.New("log may end in an unfinished entry")
-
-// append makes entries durable. If it fails, none of them is there; or else the
-// error is errTail, and the log must be opened again.
+// append appends entries, which the journal has. They are durable after sync.
 func (l *chainLog) append(entries []store.Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -367,20 +382,30 @@ func (l *chainLog) append(entries []store.Entry) error {
 		places[k] = place{i, s.size + int64(len(buf)), len(enc)}
 		buf = appendFrame(buf, enc)
 	}
-	_, err := l.active.WriteAt(buf, s.size)
-	if err == nil {
-		err = datasync(l.active)
-	}
-	if err != nil {
-		if undo := l.cut(i, s.size); undo != nil {
-			return fmt.Errorf("append to log: %w: %w: %w", err, errTail, undo)
-		}
+	if err := l.disk.write(l.active, buf, s.size); err != nil {
 		return fmt.Errorf("append to log: %w", err)
 	}
 	s.size += int64(len(buf))
 	for k, e := range entries {
 		if err := l.index(e, places[k]); err != nil {
-			return fmt.Errorf("append to log: %w: %w", err, errTail)
+			return fmt.Errorf("append to log: %w", err)
+		}
+	}
+	return nil
+}
+
+// again appends the entries of a record that are not there yet, after a crash.
+func (l *chainLog) again(entries []store.Entry) error {
+	for i, e := range entries {
+		if e.Seq > uint64(len(l.where)) {
+			return l.append(entries[i:])
+		}
+		there, err := l.read(e.Seq)
+		if err != nil {
+			return err
+		}
+		if there.Hash() != e.Hash() {
+			return fmt.Errorf("append to log: entry %d is there, and is not what the journal says: %w", e.Seq, errUnlink)
 		}
 	}
 	return nil

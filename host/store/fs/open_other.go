@@ -20,6 +20,17 @@ func Open(c Config) (*overlay.Store, error) {
 	return nil, fmt.Errorf("open store %s: plain directories on %s: %w; keep the context in memory", c.Data, runtime.GOOS, errors.ErrUnsupported)
 }
 
+// Journal is not supported on this system.
+type Journal struct{}
+
+// OpenJournal is not supported on this system.
+func OpenJournal(c JournalConfig) (*Journal, error) {
+	return nil, fmt.Errorf("open journal %s: %w on %s", c.Dir, errors.ErrUnsupported, runtime.GOOS)
+}
+
+// Close does nothing.
+func (*Journal) Close() error { return nil }
+
 // ReadLog is not supported on this system.
 func ReadLog(context.Context, string) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {

@@ -4,6 +4,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,12 +18,39 @@ import (
 
 // staged is a file in the staging directory. Its descriptor is open only while
 // it is used: a transaction may write more files than a process may open.
+//
+// Of a large file that is changed, the beginning is not copied until something is
+// written there: up to kept, its bytes are those of base. A file that only grows
+// is never copied at all, see stepGrow.
 type staged struct {
-	dir  int // the staging directory
+	b    *backend
 	name string
 	f    *os.File     // nil while idle
 	like *unix.Stat_t // of the file that it will replace, if any
+	base int          // -1 if there is none
+	kept int64
+	ctx  context.Context // of the transaction: bounds the copy
+
+	// By Prepare.
+	made     overlay.Version
+	mode     uint32
+	uid, gid uint32
+	grow     bool
+	isInline bool
+	content  []byte
 }
+
+const (
+	// inlineSize is the size in bytes up to which a file's content is written to
+	// the journal with its commit, instead of being made durable by itself; and
+	// up to which it is copied at once when it is changed.
+	inlineSize = 64 << 10
+	// inlineTotal bounds what of that one commit may have.
+	inlineTotal = 1 << 20
+	// maxBases is how many files of a transaction may be open for not having been
+	// copied. Those beyond are.
+	maxBases = 64
+)
 
 // Stage implements overlay.Backend. A file that its owner made read-only stays
 // so: replacing it by rename would otherwise not even notice.
@@ -31,51 +59,129 @@ func (b *backend) Stage(ctx context.Context, from overlay.LowerFile, n int64) (o
 		return nil, fmt.Errorf("write to a file that is read-only on the host: %w", store.ErrDenied)
 	}
 	b.staged++
-	s := &staged{dir: b.stage, name: fmt.Sprintf("f%d", b.staged)}
+	s := &staged{b: b, name: fmt.Sprintf("f%d", b.staged), base: -1, ctx: ctx}
 	// 0666 less the owner's umask, as any program of theirs would make it. The
 	// directory above is 0700.
-	fd, err := openat(s.dir, s.name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o666)
+	f, err := b.disk.create(b.stage, s.name, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("stage file: %w", fileError(err))
 	}
-	s.f = os.NewFile(uintptr(fd), s.name)
-	if from != nil {
-		if err := s.copy(ctx, from.(*lowerFile), n); err != nil {
-			s.Discard()
-			return nil, fmt.Errorf("stage copy of file: %w", fileError(err))
+	s.f = f
+	if from == nil {
+		return s, nil
+	}
+	src := from.(*lowerFile)
+	s.like = &src.st
+	if n > inlineSize && b.bases < maxBases {
+		if s.base, err = unix.FcntlInt(uintptr(src.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			s.base = -1
+		} else {
+			b.bases++
+			s.kept = n
+			return s, nil
 		}
+	}
+	if err := s.copy(ctx, src.fd, n); err != nil {
+		s.Discard()
+		return nil, fmt.Errorf("stage copy of file: %w", fileError(err))
 	}
 	return s, nil
 }
 
-// copy takes n bytes of src.
-func (s *staged) copy(ctx context.Context, src *lowerFile, n int64) error {
-	s.like = &src.st
-	buf := make([]byte, min(n, 1<<20))
+// copy takes the first n bytes of a file: by sharing them, where the file system
+// can, or in the kernel, or else by hand.
+func (s *staged) copy(ctx context.Context, src int, n int64) error {
+	const chunk = 16 << 20
+	var buf []byte
 	for off := int64(0); off < n; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		k, err := src.ReadAt(buf[:min(n-off, int64(len(buf)))], off)
-		if k > 0 {
+		part := min(n-off, chunk)
+		k, err := 0, errors.ErrUnsupported
+		if buf == nil && part > inlineSize { // for a small file it costs more than it saves
+			k, err = copyRange(int(s.f.Fd()), src, off, part)
+		}
+		if err != nil { // one of many, for file systems that cannot
+			if buf == nil {
+				buf = make([]byte, min(n-off, 1<<20))
+			}
+			if k, err = (&lowerFile{fd: src}).readPart(buf[:min(part, int64(len(buf)))], off); err != nil {
+				return err
+			}
 			if _, err := s.f.WriteAt(buf[:k], off); err != nil {
 				return err
 			}
-			off += int64(k)
 		}
-		if err == io.EOF { // shorter than it was: the commit will notice
-			return s.f.Truncate(n)
+		if k == 0 { // shorter than it was: the commit will notice
+			return s.extend(n)
 		}
-		if err != nil {
-			return err
-		}
+		off += int64(k)
 	}
 	return nil
 }
 
-// seal gives the file its times and its owner's permissions, and makes it
-// durable.
-func (s *staged) seal(atime, mtime time.Time) error {
+// extend makes the file at least size long.
+func (s *staged) extend(size int64) error {
+	info, err := s.f.Stat()
+	if err != nil || info.Size() >= size {
+		return err
+	}
+	return s.f.Truncate(size)
+}
+
+// readPart reads what there is of p at off, nothing at the end.
+func (f *lowerFile) readPart(p []byte, off int64) (int, error) {
+	n, err := f.ReadAt(p, off)
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// whole copies what was left in the base.
+func (s *staged) whole() error {
+	if s.base < 0 {
+		return nil
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.copy(s.ctx, s.base, s.kept); err != nil {
+		return fmt.Errorf("stage copy of file: %w", fileError(err))
+	}
+	s.letBase()
+	return nil
+}
+
+func (s *staged) letBase() {
+	if s.base >= 0 {
+		unix.Close(s.base)
+		s.base, s.kept = -1, 0
+		s.b.bases--
+	}
+}
+
+// grows reports whether the file, of the given size, is was with something after
+// it, and may be made so in place: it has no other name, which may be outside, no
+// set-uid bit, which would go on to hold for what a guest wrote, and may be
+// written.
+func (s *staged) grows(dir int, name string, was overlay.Attr, size int64) bool {
+	if s.base < 0 || attrOf(s.like).Version.ID != was.Version.ID || s.kept != was.Size || size <= s.kept {
+		return false
+	}
+	fd, err := openat(dir, name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && attrOf(&st).Same(was) && st.Nlink == 1 && st.Mode&(unix.S_ISUID|unix.S_ISGID|unix.S_ISVTX) == 0
+}
+
+// seal gives the file its times and its owner's permissions. It is made durable,
+// or else content says that all of it is to be in the journal.
+func (s *staged) seal(step overlay.Step, inline bool) error {
 	if err := s.open(); err != nil {
 		return err
 	}
@@ -92,10 +198,28 @@ func (s *staged) seal(atime, mtime time.Time) error {
 			return err
 		}
 	}
-	if err := setTimes(s.dir, s.name, atime, mtime); err != nil {
+	if err := s.extend(step.Size); err != nil {
 		return err
 	}
-	return s.f.Sync()
+	if err := setTimes(s.b.stage, s.name, step.Atime, step.Mtime); err != nil {
+		return err
+	}
+	if s.isInline = inline; inline {
+		s.content = make([]byte, step.Size)
+		if _, err := io.ReadFull(io.NewSectionReader(s.f, 0, step.Size), s.content); err != nil {
+			return err
+		}
+	} else if err := s.b.disk.sync(fd); err != nil {
+		return err
+	}
+	// What the file system made of the times, not what it was told.
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	s.made = attrOf(&st).Version
+	s.mode, s.uid, s.gid = uint32(st.Mode)&0o777, st.Uid, st.Gid
+	return nil
 }
 
 // setTimes sets the times of an entry, of a link its own.
@@ -115,7 +239,7 @@ func (s *staged) open() error {
 	if s.f != nil {
 		return nil
 	}
-	fd, err := openat(s.dir, s.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openat(s.b.stage, s.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open staged file: %w", fileError(err))
 	}
@@ -127,16 +251,34 @@ func (s *staged) ReadAt(p []byte, off int64) (int, error) {
 	if err := s.open(); err != nil {
 		return 0, err
 	}
-	n, err := s.f.ReadAt(p, off)
-	if err == io.EOF {
-		return n, err
+	total := 0
+	if off < s.kept {
+		part := p[:min(int64(len(p)), s.kept-off)]
+		n, err := (&lowerFile{fd: s.base}).readPart(part, off)
+		if err != nil {
+			return n, err
+		}
+		clear(part[n:]) // shorter than it was: the commit will notice
+		total = len(part)
+		if p, off = p[total:], off+int64(total); len(p) == 0 {
+			return total, nil
+		}
 	}
-	return n, fileError(err)
+	n, err := s.f.ReadAt(p, off)
+	if err != io.EOF {
+		err = fileError(err)
+	}
+	return total + n, err
 }
 
 func (s *staged) WriteAt(p []byte, off int64) (int, error) {
 	if err := s.open(); err != nil {
 		return 0, err
+	}
+	if off < s.kept {
+		if err := s.whole(); err != nil {
+			return 0, err
+		}
 	}
 	n, err := s.f.WriteAt(p, off)
 	return n, fileError(err)
@@ -146,6 +288,7 @@ func (s *staged) Truncate(size int64) error {
 	if err := s.open(); err != nil {
 		return err
 	}
+	s.kept = min(s.kept, size)
 	return fileError(s.f.Truncate(size))
 }
 
@@ -158,5 +301,6 @@ func (s *staged) Idle() {
 
 func (s *staged) Discard() {
 	s.Idle()
-	_ = unix.Unlinkat(s.dir, s.name, 0) // what remains is swept when the store is opened
+	s.letBase()
+	_ = s.b.disk.unlink(s.b.stage, s.name) // what remains is swept when the store is opened
 }

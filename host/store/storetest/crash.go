@@ -131,17 +131,17 @@ func crashWorker(c Crasher) {
 				var key store.Key
 				rand.Read(key[:])
 				say(wordBegin, key)
-				err := commitRandom(s, key)
+				committed, err := Transact(s, key)
 				for errors.Is(err, store.ErrConflict) && c.Workers > 1 {
-					err = commitRandom(s, key)
+					committed, err = Transact(s, key)
 				}
 				switch {
-				case err == nil:
-					say(wordAcked, key)
-				case errors.Is(err, errRolledBack):
-					say(wordDrop, key)
-				default:
+				case err != nil:
 					fail(fmt.Errorf("commit to store %d: %w", i, err))
+				case committed:
+					say(wordAcked, key)
+				default:
+					say(wordDrop, key)
 				}
 			}
 		})
@@ -172,8 +172,11 @@ func randomBytes(rnd *mathrand.Rand, n int) []byte {
 	return b[:n]
 }
 
-// commitRandom runs the transaction of a key.
-func commitRandom(s store.Store, key store.Key) error {
+// Transact runs the transaction of a key: a log entry, and random operations on
+// files and directories of few names, all of which follow from the key and from
+// the state that it meets. So the same keys in the same order make the same of any
+// store. Some transactions are rolled back on purpose: then committed is false.
+func Transact(s store.Store, key store.Key) (committed bool, err error) {
 	rnd := random(key)
 	data := entryData(rnd)
 	begin, rollBack := s.Update, false
@@ -183,7 +186,7 @@ func commitRandom(s store.Store, key store.Key) error {
 	case 1:
 		rollBack = true
 	}
-	return begin(context.Background(), func(tx store.Tx) error {
+	err = begin(context.Background(), func(tx store.Tx) error {
 		if err := tx.Append(key, data); err != nil {
 			return err
 		}
@@ -195,6 +198,34 @@ func commitRandom(s store.Store, key store.Key) error {
 		}
 		return nil
 	})
+	if rollBack && errors.Is(err, errRolledBack) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Compare reports each path at which two stores differ.
+func Compare(t *testing.T, want, got store.Store) {
+	t.Helper()
+	w, g := dump(t, want), dump(t, got)
+	paths := maps.Clone(w)
+	maps.Copy(paths, g)
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		if g[path] != w[path] {
+			t.Errorf("%s is %.40q (%d bytes), want %.40q (%d bytes)", path, g[path], len(g[path]), w[path], len(w[path]))
+		}
+	}
+}
+
+func dump(t *testing.T, s store.Store) (tree map[string]string) {
+	t.Helper()
+	if err := s.View(context.Background(), func(tx store.Tx) error {
+		tree = (&files{t, tx.Files(nil), tx}).dump()
+		return nil
+	}); err != nil {
+		t.Fatalf("read files: %v", err)
+	}
+	return tree
 }
 
 // refusals are what an operation may fail with that a random one met the wrong
@@ -416,15 +447,15 @@ func (k *crasher) check(inFlight map[string]bool, all bool) {
 		// worker left under way at a server, this commit decides.
 		var key store.Key
 		for rand.Read(key[:]); ; {
-			err := commitRandom(s, key)
-			if err == nil {
+			committed, err := Transact(s, key)
+			if err != nil && !errors.Is(err, store.ErrConflict) {
+				k.Fatalf("commit after a crash: %v", err)
+			}
+			if committed {
 				k.ended[named(i, key)] = true
 				break
 			}
-			if !errors.Is(err, errRolledBack) && !errors.Is(err, store.ErrConflict) {
-				k.Fatalf("commit after a crash: %v", err)
-			}
-			if errors.Is(err, errRolledBack) {
+			if err == nil {
 				rand.Read(key[:])
 			}
 		}
@@ -486,31 +517,15 @@ func (k *crasher) checkStore(i int, s store.Store, inFlight map[string]bool, all
 		if got, ok, err := s.Entry(context.Background(), e.Key); err != nil || !ok || got.Hash() != prev {
 			k.Fatalf("store %d: entry %d by its key: %v, %v", i, seq, ok, err)
 		}
-		if err := commitRandom(known.model, e.Key); err != nil {
+		if _, err := Transact(known.model, e.Key); err != nil {
 			k.Fatalf("store %d: do in memory what entry %d did: %v", i, seq, err)
 		}
 	}
 	if seq < len(known.hashes) {
 		k.Fatalf("store %d: the log ends at entry %d, and had %d", i, seq, len(known.hashes))
 	}
-	want, got := k.dump(known.model), k.dump(s)
-	paths := maps.Clone(want)
-	maps.Copy(paths, got)
-	for _, path := range slices.Sorted(maps.Keys(paths)) {
-		if got[path] != want[path] {
-			k.Errorf("store %d, after entry %d: %s is %.40q (%d bytes), want %.40q (%d bytes)",
-				i, seq, path, got[path], len(got[path]), want[path], len(want[path]))
-		}
+	Compare(k.T, known.model, s)
+	if k.Failed() {
+		k.Fatalf("store %d, after entry %d", i, seq)
 	}
-}
-
-func (k *crasher) dump(s store.Store) (tree map[string]string) {
-	k.Helper()
-	if err := s.View(context.Background(), func(tx store.Tx) error {
-		tree = (&files{k.T, tx.Files(nil), tx}).dump()
-		return nil
-	}); err != nil {
-		k.Fatalf("read files: %v", err)
-	}
-	return tree
 }
