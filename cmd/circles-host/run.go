@@ -159,16 +159,20 @@ func (w *worker) serveUntil(ctx context.Context, c *cli.Context, ready func()) e
 	return err
 }
 
+// shownPeers is how many peers a worker names, and looks at, when it starts.
+const shownPeers = 100
+
 func (w *worker) announce(c *cli.Context, root *host.Root) {
 	p := printerOf(c)
 	held := []string{}
-	for _, e := range root.Peers.All() {
+	some, more := root.Peers.Some(shownPeers) // counting them all would take long
+	for _, e := range some {
 		if e.Held() && w.host.Holds(e.ID) {
 			held = append(held, string(e.Name))
 		}
 	}
 	if c.Bool("json") {
-		_ = p.json(map[string]any{"url": w.url, "host": w.host.ID(), "root": root.Dir, "peers": held})
+		_ = p.json(map[string]any{"url": w.url, "host": w.host.ID(), "root": root.Dir, "peers": held, "more": more})
 		return
 	}
 	p.f("%s serving %s on %s\n", p.green("●"), relative(root.Dir), p.bold(w.url))
@@ -176,8 +180,8 @@ func (w *worker) announce(c *cli.Context, root *host.Root) {
 	switch {
 	case len(held) == 0:
 		p.f("  peers  none yet; %s peer add alice\n", host.Command)
-	case len(held) > 8:
-		p.f("  peers  %s and %d more\n", strings.Join(held[:8], ", "), len(held)-8)
+	case more || len(held) > 8:
+		p.f("  peers  %s and more\n", strings.Join(held[:min(8, len(held))], ", "))
 	default:
 		p.f("  peers  %s\n", strings.Join(held, ", "))
 	}
@@ -194,11 +198,8 @@ func (w *worker) problems(root *host.Root) (list []string) {
 	if err := w.host.Problem(); err != nil {
 		list = append(list, err.Error())
 	}
-	const some = 100
-	for i, e := range root.Peers.All() {
-		if i == some {
-			break
-		}
+	some, _ := root.Peers.Some(shownPeers)
+	for _, e := range some {
 		if !e.Held() || !w.host.Holds(e.ID) {
 			continue
 		}

@@ -25,14 +25,17 @@ func (d *Directory) Adopt(name Name, id ID, fill func(dir string) error) (Entry,
 
 func (d *Directory) adopt(name Name, id ID, fill func(dir string) error) (err error) {
 	final := d.dir(name)
-	free := func(ix *index) error {
-		if other, ok := ix.byName[name]; ok && (other.Held() || other.ID != id) {
+	free := func() error {
+		if other, ok := d.ByName(name); ok && (other.Held() || other.ID != id) {
 			return fmt.Errorf("the name is that of %s already: choose another", other.ID)
 		}
-		if other, ok := ix.byID[id]; ok && other.Held() {
+		if other, ok := d.ByID(id); ok && other.Held() {
 			return fmt.Errorf("the context of %s is here already, and is called %s: if this one is to take its place, move %s away first", id, other.Name, other.Dir)
 		} else if ok && other.Name != name {
 			return fmt.Errorf("%s is known as %s already: import it under that name", id, other.Name)
+		}
+		if err := d.index.taken(id); err != nil {
+			return err
 		}
 		if isThere(final) {
 			return fmt.Errorf("%s is there already: move it away, or choose another name", final)
@@ -41,7 +44,7 @@ func (d *Directory) adopt(name Name, id ID, fill func(dir string) error) (err er
 	}
 	// Asked before, so that nothing large is written in vain, and again below,
 	// where nobody else can add a peer.
-	if err := d.change(free); err != nil {
+	if err := d.change(func() (edit, error) { return edit{}, free() }); err != nil {
 		return err
 	}
 	peers := filepath.Dir(final)
@@ -75,13 +78,13 @@ func (d *Directory) adopt(name Name, id ID, fill func(dir string) error) (err er
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return d.change(func(ix *index) error {
-		if err := free(ix); err != nil {
-			return err
+	return d.change(func() (edit, error) {
+		if err := free(); err != nil {
+			return edit{}, err
 		}
 		if err := os.Rename(making, final); err != nil {
-			return err
+			return edit{}, err
 		}
-		return syncDir(peers)
+		return edit{id: id, name: name}, syncDir(peers)
 	})
 }

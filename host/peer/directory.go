@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,11 +58,12 @@ func (e Entry) CirclesFile() string { return filepath.Join(e.Dir, "policy", "cir
 // <root>/peers/<petname>/peer.toml, and those elsewhere, by the [peers.<petname>]
 // tables of <root>/circles.toml.
 //
-// It keeps up with peers that are added or removed while it is open: a lookup
-// sees to that, at most every 50 ms and never for more than a twentieth of the
-// time, so that asking for unknown ids costs two stat calls now and then,
-// however many there are and however many peers. It holds one Entry for each
-// peer on disk and nothing for those that are asked for in vain.
+// Neither to open one nor to keep it takes time or memory by the number of peers
+// that are held: who has an id is looked up on disk, by index, and remembered
+// for those that were asked for. It keeps up with peers that are added or removed
+// while it is open: a lookup sees to that, at most every 50 ms and never for more
+// than a twentieth of the time, so that asking for unknown ids costs a system call
+// each, and two more now and then.
 //
 // What is wrong with one peer's files takes only that peer out; see Problems. A
 // Directory is safe for concurrent use, and its changes by several processes.
@@ -69,22 +71,42 @@ type Directory struct {
 	root  string
 	start time.Time    // what next counts from
 	next  atomic.Int64 // when a lookup looks at the disk again, in ns after start
-	now   atomic.Pointer[index]
+	now   atomic.Pointer[state]
 
 	mu      sync.Mutex // for what follows, and for replacing now
-	held    map[Name]ID
-	broken  map[Name]error
+	index   index
 	routes  map[Name]Route
 	badFile error // what is wrong with circles.toml, nil if nothing
 	peers   stamp
 	config  stamp
 }
 
-// index is what lookups read; never changed once it is published.
-type index struct {
-	byName   map[Name]Entry
-	byID     map[ID]Entry
+// state is what lookups go by: replaced, with what was remembered, when anything
+// has changed on disk.
+type state struct {
+	routes   map[Name]Entry
+	routeIDs map[ID]Name
 	problems []error
+	seen     seen
+}
+
+// seen remembers peers that are held.
+type seen struct {
+	mu     sync.RWMutex
+	byID   map[ID]Entry
+	byName map[Name]Entry
+}
+
+// maxSeen bounds what is remembered, to a few MiB.
+const maxSeen = 10_000
+
+func (s *seen) put(e Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.byID) >= maxSeen || s.byID == nil {
+		s.byID, s.byName = map[ID]Entry{}, map[Name]Entry{}
+	}
+	s.byID[e.ID], s.byName[e.Name] = e, e
 }
 
 const (
@@ -110,9 +132,10 @@ func stampOf(path string) (stamp, error) {
 	if err != nil {
 		return stamp{}, err
 	}
-	const granularity = 2 * time.Second // of the coarsest file systems
 	return stamp{mtime: info.ModTime(), size: info.Size(), fresh: time.Since(info.ModTime()) < granularity}, nil
 }
+
+const granularity = 2 * time.Second // of the coarsest file systems
 
 func (s stamp) changed(now stamp) bool {
 	return s.fresh || !s.mtime.Equal(now.mtime) || s.size != now.size
@@ -126,7 +149,10 @@ func OpenDirectory(root string) (*Directory, error) {
 		return nil, fmt.Errorf("open root %s: no such directory: make one with init, or name another with --root", root)
 	}
 	d := &Directory{root: root, start: time.Now()}
-	if err := d.Refresh(); err != nil {
+	d.index.open(root)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.refresh(false, false); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -135,15 +161,62 @@ func OpenDirectory(root string) (*Directory, error) {
 // ByID returns what is known of the peer with that id.
 func (d *Directory) ByID(id ID) (Entry, bool) {
 	d.look()
-	e, ok := d.now.Load().byID[id]
+	now := d.now.Load()
+	if e, ok := d.heldByID(now, id); ok {
+		return e, true
+	}
+	e, ok := now.routes[now.routeIDs[id]]
 	return e, ok
 }
 
 // ByName returns what is known of the peer with that petname.
 func (d *Directory) ByName(name Name) (Entry, bool) {
 	d.look()
-	e, ok := d.now.Load().byName[name]
+	now := d.now.Load()
+	if e, ok := d.heldByName(now, name); ok {
+		return e, true
+	}
+	e, ok := now.routes[name]
 	return e, ok
+}
+
+// heldByID finds the peer with that id among those that are held.
+func (d *Directory) heldByID(now *state, id ID) (Entry, bool) {
+	now.seen.mu.RLock()
+	e, ok := now.seen.byID[id]
+	now.seen.mu.RUnlock()
+	if ok {
+		return e, true
+	}
+	// Of several that say so, none is: see index.
+	if names := d.index.names(id); len(names) == 1 {
+		if e, ok := d.heldByName(now, names[0]); ok && e.ID == id {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
+func (d *Directory) heldByName(now *state, name Name) (Entry, bool) {
+	now.seen.mu.RLock()
+	e, ok := now.seen.byName[name]
+	now.seen.mu.RUnlock()
+	if ok {
+		return e, true
+	}
+	if len(name) == 0 || name[0] == '.' {
+		return Entry{}, false
+	}
+	id, err := readIdentity(filepath.Join(d.root, peersDir), string(name))
+	if err != nil {
+		return Entry{}, false
+	}
+	if names := d.index.names(id); len(names) != 1 || names[0] != name {
+		return Entry{}, false
+	}
+	e = Entry{ID: id, Name: name, Dir: d.dir(name)}
+	now.seen.put(e)
+	return e, true
 }
 
 // Knows reports whether there is a peer with that petname.
@@ -198,13 +271,13 @@ func (d *Directory) Resolve(s string) (Entry, error) {
 	if e, ok := d.ByName(name); ok {
 		return e, nil
 	}
-	names := make([]string, 0, 8)
-	for _, e := range d.All() {
-		if len(names) == cap(names) {
-			names = append(names, "…")
-			break
-		}
+	some, more := d.Some(7)
+	var names []string
+	for _, e := range some {
 		names = append(names, string(e.Name))
+	}
+	if more {
+		names = append(names, "…")
 	}
 	if len(names) == 0 {
 		return Entry{}, fmt.Errorf("no peer is called %q in %s, nor anything else: add one with peer add", name, d.root)
@@ -212,16 +285,43 @@ func (d *Directory) Resolve(s string) (Entry, error) {
 	return Entry{}, fmt.Errorf("no peer is called %q in %s; it knows %s", name, d.root, strings.Join(names, ", "))
 }
 
-// All returns every peer, by name.
+// All returns every peer, by name. It looks at each on disk.
 func (d *Directory) All() []Entry {
 	d.look()
-	byName := d.now.Load().byName
-	all := make([]Entry, 0, len(byName))
-	for _, e := range byName {
-		all = append(all, e)
+	now := d.now.Load()
+	all := slices.Collect(maps.Values(now.routes))
+	names, err := os.ReadDir(filepath.Join(d.root, peersDir))
+	if err == nil {
+		for _, f := range names {
+			if e, ok := d.heldByName(now, Name(f.Name())); ok {
+				all = append(all, e)
+			}
+		}
 	}
 	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	return all
+}
+
+// Some returns at most n peers, by name, and whether there are more. It does not
+// look at all of them.
+func (d *Directory) Some(n int) (some []Entry, more bool) {
+	d.look()
+	now := d.now.Load()
+	some = slices.Collect(maps.Values(now.routes))
+	if dir, err := os.Open(filepath.Join(d.root, peersDir)); err == nil {
+		defer dir.Close()
+		// A few more, as some are hidden or broken.
+		files, _ := dir.ReadDir(2*n + 16)
+		for _, f := range files {
+			if e, ok := d.heldByName(now, Name(f.Name())); ok {
+				some = append(some, e)
+			}
+		}
+		_, err := dir.ReadDir(1)
+		more = err == nil
+	}
+	slices.SortFunc(some, func(a, b Entry) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return some[:min(n, len(some))], more || len(some) > n
 }
 
 // Problems returns what is wrong with single peers, and with the routes as a
@@ -240,7 +340,7 @@ func (d *Directory) look() {
 	}
 	defer d.mu.Unlock()
 	// An error leaves what was known in force, and is met again when next due.
-	_ = d.refresh(false)
+	_ = d.refresh(false, false)
 }
 
 // Refresh reads everything again, also what a lookup would not look for: an
@@ -248,16 +348,16 @@ func (d *Directory) look() {
 func (d *Directory) Refresh() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.refresh(true)
+	return d.refresh(true, false)
 }
 
-func (d *Directory) refresh(all bool) error {
+func (d *Directory) refresh(all, locked bool) error {
 	began := time.Now()
 	defer func() {
 		rest := max(checkEvery, restFactor*time.Since(began))
 		d.next.Store(int64(time.Since(d.start) + rest))
 	}()
-	peers, err := d.readPeers(all)
+	peers, err := d.readPeers(all, locked)
 	if err != nil {
 		return fmt.Errorf("read peers: %w", err)
 	}
@@ -267,64 +367,39 @@ func (d *Directory) refresh(all bool) error {
 	return nil
 }
 
-// readPeers brings held and broken up to date and reports whether they changed.
-func (d *Directory) readPeers(all bool) (changed bool, err error) {
-	dir := filepath.Join(d.root, peersDir)
-	now, err := stampOf(dir)
+// readPeers brings the index up to date and reports whether anything changed.
+func (d *Directory) readPeers(all, locked bool) (changed bool, err error) {
+	now, err := stampOf(filepath.Join(d.root, peersDir))
 	if err != nil {
 		return false, err
 	}
-	if !all && !d.peers.changed(now) && len(d.broken) == 0 {
-		return false, nil
-	}
-	there, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	if all {
-		d.held, d.broken = map[Name]ID{}, map[Name]error{}
-		changed = true
-	}
-	seen := make(map[Name]bool, len(there))
-	for _, f := range there {
-		// Hidden names are ours: a peer that is being made or was removed.
-		if strings.HasPrefix(f.Name(), ".") || f.Type().IsRegular() {
-			continue
-		}
-		name := Name(f.Name())
-		seen[name] = true
-		if _, ok := d.held[name]; ok {
-			continue
-		}
-		id, err := readIdentity(dir, f.Name())
-		if err != nil && !isThere(filepath.Join(dir, f.Name())) {
-			delete(seen, name) // removed since the directory was read
-			continue
-		}
-		switch before, was := d.broken[name]; {
-		case err == nil:
-			delete(d.broken, name)
-			d.held[name] = id
-			changed = true
-		case !was || before.Error() != err.Error():
-			d.broken[name] = err
+	changed = all || !d.peers.mtime.Equal(now.mtime) || d.peers.size != now.size
+	if changed || d.peers.changed(now) || d.index.gone() {
+		if all || !d.index.complete(now) {
+			if now, err = d.scan(locked); err != nil {
+				return false, err
+			}
 			changed = true
 		}
+		d.peers = now
 	}
-	for name := range d.held {
-		if !seen[name] {
-			delete(d.held, name)
-			changed = true
+	again, err := d.index.recheck(func() error { _, err := d.scan(locked); return err })
+	return changed || again, err
+}
+
+// scan makes the index anew, alone among all processes.
+func (d *Directory) scan(locked bool) (at stamp, err error) {
+	if !locked {
+		unlock, err := lockDir(d.root)
+		if err != nil {
+			return at, err
 		}
+		defer unlock()
 	}
-	for name := range d.broken {
-		if !seen[name] {
-			delete(d.broken, name)
-			changed = true
-		}
+	if at, err = stampOf(filepath.Join(d.root, peersDir)); err != nil {
+		return at, err
 	}
-	d.peers = now
-	return changed, nil
+	return at, d.index.scan(at)
 }
 
 func isThere(path string) bool {
@@ -373,57 +448,33 @@ func (d *Directory) readRoutes(all bool) (changed bool) {
 	return changed
 }
 
-// publish makes the index from held, broken and routes.
+// publish makes a new state of what is on disk.
 func (d *Directory) publish() {
-	ix := &index{
-		byName: make(map[Name]Entry, len(d.held)+len(d.routes)),
-		byID:   make(map[ID]Entry, len(d.held)+len(d.routes)),
-	}
-	problem := func(format string, a ...any) { ix.problems = append(ix.problems, fmt.Errorf(format, a...)) }
-	for _, name := range sorted(d.held) {
-		e := Entry{ID: d.held[name], Name: name, Dir: d.dir(name)}
-		if first, ok := ix.byID[e.ID]; ok {
-			// Nothing says which of them is the copy, and to write on in the wrong
-			// one would part the peer's data in two: serve neither.
-			problem("%s and %s are both of %s: remove or rename one of the two (a leading dot takes it out of use)", first.Dir, e.Dir, e.ID)
-			delete(ix.byName, first.Name)
-			continue
-		}
-		ix.byName[name], ix.byID[e.ID] = e, e
-	}
-	for id, e := range ix.byID {
-		if _, ok := ix.byName[e.Name]; !ok {
-			delete(ix.byID, id)
-		}
-	}
+	now := &state{routes: map[Name]Entry{}, routeIDs: map[ID]Name{}, problems: d.index.problems()}
+	problem := func(format string, a ...any) { now.problems = append(now.problems, fmt.Errorf(format, a...)) }
 	file := filepath.Join(d.root, rootConfig)
 	for _, name := range sorted(d.routes) {
 		r := d.routes[name]
-		if e, ok := ix.byName[name]; ok && e.ID != r.ID {
+		if e, ok := d.heldByName(now, name); ok && e.ID != r.ID {
 			problem("%s: [peers.%s] is %s, but that petname belongs to %s: rename one", file, name, r.ID, e.ID)
 			continue
 		}
-		if e, ok := ix.byID[r.ID]; ok {
+		if e, ok := d.heldByID(now, r.ID); ok {
 			// A context that is held here needs no route; its name is that of its directory.
 			if e.Name != name {
 				problem("%s: [peers.%s] is called %s already: keep one of the names", file, name, e.Name)
 			}
 			continue
 		}
-		_, taken := d.held[name]
-		if _, bad := d.broken[name]; taken || bad {
+		if d.index.troubles(name) {
 			continue // there is a context of that name, and a problem with it is reported
 		}
-		e := Entry{ID: r.ID, Name: name, URL: r.URL, Host: r.Host}
-		ix.byName[name], ix.byID[e.ID] = e, e
-	}
-	for _, name := range sorted(d.broken) {
-		problem("peer %q is not served: %w", name, d.broken[name])
+		now.routes[name], now.routeIDs[r.ID] = Entry{ID: r.ID, Name: name, URL: r.URL, Host: r.Host}, name
 	}
 	if d.badFile != nil {
 		problem("routes to other peers are as they were before: %w", d.badFile)
 	}
-	d.now.Store(ix)
+	d.now.Store(now)
 }
 
 func sorted[V any](m map[Name]V) []Name {
@@ -452,14 +503,17 @@ func (d *Directory) Hold(name Name, id ID, key *Key, store string) (e Entry, err
 	if key != nil && key.ID() != id {
 		return Entry{}, fmt.Errorf("add peer %s: the key is that of %s, not of %s", name, key.ID(), id)
 	}
-	err = d.change(func(ix *index) error {
-		if other, ok := ix.byName[name]; ok && (other.Held() || other.ID != id) {
-			return fmt.Errorf("the name is that of %s already: choose another", other.ID)
+	err = d.change(func() (edit, error) {
+		if other, ok := d.ByName(name); ok && (other.Held() || other.ID != id) {
+			return edit{}, fmt.Errorf("the name is that of %s already: choose another", other.ID)
 		}
-		if other, ok := ix.byID[id]; ok && (other.Held() || other.Name != name) {
-			return fmt.Errorf("%s is known as %s already", id, other.Name)
+		if other, ok := d.ByID(id); ok && (other.Held() || other.Name != name) {
+			return edit{}, fmt.Errorf("%s is known as %s already", id, other.Name)
 		}
-		return makeContext(filepath.Join(d.root, peersDir), name, id, key, store)
+		if err := d.index.taken(id); err != nil {
+			return edit{}, err
+		}
+		return edit{id: id, name: name}, makeContext(filepath.Join(d.root, peersDir), name, id, key, store)
 	})
 	if err != nil {
 		return Entry{}, fmt.Errorf("add peer %s: %w", name, err)
@@ -521,14 +575,14 @@ func (d *Directory) SetRoute(name Name, r Route) error {
 	if _, err := ParseID(string(r.ID)); err != nil {
 		return fmt.Errorf("add route to %s: %w", name, err)
 	}
-	err := d.change(func(ix *index) error {
-		if other, ok := ix.byName[name]; ok && other.ID != r.ID {
-			return fmt.Errorf("the name is that of %s already: choose another, or remove that first", other.ID)
+	err := d.change(func() (edit, error) {
+		if other, ok := d.ByName(name); ok && other.ID != r.ID {
+			return edit{}, fmt.Errorf("the name is that of %s already: choose another, or remove that first", other.ID)
 		}
-		if other, ok := ix.byID[r.ID]; ok && (other.Held() || other.Name != name) {
-			return fmt.Errorf("%s is known as %s already", r.ID, other.Name)
+		if other, ok := d.ByID(r.ID); ok && (other.Held() || other.Name != name) {
+			return edit{}, fmt.Errorf("%s is known as %s already", r.ID, other.Name)
 		}
-		return d.editConfig(name, &r)
+		return edit{}, d.editConfig(name, &r)
 	})
 	if err != nil {
 		return fmt.Errorf("add route to %s: %w", name, err)
@@ -540,19 +594,19 @@ func (d *Directory) SetRoute(name Name, r Route) error {
 // context that is held here is set aside under the hidden name that is returned,
 // and never deleted, since its data and its log are the owner's.
 func (d *Directory) Remove(name Name) (aside string, err error) {
-	err = d.change(func(ix *index) error {
-		e, ok := ix.byName[name]
+	err = d.change(func() (edit, error) {
+		e, ok := d.ByName(name)
 		if !ok {
-			return errors.New("no peer is called so")
+			return edit{}, errors.New("no peer is called so")
 		}
 		if !e.Held() {
-			return d.editConfig(name, nil)
+			return edit{}, d.editConfig(name, nil)
 		}
 		aside = filepath.Join(d.root, peersDir, fmt.Sprintf(".removed-%s-%s", name, time.Now().UTC().Format("20060102T150405.000000000")))
 		if err := os.Rename(e.Dir, aside); err != nil {
-			return err
+			return edit{}, err
 		}
-		return syncDir(filepath.Dir(aside))
+		return edit{id: e.ID, name: name, leave: true}, syncDir(filepath.Dir(aside))
 	})
 	if err != nil {
 		return "", fmt.Errorf("remove peer %s: %w", name, err)
@@ -561,8 +615,8 @@ func (d *Directory) Remove(name Name) (aside string, err error) {
 }
 
 // change runs f on what is on disk now, alone among all processes, and takes in
-// what f did.
-func (d *Directory) change(f func(*index) error) error {
+// what f did, which is an edit of peers/ unless that has no name.
+func (d *Directory) change(f func() (edit, error)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	unlock, err := lockDir(d.root)
@@ -570,13 +624,24 @@ func (d *Directory) change(f func(*index) error) error {
 		return err
 	}
 	defer unlock()
-	if err := d.refresh(false); err != nil {
+	if err := d.refresh(false, true); err != nil {
 		return err
 	}
-	if err := f(d.now.Load()); err != nil {
+	dir := filepath.Join(d.root, peersDir)
+	before, err := stampOf(dir)
+	if err != nil {
 		return err
 	}
-	return d.refresh(false)
+	whole := d.index.complete(before)
+	e, err := f()
+	if err != nil {
+		return err
+	}
+	if after, err := stampOf(dir); whole && e.name != "" && err == nil {
+		// If that fails, the index is what it was, and made anew below.
+		_ = d.index.apply(e, after)
+	}
+	return d.refresh(false, true)
 }
 
 func (d *Directory) editConfig(name Name, r *Route) error {
