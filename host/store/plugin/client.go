@@ -136,8 +136,24 @@ func (c *client) open(ctx context.Context) (overlay.Backend, error) {
 	if m.Snapshots {
 		return snapshotter{c}, nil
 	}
-	return c, nil
+	if m.End == nil {
+		return c, nil
+	}
+	hash, err := fixed(m.End.Hash)
+	if err == nil {
+		err = c.head.begin(m.End.Seq, hash)
+	}
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return headed{c}, nil
 }
+
+// headed is a client that knows where the log ends, since nobody else commits.
+type headed struct{ *client }
+
+// Head implements overlay.Header.
+func (h headed) Head() (uint64, [32]byte) { return h.head.get() }
 
 // lower is a state: that of the last commit, for a backend that has but one, or
 // of a snapshot. What is asked of a snapshot ends with its transaction.
@@ -589,7 +605,7 @@ func (c *client) Commit(ctx context.Context, p *overlay.Plan, records []overlay.
 	}
 	unknown := func(err error) error {
 		err = c.fail(fmt.Errorf("commit: %s", printable(err.Error())))
-		return fmt.Errorf("whether it was committed is not known: %w: %w", overlay.ErrBroken, err)
+		return fmt.Errorf("%w: %w: %w", store.ErrUnknown, overlay.ErrBroken, err)
 	}
 	stream, err := c.rpc.Commit(within)
 	if err != nil {

@@ -80,7 +80,7 @@ func TestDiesInCommit(t *testing.T) {
 				t.Fatal(err)
 			}
 			key := randomKey(0xdd)
-			if err := put(s, "f", "second", key); !errors.Is(err, overlay.ErrBroken) {
+			if err := put(s, "f", "second", key); !errors.Is(err, overlay.ErrBroken) || !errors.Is(err, store.ErrUnknown) {
 				t.Fatalf("the commit's error is %v", err)
 			}
 			_, found, err := s.Entry(context.Background(), key)
@@ -89,6 +89,9 @@ func TestDiesInCommit(t *testing.T) {
 			}
 			if got := get(t, s, "f"); got != map[string]string{"before": "first", "after": "second"}[when] {
 				t.Errorf("the file holds %q", got)
+			}
+			if seq, _ := s.head.get(); seq != map[string]uint64{"before": 1, "after": 2}[when] {
+				t.Errorf("the host takes entry %d for the last", seq)
 			}
 			if err := walk(s, 1); err != nil {
 				t.Errorf("log: %v", err)

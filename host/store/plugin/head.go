@@ -13,7 +13,8 @@ import (
 
 // head is the last log entry that the host knows to have been committed. It
 // outlives the process: a plugin that is started again must still have it, and
-// what comes after must follow from it. Before the first commit nothing is known.
+// what comes after must follow from it. Until something is committed, it is the
+// plugin's word, if it has given one.
 type head struct {
 	mu   sync.Mutex
 	seq  uint64
@@ -104,22 +105,45 @@ func (h *head) vouch(ctx context.Context, log readLog, e store.Entry) error {
 	return nil
 }
 
-// still checks that a plugin which was started again has what was committed.
+// begin believes a plugin's word of where its log ends, if that can be.
+func (h *head) begin(seq uint64, hash [32]byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if seq == 0 && hash != [32]byte{} {
+		return lied("an empty log has the hash %x", hash[:8])
+	}
+	if h.seq > 0 {
+		return nil // it is compared with what was committed
+	}
+	h.seq, h.hash = seq, hash
+	return nil
+}
+
+// still checks that a plugin which was started again has what was committed, and
+// takes over what it has besides: a commit whose answer was lost.
 func (h *head) still(ctx context.Context, log readLog) error {
 	known, hash := h.get()
 	if known == 0 {
 		return nil
 	}
+	seq, prev := uint64(0), hash
 	for e, err := range log(ctx, known) {
 		if err != nil {
 			return err
 		}
-		if e.Hash() != hash {
-			return damage(known, errUnlinked)
+		own := e.Hash()
+		if e.Seq == known && own != hash || e.Seq > known && e.Prev != prev {
+			return damage(e.Seq, errUnlinked)
 		}
-		return nil
+		seq, prev = e.Seq, own
 	}
-	return damage(known, errMissing)
+	if seq == 0 {
+		return damage(known, errMissing)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seq, h.hash = seq, prev
+	return nil
 }
 
 // follow checks the chain of what is read, and that it reaches what was committed

@@ -29,7 +29,7 @@
 // # When it ends
 //
 // A transaction that is running fails; nothing of it was committed. A commit that
-// was sent and not answered is overlay.ErrBroken: nobody knows. In either case
+// was sent and not answered is store.ErrUnknown and overlay.ErrBroken. In either case
 // the store starts the plugin again when it is next used, and whoever retries
 // finds out by the key of the log entry. A plugin that fails again and again is
 // started after a delay, that doubles up to a minute; until then every use is an

@@ -94,8 +94,14 @@ func (s *server) Open(ctx context.Context, q *pb.OpenRequest) (*pb.OpenResponse,
 		s.files, s.staged = map[uint64]overlay.LowerFile{}, map[uint64]*stagedFile{}
 		s.plans, s.states = map[uint64]*overlay.Plan{}, map[uint64]*snapshot{}
 	}
-	_, snapshots := b.(overlay.Snapshotter)
-	return &pb.OpenResponse{Failure: failure(err), Snapshots: snapshots}, nil
+	answer := &pb.OpenResponse{Failure: failure(err)}
+	if _, answer.Snapshots = b.(overlay.Snapshotter); err == nil && !answer.Snapshots {
+		if h, ok := b.(overlay.Header); ok {
+			seq, hash := h.Head()
+			answer.End = &pb.End{Seq: seq, Hash: hash[:]}
+		}
+	}
+	return answer, nil
 }
 
 func (s *server) Snapshot(ctx context.Context, q *pb.SnapshotRequest) (*pb.SnapshotResponse, error) {

@@ -43,6 +43,7 @@ var reasons = map[pb.Reason]error{
 	pb.Reason_REASON_NOT_SUPPORTED: store.ErrNotSupported,
 	pb.Reason_REASON_CONFLICT:      store.ErrConflict,
 	pb.Reason_REASON_BROKEN:        overlay.ErrBroken,
+	pb.Reason_REASON_UNKNOWN:       store.ErrUnknown,
 }
 
 // failure says an error of a backend's to the host; nil is none.
@@ -51,7 +52,7 @@ func failure(err error) *pb.Failure {
 		return nil
 	}
 	f := &pb.Failure{Text: printable(err.Error())}
-	for r := pb.Reason_REASON_NOT_EXIST; r <= pb.Reason_REASON_BROKEN; r++ {
+	for r := pb.Reason_REASON_NOT_EXIST; int(r) <= len(reasons); r++ {
 		if errors.Is(err, reasons[r]) {
 			f.Reasons = append(f.Reasons, r)
 		}

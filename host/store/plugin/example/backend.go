@@ -444,5 +444,16 @@ func (b *backend) Log(ctx context.Context, from uint64) iter.Seq2[store.Entry, e
 	}
 }
 
+// Head implements overlay.Header.
+func (b *backend) Head() (uint64, [32]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.log)
+	if n == 0 {
+		return 0, [32]byte{}
+	}
+	return b.log[n-1].Seq, b.log[n-1].Hash()
+}
+
 // Close implements overlay.Backend.
 func (b *backend) Close() error { return b.file.Close() }

@@ -54,6 +54,7 @@ const (
 	Reason_REASON_NOT_SUPPORTED Reason = 13
 	Reason_REASON_CONFLICT      Reason = 14 // something other than a transaction changed files
 	Reason_REASON_BROKEN        Reason = 15 // a commit was decided, or may have been, and not wholly applied
+	Reason_REASON_UNKNOWN       Reason = 16 // whether a commit was made is not known, and is found out by making it again
 )
 
 // Enum value maps for Reason.
@@ -75,6 +76,7 @@ var (
 		13: "REASON_NOT_SUPPORTED",
 		14: "REASON_CONFLICT",
 		15: "REASON_BROKEN",
+		16: "REASON_UNKNOWN",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -93,6 +95,7 @@ var (
 		"REASON_NOT_SUPPORTED": 13,
 		"REASON_CONFLICT":      14,
 		"REASON_BROKEN":        15,
+		"REASON_UNKNOWN":       16,
 	}
 )
 
@@ -556,6 +559,7 @@ type OpenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
 	Snapshots     bool                   `protobuf:"varint,2,opt,name=snapshots,proto3" json:"snapshots,omitempty"` // every transaction is to work on a snapshot
+	End           *End                   `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`              // absent if others may commit too, or it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +608,66 @@ func (x *OpenResponse) GetSnapshots() bool {
 	return false
 }
 
+func (x *OpenResponse) GetEnd() *End {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// End is where the log ends.
+type End struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`  // 0: it is empty
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // of that entry, 32 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *End) Reset() {
+	*x = End{}
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*End) ProtoMessage() {}
+
+func (x *End) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use End.ProtoReflect.Descriptor instead.
+func (*End) Descriptor() ([]byte, []int) {
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *End) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *End) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 type SnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Snapshot      uint64                 `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // the number that it gets
@@ -613,7 +677,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[6]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +689,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[6]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +702,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{6}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SnapshotRequest) GetSnapshot() uint64 {
@@ -657,7 +721,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[7]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +733,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[7]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +746,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{7}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SnapshotResponse) GetFailure() *Failure {
@@ -701,7 +765,7 @@ type ReleaseSnapshotRequest struct {
 
 func (x *ReleaseSnapshotRequest) Reset() {
 	*x = ReleaseSnapshotRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[8]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +777,7 @@ func (x *ReleaseSnapshotRequest) String() string {
 func (*ReleaseSnapshotRequest) ProtoMessage() {}
 
 func (x *ReleaseSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[8]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +790,7 @@ func (x *ReleaseSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{8}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReleaseSnapshotRequest) GetSnapshot() uint64 {
@@ -744,7 +808,7 @@ type ReleaseSnapshotResponse struct {
 
 func (x *ReleaseSnapshotResponse) Reset() {
 	*x = ReleaseSnapshotResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[9]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +820,7 @@ func (x *ReleaseSnapshotResponse) String() string {
 func (*ReleaseSnapshotResponse) ProtoMessage() {}
 
 func (x *ReleaseSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[9]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +833,7 @@ func (x *ReleaseSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{9}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{10}
 }
 
 type CloseRequest struct {
@@ -780,7 +844,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[10]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +856,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[10]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +869,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{10}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{11}
 }
 
 type CloseResponse struct {
@@ -817,7 +881,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[11]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +893,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[11]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +906,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{11}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CloseResponse) GetFailure() *Failure {
@@ -863,7 +927,7 @@ type LstatRequest struct {
 
 func (x *LstatRequest) Reset() {
 	*x = LstatRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[12]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +939,7 @@ func (x *LstatRequest) String() string {
 func (*LstatRequest) ProtoMessage() {}
 
 func (x *LstatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[12]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +952,7 @@ func (x *LstatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LstatRequest.ProtoReflect.Descriptor instead.
 func (*LstatRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{12}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LstatRequest) GetPath() []byte {
@@ -915,7 +979,7 @@ type LstatResponse struct {
 
 func (x *LstatResponse) Reset() {
 	*x = LstatResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[13]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +991,7 @@ func (x *LstatResponse) String() string {
 func (*LstatResponse) ProtoMessage() {}
 
 func (x *LstatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[13]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1004,7 @@ func (x *LstatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LstatResponse.ProtoReflect.Descriptor instead.
 func (*LstatResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{13}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LstatResponse) GetFailure() *Failure {
@@ -968,7 +1032,7 @@ type ReadDirRequest struct {
 
 func (x *ReadDirRequest) Reset() {
 	*x = ReadDirRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[14]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1044,7 @@ func (x *ReadDirRequest) String() string {
 func (*ReadDirRequest) ProtoMessage() {}
 
 func (x *ReadDirRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[14]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1057,7 @@ func (x *ReadDirRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDirRequest.ProtoReflect.Descriptor instead.
 func (*ReadDirRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{14}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadDirRequest) GetPath() []byte {
@@ -1028,7 +1092,7 @@ type ReadDirResponse struct {
 
 func (x *ReadDirResponse) Reset() {
 	*x = ReadDirResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1104,7 @@ func (x *ReadDirResponse) String() string {
 func (*ReadDirResponse) ProtoMessage() {}
 
 func (x *ReadDirResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1117,7 @@ func (x *ReadDirResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDirResponse.ProtoReflect.Descriptor instead.
 func (*ReadDirResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{15}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadDirResponse) GetFailure() *Failure {
@@ -1087,7 +1151,7 @@ type ReadlinkRequest struct {
 
 func (x *ReadlinkRequest) Reset() {
 	*x = ReadlinkRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[16]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1163,7 @@ func (x *ReadlinkRequest) String() string {
 func (*ReadlinkRequest) ProtoMessage() {}
 
 func (x *ReadlinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[16]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1176,7 @@ func (x *ReadlinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadlinkRequest.ProtoReflect.Descriptor instead.
 func (*ReadlinkRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{16}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReadlinkRequest) GetPath() []byte {
@@ -1139,7 +1203,7 @@ type ReadlinkResponse struct {
 
 func (x *ReadlinkResponse) Reset() {
 	*x = ReadlinkResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[17]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1215,7 @@ func (x *ReadlinkResponse) String() string {
 func (*ReadlinkResponse) ProtoMessage() {}
 
 func (x *ReadlinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[17]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1228,7 @@ func (x *ReadlinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadlinkResponse.ProtoReflect.Descriptor instead.
 func (*ReadlinkResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{17}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadlinkResponse) GetFailure() *Failure {
@@ -1192,7 +1256,7 @@ type OpenFileRequest struct {
 
 func (x *OpenFileRequest) Reset() {
 	*x = OpenFileRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[18]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1268,7 @@ func (x *OpenFileRequest) String() string {
 func (*OpenFileRequest) ProtoMessage() {}
 
 func (x *OpenFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[18]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1281,7 @@ func (x *OpenFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenFileRequest.ProtoReflect.Descriptor instead.
 func (*OpenFileRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{18}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *OpenFileRequest) GetPath() []byte {
@@ -1251,7 +1315,7 @@ type OpenFileResponse struct {
 
 func (x *OpenFileResponse) Reset() {
 	*x = OpenFileResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[19]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1327,7 @@ func (x *OpenFileResponse) String() string {
 func (*OpenFileResponse) ProtoMessage() {}
 
 func (x *OpenFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[19]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1340,7 @@ func (x *OpenFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenFileResponse.ProtoReflect.Descriptor instead.
 func (*OpenFileResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{19}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *OpenFileResponse) GetFailure() *Failure {
@@ -1304,7 +1368,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[20]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1380,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[20]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1393,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{20}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReadFileRequest) GetFile() uint64 {
@@ -1363,7 +1427,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[21]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1439,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[21]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1452,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{21}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadFileResponse) GetFailure() *Failure {
@@ -1414,7 +1478,7 @@ type CloseFileRequest struct {
 
 func (x *CloseFileRequest) Reset() {
 	*x = CloseFileRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[22]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1490,7 @@ func (x *CloseFileRequest) String() string {
 func (*CloseFileRequest) ProtoMessage() {}
 
 func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[22]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1503,7 @@ func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileRequest.ProtoReflect.Descriptor instead.
 func (*CloseFileRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{22}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CloseFileRequest) GetFile() uint64 {
@@ -1457,7 +1521,7 @@ type CloseFileResponse struct {
 
 func (x *CloseFileResponse) Reset() {
 	*x = CloseFileResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[23]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1533,7 @@ func (x *CloseFileResponse) String() string {
 func (*CloseFileResponse) ProtoMessage() {}
 
 func (x *CloseFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[23]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1546,7 @@ func (x *CloseFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileResponse.ProtoReflect.Descriptor instead.
 func (*CloseFileResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{23}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{24}
 }
 
 type StageRequest struct {
@@ -1496,7 +1560,7 @@ type StageRequest struct {
 
 func (x *StageRequest) Reset() {
 	*x = StageRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1572,7 @@ func (x *StageRequest) String() string {
 func (*StageRequest) ProtoMessage() {}
 
 func (x *StageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1585,7 @@ func (x *StageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageRequest.ProtoReflect.Descriptor instead.
 func (*StageRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{24}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StageRequest) GetStaged() uint64 {
@@ -1554,7 +1618,7 @@ type StageResponse struct {
 
 func (x *StageResponse) Reset() {
 	*x = StageResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1630,7 @@ func (x *StageResponse) String() string {
 func (*StageResponse) ProtoMessage() {}
 
 func (x *StageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1643,7 @@ func (x *StageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageResponse.ProtoReflect.Descriptor instead.
 func (*StageResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StageResponse) GetFailure() *Failure {
@@ -1600,7 +1664,7 @@ type ReadStagedRequest struct {
 
 func (x *ReadStagedRequest) Reset() {
 	*x = ReadStagedRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[26]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1676,7 @@ func (x *ReadStagedRequest) String() string {
 func (*ReadStagedRequest) ProtoMessage() {}
 
 func (x *ReadStagedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[26]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1689,7 @@ func (x *ReadStagedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStagedRequest.ProtoReflect.Descriptor instead.
 func (*ReadStagedRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{26}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadStagedRequest) GetStaged() uint64 {
@@ -1659,7 +1723,7 @@ type ReadStagedResponse struct {
 
 func (x *ReadStagedResponse) Reset() {
 	*x = ReadStagedResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[27]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1735,7 @@ func (x *ReadStagedResponse) String() string {
 func (*ReadStagedResponse) ProtoMessage() {}
 
 func (x *ReadStagedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[27]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1748,7 @@ func (x *ReadStagedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStagedResponse.ProtoReflect.Descriptor instead.
 func (*ReadStagedResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{27}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadStagedResponse) GetFailure() *Failure {
@@ -1713,7 +1777,7 @@ type WriteStagedRequest struct {
 
 func (x *WriteStagedRequest) Reset() {
 	*x = WriteStagedRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1789,7 @@ func (x *WriteStagedRequest) String() string {
 func (*WriteStagedRequest) ProtoMessage() {}
 
 func (x *WriteStagedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1802,7 @@ func (x *WriteStagedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteStagedRequest.ProtoReflect.Descriptor instead.
 func (*WriteStagedRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{28}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WriteStagedRequest) GetStaged() uint64 {
@@ -1778,7 +1842,7 @@ type WriteStagedResponse struct {
 
 func (x *WriteStagedResponse) Reset() {
 	*x = WriteStagedResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1854,7 @@ func (x *WriteStagedResponse) String() string {
 func (*WriteStagedResponse) ProtoMessage() {}
 
 func (x *WriteStagedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1867,7 @@ func (x *WriteStagedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteStagedResponse.ProtoReflect.Descriptor instead.
 func (*WriteStagedResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{29}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WriteStagedResponse) GetFailure() *Failure {
@@ -1823,7 +1887,7 @@ type TruncateStagedRequest struct {
 
 func (x *TruncateStagedRequest) Reset() {
 	*x = TruncateStagedRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[30]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1899,7 @@ func (x *TruncateStagedRequest) String() string {
 func (*TruncateStagedRequest) ProtoMessage() {}
 
 func (x *TruncateStagedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[30]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1912,7 @@ func (x *TruncateStagedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TruncateStagedRequest.ProtoReflect.Descriptor instead.
 func (*TruncateStagedRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{30}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TruncateStagedRequest) GetStaged() uint64 {
@@ -1874,7 +1938,7 @@ type TruncateStagedResponse struct {
 
 func (x *TruncateStagedResponse) Reset() {
 	*x = TruncateStagedResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1950,7 @@ func (x *TruncateStagedResponse) String() string {
 func (*TruncateStagedResponse) ProtoMessage() {}
 
 func (x *TruncateStagedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1963,7 @@ func (x *TruncateStagedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TruncateStagedResponse.ProtoReflect.Descriptor instead.
 func (*TruncateStagedResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TruncateStagedResponse) GetFailure() *Failure {
@@ -1918,7 +1982,7 @@ type DiscardStagedRequest struct {
 
 func (x *DiscardStagedRequest) Reset() {
 	*x = DiscardStagedRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +1994,7 @@ func (x *DiscardStagedRequest) String() string {
 func (*DiscardStagedRequest) ProtoMessage() {}
 
 func (x *DiscardStagedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2007,7 @@ func (x *DiscardStagedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardStagedRequest.ProtoReflect.Descriptor instead.
 func (*DiscardStagedRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{32}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiscardStagedRequest) GetStaged() uint64 {
@@ -1961,7 +2025,7 @@ type DiscardStagedResponse struct {
 
 func (x *DiscardStagedResponse) Reset() {
 	*x = DiscardStagedResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[33]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2037,7 @@ func (x *DiscardStagedResponse) String() string {
 func (*DiscardStagedResponse) ProtoMessage() {}
 
 func (x *DiscardStagedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[33]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2050,7 @@ func (x *DiscardStagedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardStagedResponse.ProtoReflect.Descriptor instead.
 func (*DiscardStagedResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{33}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{34}
 }
 
 type Step struct {
@@ -2006,7 +2070,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2082,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2095,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{34}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Step) GetKind() StepKind {
@@ -2110,7 +2174,7 @@ type Expect struct {
 
 func (x *Expect) Reset() {
 	*x = Expect{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2186,7 @@ func (x *Expect) String() string {
 func (*Expect) ProtoMessage() {}
 
 func (x *Expect) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2199,7 @@ func (x *Expect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expect.ProtoReflect.Descriptor instead.
 func (*Expect) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{35}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Expect) GetPath() []byte {
@@ -2188,7 +2252,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[36]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2264,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[36]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2277,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{36}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PrepareRequest) GetPlan() uint64 {
@@ -2267,7 +2331,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[37]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2343,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[37]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2356,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{37}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PrepareResponse) GetFailure() *Failure {
@@ -2311,7 +2375,7 @@ type AbandonRequest struct {
 
 func (x *AbandonRequest) Reset() {
 	*x = AbandonRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[38]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2387,7 @@ func (x *AbandonRequest) String() string {
 func (*AbandonRequest) ProtoMessage() {}
 
 func (x *AbandonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[38]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2400,7 @@ func (x *AbandonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbandonRequest.ProtoReflect.Descriptor instead.
 func (*AbandonRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{38}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AbandonRequest) GetPlan() uint64 {
@@ -2354,7 +2418,7 @@ type AbandonResponse struct {
 
 func (x *AbandonResponse) Reset() {
 	*x = AbandonResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[39]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2430,7 @@ func (x *AbandonResponse) String() string {
 func (*AbandonResponse) ProtoMessage() {}
 
 func (x *AbandonResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[39]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2443,7 @@ func (x *AbandonResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbandonResponse.ProtoReflect.Descriptor instead.
 func (*AbandonResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{39}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{40}
 }
 
 // CommitRequest is a part of a record, or, if there are no records, the plan's
@@ -2397,7 +2461,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[40]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2473,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[40]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2486,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{40}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CommitRequest) GetPlan() uint64 {
@@ -2472,7 +2536,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[41]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +2548,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[41]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +2561,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{41}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CommitResponse) GetFailure() *Failure {
@@ -2531,7 +2595,7 @@ type HasKeyRequest struct {
 
 func (x *HasKeyRequest) Reset() {
 	*x = HasKeyRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[42]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2607,7 @@ func (x *HasKeyRequest) String() string {
 func (*HasKeyRequest) ProtoMessage() {}
 
 func (x *HasKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[42]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2620,7 @@ func (x *HasKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasKeyRequest.ProtoReflect.Descriptor instead.
 func (*HasKeyRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{42}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HasKeyRequest) GetKey() []byte {
@@ -2582,7 +2646,7 @@ type HasKeyResponse struct {
 
 func (x *HasKeyResponse) Reset() {
 	*x = HasKeyResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[43]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2658,7 @@ func (x *HasKeyResponse) String() string {
 func (*HasKeyResponse) ProtoMessage() {}
 
 func (x *HasKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[43]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2671,7 @@ func (x *HasKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasKeyResponse.ProtoReflect.Descriptor instead.
 func (*HasKeyResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{43}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *HasKeyResponse) GetHas() bool {
@@ -2626,7 +2690,7 @@ type EntryRequest struct {
 
 func (x *EntryRequest) Reset() {
 	*x = EntryRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[44]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +2702,7 @@ func (x *EntryRequest) String() string {
 func (*EntryRequest) ProtoMessage() {}
 
 func (x *EntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[44]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +2715,7 @@ func (x *EntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRequest.ProtoReflect.Descriptor instead.
 func (*EntryRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{44}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *EntryRequest) GetKey() []byte {
@@ -2672,7 +2736,7 @@ type EntryResponse struct {
 
 func (x *EntryResponse) Reset() {
 	*x = EntryResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[45]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2748,7 @@ func (x *EntryResponse) String() string {
 func (*EntryResponse) ProtoMessage() {}
 
 func (x *EntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[45]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2761,7 @@ func (x *EntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryResponse.ProtoReflect.Descriptor instead.
 func (*EntryResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{45}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *EntryResponse) GetFailure() *Failure {
@@ -2724,7 +2788,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[46]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2800,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[46]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2813,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{46}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LogRequest) GetFrom() uint64 {
@@ -2769,7 +2833,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[47]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2845,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[47]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2858,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{47}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LogResponse) GetFailure() *Failure {
@@ -2827,7 +2891,7 @@ type EntryPart struct {
 
 func (x *EntryPart) Reset() {
 	*x = EntryPart{}
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[48]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +2903,7 @@ func (x *EntryPart) String() string {
 func (*EntryPart) ProtoMessage() {}
 
 func (x *EntryPart) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_storage_v1_storage_proto_msgTypes[48]
+	mi := &file_circles_storage_v1_storage_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +2916,7 @@ func (x *EntryPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryPart.ProtoReflect.Descriptor instead.
 func (*EntryPart) Descriptor() ([]byte, []int) {
-	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{48}
+	return file_circles_storage_v1_storage_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *EntryPart) GetSeq() uint64 {
@@ -2925,10 +2989,14 @@ const file_circles_storage_v1_storage_proto_rawDesc = "" +
 	"\bsettings\x18\x01 \x03(\v2-.circles.storage.v1.OpenRequest.SettingsEntryR\bsettings\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x01\n" +
 	"\fOpenResponse\x125\n" +
 	"\afailure\x18\x01 \x01(\v2\x1b.circles.storage.v1.FailureR\afailure\x12\x1c\n" +
-	"\tsnapshots\x18\x02 \x01(\bR\tsnapshots\"-\n" +
+	"\tsnapshots\x18\x02 \x01(\bR\tsnapshots\x12)\n" +
+	"\x03end\x18\x03 \x01(\v2\x17.circles.storage.v1.EndR\x03end\"+\n" +
+	"\x03End\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"-\n" +
 	"\x0fSnapshotRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\x04R\bsnapshot\"I\n" +
 	"\x10SnapshotResponse\x125\n" +
@@ -3064,7 +3132,7 @@ const file_circles_storage_v1_storage_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x18.circles.storage.v1.TimeR\x04time\x12\x10\n" +
 	"\x03key\x18\x04 \x01(\fR\x03key\x12\x12\n" +
 	"\x04data\x18\x05 \x01(\fR\x04data\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more*\xdd\x02\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more*\xf1\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REASON_NOT_EXIST\x10\x01\x12\x11\n" +
@@ -3082,7 +3150,8 @@ const file_circles_storage_v1_storage_proto_rawDesc = "" +
 	"\x14REASON_TOO_MANY_OPEN\x10\f\x12\x18\n" +
 	"\x14REASON_NOT_SUPPORTED\x10\r\x12\x13\n" +
 	"\x0fREASON_CONFLICT\x10\x0e\x12\x11\n" +
-	"\rREASON_BROKEN\x10\x0f*X\n" +
+	"\rREASON_BROKEN\x10\x0f\x12\x12\n" +
+	"\x0eREASON_UNKNOWN\x10\x10*X\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_FILE\x10\x01\x12\f\n" +
@@ -3136,7 +3205,7 @@ func file_circles_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_circles_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_circles_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_circles_storage_v1_storage_proto_goTypes = []any{
 	(Reason)(0),                     // 0: circles.storage.v1.Reason
 	(Kind)(0),                       // 1: circles.storage.v1.Kind
@@ -3147,50 +3216,51 @@ var file_circles_storage_v1_storage_proto_goTypes = []any{
 	(*Version)(nil),                 // 6: circles.storage.v1.Version
 	(*OpenRequest)(nil),             // 7: circles.storage.v1.OpenRequest
 	(*OpenResponse)(nil),            // 8: circles.storage.v1.OpenResponse
-	(*SnapshotRequest)(nil),         // 9: circles.storage.v1.SnapshotRequest
-	(*SnapshotResponse)(nil),        // 10: circles.storage.v1.SnapshotResponse
-	(*ReleaseSnapshotRequest)(nil),  // 11: circles.storage.v1.ReleaseSnapshotRequest
-	(*ReleaseSnapshotResponse)(nil), // 12: circles.storage.v1.ReleaseSnapshotResponse
-	(*CloseRequest)(nil),            // 13: circles.storage.v1.CloseRequest
-	(*CloseResponse)(nil),           // 14: circles.storage.v1.CloseResponse
-	(*LstatRequest)(nil),            // 15: circles.storage.v1.LstatRequest
-	(*LstatResponse)(nil),           // 16: circles.storage.v1.LstatResponse
-	(*ReadDirRequest)(nil),          // 17: circles.storage.v1.ReadDirRequest
-	(*ReadDirResponse)(nil),         // 18: circles.storage.v1.ReadDirResponse
-	(*ReadlinkRequest)(nil),         // 19: circles.storage.v1.ReadlinkRequest
-	(*ReadlinkResponse)(nil),        // 20: circles.storage.v1.ReadlinkResponse
-	(*OpenFileRequest)(nil),         // 21: circles.storage.v1.OpenFileRequest
-	(*OpenFileResponse)(nil),        // 22: circles.storage.v1.OpenFileResponse
-	(*ReadFileRequest)(nil),         // 23: circles.storage.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),        // 24: circles.storage.v1.ReadFileResponse
-	(*CloseFileRequest)(nil),        // 25: circles.storage.v1.CloseFileRequest
-	(*CloseFileResponse)(nil),       // 26: circles.storage.v1.CloseFileResponse
-	(*StageRequest)(nil),            // 27: circles.storage.v1.StageRequest
-	(*StageResponse)(nil),           // 28: circles.storage.v1.StageResponse
-	(*ReadStagedRequest)(nil),       // 29: circles.storage.v1.ReadStagedRequest
-	(*ReadStagedResponse)(nil),      // 30: circles.storage.v1.ReadStagedResponse
-	(*WriteStagedRequest)(nil),      // 31: circles.storage.v1.WriteStagedRequest
-	(*WriteStagedResponse)(nil),     // 32: circles.storage.v1.WriteStagedResponse
-	(*TruncateStagedRequest)(nil),   // 33: circles.storage.v1.TruncateStagedRequest
-	(*TruncateStagedResponse)(nil),  // 34: circles.storage.v1.TruncateStagedResponse
-	(*DiscardStagedRequest)(nil),    // 35: circles.storage.v1.DiscardStagedRequest
-	(*DiscardStagedResponse)(nil),   // 36: circles.storage.v1.DiscardStagedResponse
-	(*Step)(nil),                    // 37: circles.storage.v1.Step
-	(*Expect)(nil),                  // 38: circles.storage.v1.Expect
-	(*PrepareRequest)(nil),          // 39: circles.storage.v1.PrepareRequest
-	(*PrepareResponse)(nil),         // 40: circles.storage.v1.PrepareResponse
-	(*AbandonRequest)(nil),          // 41: circles.storage.v1.AbandonRequest
-	(*AbandonResponse)(nil),         // 42: circles.storage.v1.AbandonResponse
-	(*CommitRequest)(nil),           // 43: circles.storage.v1.CommitRequest
-	(*CommitResponse)(nil),          // 44: circles.storage.v1.CommitResponse
-	(*HasKeyRequest)(nil),           // 45: circles.storage.v1.HasKeyRequest
-	(*HasKeyResponse)(nil),          // 46: circles.storage.v1.HasKeyResponse
-	(*EntryRequest)(nil),            // 47: circles.storage.v1.EntryRequest
-	(*EntryResponse)(nil),           // 48: circles.storage.v1.EntryResponse
-	(*LogRequest)(nil),              // 49: circles.storage.v1.LogRequest
-	(*LogResponse)(nil),             // 50: circles.storage.v1.LogResponse
-	(*EntryPart)(nil),               // 51: circles.storage.v1.EntryPart
-	nil,                             // 52: circles.storage.v1.OpenRequest.SettingsEntry
+	(*End)(nil),                     // 9: circles.storage.v1.End
+	(*SnapshotRequest)(nil),         // 10: circles.storage.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),        // 11: circles.storage.v1.SnapshotResponse
+	(*ReleaseSnapshotRequest)(nil),  // 12: circles.storage.v1.ReleaseSnapshotRequest
+	(*ReleaseSnapshotResponse)(nil), // 13: circles.storage.v1.ReleaseSnapshotResponse
+	(*CloseRequest)(nil),            // 14: circles.storage.v1.CloseRequest
+	(*CloseResponse)(nil),           // 15: circles.storage.v1.CloseResponse
+	(*LstatRequest)(nil),            // 16: circles.storage.v1.LstatRequest
+	(*LstatResponse)(nil),           // 17: circles.storage.v1.LstatResponse
+	(*ReadDirRequest)(nil),          // 18: circles.storage.v1.ReadDirRequest
+	(*ReadDirResponse)(nil),         // 19: circles.storage.v1.ReadDirResponse
+	(*ReadlinkRequest)(nil),         // 20: circles.storage.v1.ReadlinkRequest
+	(*ReadlinkResponse)(nil),        // 21: circles.storage.v1.ReadlinkResponse
+	(*OpenFileRequest)(nil),         // 22: circles.storage.v1.OpenFileRequest
+	(*OpenFileResponse)(nil),        // 23: circles.storage.v1.OpenFileResponse
+	(*ReadFileRequest)(nil),         // 24: circles.storage.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),        // 25: circles.storage.v1.ReadFileResponse
+	(*CloseFileRequest)(nil),        // 26: circles.storage.v1.CloseFileRequest
+	(*CloseFileResponse)(nil),       // 27: circles.storage.v1.CloseFileResponse
+	(*StageRequest)(nil),            // 28: circles.storage.v1.StageRequest
+	(*StageResponse)(nil),           // 29: circles.storage.v1.StageResponse
+	(*ReadStagedRequest)(nil),       // 30: circles.storage.v1.ReadStagedRequest
+	(*ReadStagedResponse)(nil),      // 31: circles.storage.v1.ReadStagedResponse
+	(*WriteStagedRequest)(nil),      // 32: circles.storage.v1.WriteStagedRequest
+	(*WriteStagedResponse)(nil),     // 33: circles.storage.v1.WriteStagedResponse
+	(*TruncateStagedRequest)(nil),   // 34: circles.storage.v1.TruncateStagedRequest
+	(*TruncateStagedResponse)(nil),  // 35: circles.storage.v1.TruncateStagedResponse
+	(*DiscardStagedRequest)(nil),    // 36: circles.storage.v1.DiscardStagedRequest
+	(*DiscardStagedResponse)(nil),   // 37: circles.storage.v1.DiscardStagedResponse
+	(*Step)(nil),                    // 38: circles.storage.v1.Step
+	(*Expect)(nil),                  // 39: circles.storage.v1.Expect
+	(*PrepareRequest)(nil),          // 40: circles.storage.v1.PrepareRequest
+	(*PrepareResponse)(nil),         // 41: circles.storage.v1.PrepareResponse
+	(*AbandonRequest)(nil),          // 42: circles.storage.v1.AbandonRequest
+	(*AbandonResponse)(nil),         // 43: circles.storage.v1.AbandonResponse
+	(*CommitRequest)(nil),           // 44: circles.storage.v1.CommitRequest
+	(*CommitResponse)(nil),          // 45: circles.storage.v1.CommitResponse
+	(*HasKeyRequest)(nil),           // 46: circles.storage.v1.HasKeyRequest
+	(*HasKeyResponse)(nil),          // 47: circles.storage.v1.HasKeyResponse
+	(*EntryRequest)(nil),            // 48: circles.storage.v1.EntryRequest
+	(*EntryResponse)(nil),           // 49: circles.storage.v1.EntryResponse
+	(*LogRequest)(nil),              // 50: circles.storage.v1.LogRequest
+	(*LogResponse)(nil),             // 51: circles.storage.v1.LogResponse
+	(*EntryPart)(nil),               // 52: circles.storage.v1.EntryPart
+	nil,                             // 53: circles.storage.v1.OpenRequest.SettingsEntry
 }
 var file_circles_storage_v1_storage_proto_depIdxs = []int32{
 	0,  // 0: circles.storage.v1.Failure.reasons:type_name -> circles.storage.v1.Reason
@@ -3199,83 +3269,84 @@ var file_circles_storage_v1_storage_proto_depIdxs = []int32{
 	4,  // 3: circles.storage.v1.Attr.mtime:type_name -> circles.storage.v1.Time
 	4,  // 4: circles.storage.v1.Attr.ctime:type_name -> circles.storage.v1.Time
 	6,  // 5: circles.storage.v1.Attr.version:type_name -> circles.storage.v1.Version
-	52, // 6: circles.storage.v1.OpenRequest.settings:type_name -> circles.storage.v1.OpenRequest.SettingsEntry
+	53, // 6: circles.storage.v1.OpenRequest.settings:type_name -> circles.storage.v1.OpenRequest.SettingsEntry
 	3,  // 7: circles.storage.v1.OpenResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 8: circles.storage.v1.SnapshotResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 9: circles.storage.v1.CloseResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 10: circles.storage.v1.LstatResponse.failure:type_name -> circles.storage.v1.Failure
-	5,  // 11: circles.storage.v1.LstatResponse.attr:type_name -> circles.storage.v1.Attr
-	3,  // 12: circles.storage.v1.ReadDirResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 13: circles.storage.v1.ReadlinkResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 14: circles.storage.v1.OpenFileResponse.failure:type_name -> circles.storage.v1.Failure
-	5,  // 15: circles.storage.v1.OpenFileResponse.attr:type_name -> circles.storage.v1.Attr
-	3,  // 16: circles.storage.v1.ReadFileResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 17: circles.storage.v1.StageResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 18: circles.storage.v1.ReadStagedResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 19: circles.storage.v1.WriteStagedResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 20: circles.storage.v1.TruncateStagedResponse.failure:type_name -> circles.storage.v1.Failure
-	2,  // 21: circles.storage.v1.Step.kind:type_name -> circles.storage.v1.StepKind
-	5,  // 22: circles.storage.v1.Step.was:type_name -> circles.storage.v1.Attr
-	4,  // 23: circles.storage.v1.Step.atime:type_name -> circles.storage.v1.Time
-	4,  // 24: circles.storage.v1.Step.mtime:type_name -> circles.storage.v1.Time
-	5,  // 25: circles.storage.v1.Expect.attr:type_name -> circles.storage.v1.Attr
-	37, // 26: circles.storage.v1.PrepareRequest.steps:type_name -> circles.storage.v1.Step
-	38, // 27: circles.storage.v1.PrepareRequest.expect:type_name -> circles.storage.v1.Expect
-	3,  // 28: circles.storage.v1.PrepareResponse.failure:type_name -> circles.storage.v1.Failure
-	4,  // 29: circles.storage.v1.CommitRequest.time:type_name -> circles.storage.v1.Time
-	3,  // 30: circles.storage.v1.CommitResponse.failure:type_name -> circles.storage.v1.Failure
-	3,  // 31: circles.storage.v1.EntryResponse.failure:type_name -> circles.storage.v1.Failure
-	51, // 32: circles.storage.v1.EntryResponse.part:type_name -> circles.storage.v1.EntryPart
-	3,  // 33: circles.storage.v1.LogResponse.failure:type_name -> circles.storage.v1.Failure
-	51, // 34: circles.storage.v1.LogResponse.part:type_name -> circles.storage.v1.EntryPart
-	4,  // 35: circles.storage.v1.EntryPart.time:type_name -> circles.storage.v1.Time
-	7,  // 36: circles.storage.v1.BackendService.Open:input_type -> circles.storage.v1.OpenRequest
-	13, // 37: circles.storage.v1.BackendService.Close:input_type -> circles.storage.v1.CloseRequest
-	9,  // 38: circles.storage.v1.BackendService.Snapshot:input_type -> circles.storage.v1.SnapshotRequest
-	11, // 39: circles.storage.v1.BackendService.ReleaseSnapshot:input_type -> circles.storage.v1.ReleaseSnapshotRequest
-	15, // 40: circles.storage.v1.BackendService.Lstat:input_type -> circles.storage.v1.LstatRequest
-	17, // 41: circles.storage.v1.BackendService.ReadDir:input_type -> circles.storage.v1.ReadDirRequest
-	19, // 42: circles.storage.v1.BackendService.Readlink:input_type -> circles.storage.v1.ReadlinkRequest
-	21, // 43: circles.storage.v1.BackendService.OpenFile:input_type -> circles.storage.v1.OpenFileRequest
-	23, // 44: circles.storage.v1.BackendService.ReadFile:input_type -> circles.storage.v1.ReadFileRequest
-	25, // 45: circles.storage.v1.BackendService.CloseFile:input_type -> circles.storage.v1.CloseFileRequest
-	27, // 46: circles.storage.v1.BackendService.Stage:input_type -> circles.storage.v1.StageRequest
-	29, // 47: circles.storage.v1.BackendService.ReadStaged:input_type -> circles.storage.v1.ReadStagedRequest
-	31, // 48: circles.storage.v1.BackendService.WriteStaged:input_type -> circles.storage.v1.WriteStagedRequest
-	33, // 49: circles.storage.v1.BackendService.TruncateStaged:input_type -> circles.storage.v1.TruncateStagedRequest
-	35, // 50: circles.storage.v1.BackendService.DiscardStaged:input_type -> circles.storage.v1.DiscardStagedRequest
-	39, // 51: circles.storage.v1.BackendService.Prepare:input_type -> circles.storage.v1.PrepareRequest
-	41, // 52: circles.storage.v1.BackendService.Abandon:input_type -> circles.storage.v1.AbandonRequest
-	43, // 53: circles.storage.v1.BackendService.Commit:input_type -> circles.storage.v1.CommitRequest
-	45, // 54: circles.storage.v1.BackendService.HasKey:input_type -> circles.storage.v1.HasKeyRequest
-	47, // 55: circles.storage.v1.BackendService.Entry:input_type -> circles.storage.v1.EntryRequest
-	49, // 56: circles.storage.v1.BackendService.Log:input_type -> circles.storage.v1.LogRequest
-	8,  // 57: circles.storage.v1.BackendService.Open:output_type -> circles.storage.v1.OpenResponse
-	14, // 58: circles.storage.v1.BackendService.Close:output_type -> circles.storage.v1.CloseResponse
-	10, // 59: circles.storage.v1.BackendService.Snapshot:output_type -> circles.storage.v1.SnapshotResponse
-	12, // 60: circles.storage.v1.BackendService.ReleaseSnapshot:output_type -> circles.storage.v1.ReleaseSnapshotResponse
-	16, // 61: circles.storage.v1.BackendService.Lstat:output_type -> circles.storage.v1.LstatResponse
-	18, // 62: circles.storage.v1.BackendService.ReadDir:output_type -> circles.storage.v1.ReadDirResponse
-	20, // 63: circles.storage.v1.BackendService.Readlink:output_type -> circles.storage.v1.ReadlinkResponse
-	22, // 64: circles.storage.v1.BackendService.OpenFile:output_type -> circles.storage.v1.OpenFileResponse
-	24, // 65: circles.storage.v1.BackendService.ReadFile:output_type -> circles.storage.v1.ReadFileResponse
-	26, // 66: circles.storage.v1.BackendService.CloseFile:output_type -> circles.storage.v1.CloseFileResponse
-	28, // 67: circles.storage.v1.BackendService.Stage:output_type -> circles.storage.v1.StageResponse
-	30, // 68: circles.storage.v1.BackendService.ReadStaged:output_type -> circles.storage.v1.ReadStagedResponse
-	32, // 69: circles.storage.v1.BackendService.WriteStaged:output_type -> circles.storage.v1.WriteStagedResponse
-	34, // 70: circles.storage.v1.BackendService.TruncateStaged:output_type -> circles.storage.v1.TruncateStagedResponse
-	36, // 71: circles.storage.v1.BackendService.DiscardStaged:output_type -> circles.storage.v1.DiscardStagedResponse
-	40, // 72: circles.storage.v1.BackendService.Prepare:output_type -> circles.storage.v1.PrepareResponse
-	42, // 73: circles.storage.v1.BackendService.Abandon:output_type -> circles.storage.v1.AbandonResponse
-	44, // 74: circles.storage.v1.BackendService.Commit:output_type -> circles.storage.v1.CommitResponse
-	46, // 75: circles.storage.v1.BackendService.HasKey:output_type -> circles.storage.v1.HasKeyResponse
-	48, // 76: circles.storage.v1.BackendService.Entry:output_type -> circles.storage.v1.EntryResponse
-	50, // 77: circles.storage.v1.BackendService.Log:output_type -> circles.storage.v1.LogResponse
-	57, // [57:78] is the sub-list for method output_type
-	36, // [36:57] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	9,  // 8: circles.storage.v1.OpenResponse.end:type_name -> circles.storage.v1.End
+	3,  // 9: circles.storage.v1.SnapshotResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 10: circles.storage.v1.CloseResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 11: circles.storage.v1.LstatResponse.failure:type_name -> circles.storage.v1.Failure
+	5,  // 12: circles.storage.v1.LstatResponse.attr:type_name -> circles.storage.v1.Attr
+	3,  // 13: circles.storage.v1.ReadDirResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 14: circles.storage.v1.ReadlinkResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 15: circles.storage.v1.OpenFileResponse.failure:type_name -> circles.storage.v1.Failure
+	5,  // 16: circles.storage.v1.OpenFileResponse.attr:type_name -> circles.storage.v1.Attr
+	3,  // 17: circles.storage.v1.ReadFileResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 18: circles.storage.v1.StageResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 19: circles.storage.v1.ReadStagedResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 20: circles.storage.v1.WriteStagedResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 21: circles.storage.v1.TruncateStagedResponse.failure:type_name -> circles.storage.v1.Failure
+	2,  // 22: circles.storage.v1.Step.kind:type_name -> circles.storage.v1.StepKind
+	5,  // 23: circles.storage.v1.Step.was:type_name -> circles.storage.v1.Attr
+	4,  // 24: circles.storage.v1.Step.atime:type_name -> circles.storage.v1.Time
+	4,  // 25: circles.storage.v1.Step.mtime:type_name -> circles.storage.v1.Time
+	5,  // 26: circles.storage.v1.Expect.attr:type_name -> circles.storage.v1.Attr
+	38, // 27: circles.storage.v1.PrepareRequest.steps:type_name -> circles.storage.v1.Step
+	39, // 28: circles.storage.v1.PrepareRequest.expect:type_name -> circles.storage.v1.Expect
+	3,  // 29: circles.storage.v1.PrepareResponse.failure:type_name -> circles.storage.v1.Failure
+	4,  // 30: circles.storage.v1.CommitRequest.time:type_name -> circles.storage.v1.Time
+	3,  // 31: circles.storage.v1.CommitResponse.failure:type_name -> circles.storage.v1.Failure
+	3,  // 32: circles.storage.v1.EntryResponse.failure:type_name -> circles.storage.v1.Failure
+	52, // 33: circles.storage.v1.EntryResponse.part:type_name -> circles.storage.v1.EntryPart
+	3,  // 34: circles.storage.v1.LogResponse.failure:type_name -> circles.storage.v1.Failure
+	52, // 35: circles.storage.v1.LogResponse.part:type_name -> circles.storage.v1.EntryPart
+	4,  // 36: circles.storage.v1.EntryPart.time:type_name -> circles.storage.v1.Time
+	7,  // 37: circles.storage.v1.BackendService.Open:input_type -> circles.storage.v1.OpenRequest
+	14, // 38: circles.storage.v1.BackendService.Close:input_type -> circles.storage.v1.CloseRequest
+	10, // 39: circles.storage.v1.BackendService.Snapshot:input_type -> circles.storage.v1.SnapshotRequest
+	12, // 40: circles.storage.v1.BackendService.ReleaseSnapshot:input_type -> circles.storage.v1.ReleaseSnapshotRequest
+	16, // 41: circles.storage.v1.BackendService.Lstat:input_type -> circles.storage.v1.LstatRequest
+	18, // 42: circles.storage.v1.BackendService.ReadDir:input_type -> circles.storage.v1.ReadDirRequest
+	20, // 43: circles.storage.v1.BackendService.Readlink:input_type -> circles.storage.v1.ReadlinkRequest
+	22, // 44: circles.storage.v1.BackendService.OpenFile:input_type -> circles.storage.v1.OpenFileRequest
+	24, // 45: circles.storage.v1.BackendService.ReadFile:input_type -> circles.storage.v1.ReadFileRequest
+	26, // 46: circles.storage.v1.BackendService.CloseFile:input_type -> circles.storage.v1.CloseFileRequest
+	28, // 47: circles.storage.v1.BackendService.Stage:input_type -> circles.storage.v1.StageRequest
+	30, // 48: circles.storage.v1.BackendService.ReadStaged:input_type -> circles.storage.v1.ReadStagedRequest
+	32, // 49: circles.storage.v1.BackendService.WriteStaged:input_type -> circles.storage.v1.WriteStagedRequest
+	34, // 50: circles.storage.v1.BackendService.TruncateStaged:input_type -> circles.storage.v1.TruncateStagedRequest
+	36, // 51: circles.storage.v1.BackendService.DiscardStaged:input_type -> circles.storage.v1.DiscardStagedRequest
+	40, // 52: circles.storage.v1.BackendService.Prepare:input_type -> circles.storage.v1.PrepareRequest
+	42, // 53: circles.storage.v1.BackendService.Abandon:input_type -> circles.storage.v1.AbandonRequest
+	44, // 54: circles.storage.v1.BackendService.Commit:input_type -> circles.storage.v1.CommitRequest
+	46, // 55: circles.storage.v1.BackendService.HasKey:input_type -> circles.storage.v1.HasKeyRequest
+	48, // 56: circles.storage.v1.BackendService.Entry:input_type -> circles.storage.v1.EntryRequest
+	50, // 57: circles.storage.v1.BackendService.Log:input_type -> circles.storage.v1.LogRequest
+	8,  // 58: circles.storage.v1.BackendService.Open:output_type -> circles.storage.v1.OpenResponse
+	15, // 59: circles.storage.v1.BackendService.Close:output_type -> circles.storage.v1.CloseResponse
+	11, // 60: circles.storage.v1.BackendService.Snapshot:output_type -> circles.storage.v1.SnapshotResponse
+	13, // 61: circles.storage.v1.BackendService.ReleaseSnapshot:output_type -> circles.storage.v1.ReleaseSnapshotResponse
+	17, // 62: circles.storage.v1.BackendService.Lstat:output_type -> circles.storage.v1.LstatResponse
+	19, // 63: circles.storage.v1.BackendService.ReadDir:output_type -> circles.storage.v1.ReadDirResponse
+	21, // 64: circles.storage.v1.BackendService.Readlink:output_type -> circles.storage.v1.ReadlinkResponse
+	23, // 65: circles.storage.v1.BackendService.OpenFile:output_type -> circles.storage.v1.OpenFileResponse
+	25, // 66: circles.storage.v1.BackendService.ReadFile:output_type -> circles.storage.v1.ReadFileResponse
+	27, // 67: circles.storage.v1.BackendService.CloseFile:output_type -> circles.storage.v1.CloseFileResponse
+	29, // 68: circles.storage.v1.BackendService.Stage:output_type -> circles.storage.v1.StageResponse
+	31, // 69: circles.storage.v1.BackendService.ReadStaged:output_type -> circles.storage.v1.ReadStagedResponse
+	33, // 70: circles.storage.v1.BackendService.WriteStaged:output_type -> circles.storage.v1.WriteStagedResponse
+	35, // 71: circles.storage.v1.BackendService.TruncateStaged:output_type -> circles.storage.v1.TruncateStagedResponse
+	37, // 72: circles.storage.v1.BackendService.DiscardStaged:output_type -> circles.storage.v1.DiscardStagedResponse
+	41, // 73: circles.storage.v1.BackendService.Prepare:output_type -> circles.storage.v1.PrepareResponse
+	43, // 74: circles.storage.v1.BackendService.Abandon:output_type -> circles.storage.v1.AbandonResponse
+	45, // 75: circles.storage.v1.BackendService.Commit:output_type -> circles.storage.v1.CommitResponse
+	47, // 76: circles.storage.v1.BackendService.HasKey:output_type -> circles.storage.v1.HasKeyResponse
+	49, // 77: circles.storage.v1.BackendService.Entry:output_type -> circles.storage.v1.EntryResponse
+	51, // 78: circles.storage.v1.BackendService.Log:output_type -> circles.storage.v1.LogResponse
+	58, // [58:79] is the sub-list for method output_type
+	37, // [37:58] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_circles_storage_v1_storage_proto_init() }
@@ -3289,7 +3360,7 @@ func file_circles_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_storage_v1_storage_proto_rawDesc), len(file_circles_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
