@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -88,117 +86,6 @@ func entries(t testing.TB, s store.Store) (all []store.Entry) {
 
 func keyOf(worker, i int) store.Key { return store.Key{byte(worker), byte(i), byte(i >> 8), 1} }
 
-// hammer lets workers, each with a store of its own on one bucket, append lines to
-// two files and to the log, as hosts do: after a conflict again, and after an
-// outcome that is not known by asking with the same key. Nothing may be lost, torn or
-// there twice.
-func hammer(t *testing.T, stores []*cas.Store, rounds int) {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	conflicts, unknown, unsent := 0, 0, 0
-	note := func(n *int) { mu.Lock(); *n++; mu.Unlock() }
-	for w, s := range stores {
-		wg.Go(func() {
-			for i := range rounds {
-				key, begin := keyOf(w, i), s.Update
-				if i%4 == 3 {
-					begin = s.View
-				}
-				for try := 0; ; try++ {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-					err := begin(ctx, func(tx store.Tx) error {
-						a, err := readIn(tx, "a")
-						if err != nil && !errors.Is(err, store.ErrNotExist) {
-							return err
-						}
-						b, err := readIn(tx, "d/b")
-						if err != nil && !errors.Is(err, store.ErrNotExist) {
-							return err
-						}
-						if a != b {
-							return fmt.Errorf("torn: a has %d bytes, b %d", len(a), len(b))
-						}
-						if i%4 != 3 {
-							fs := tx.Files(nil)
-							if err := fs.Mkdir("d"); err != nil && !errors.Is(err, store.ErrExists) {
-								return err
-							}
-							for _, path := range []string{"a", "d/b"} {
-								if err := appendTo(fs, path, fmt.Sprintf("%d %d %s", w, i, filling[:i*977%len(filling)])); err != nil {
-									return err
-								}
-							}
-						}
-						return tx.Append(key, fmt.Appendf(nil, "%d %d\n%s", w, i, filling[:i*911%len(filling)]))
-					})
-					cancel()
-					if err == nil || errors.Is(err, store.ErrExists) && try > 0 {
-						break
-					}
-					switch {
-					case errors.Is(err, store.ErrConflict):
-						note(&conflicts)
-					case errors.Is(err, store.ErrUnknown):
-						note(&unknown)
-					case strings.Contains(err.Error(), "injected"), strings.Contains(err.Error(), "damaged"):
-						note(&unsent) // the network was bad several times in a row
-					default:
-						t.Errorf("worker %d, round %d: %v", w, i, err)
-						return
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
-	t.Logf("%d conflicts, %d outcomes unknown, %d failures", conflicts, unknown, unsent)
-}
-
-// filling makes some lines and entries too long to be kept in a table.
-var filling = strings.Repeat("-", 12_000)
-
-// hammered checks what hammer left.
-func hammered(t *testing.T, s *cas.Store, workers, rounds int) {
-	t.Helper()
-	want := map[string]bool{}
-	for w := range workers {
-		for i := range rounds {
-			want[fmt.Sprintf("%d %d", w, i)] = i%4 != 3
-		}
-	}
-	a := read(t, s, "a")
-	if b := read(t, s, "d/b"); a != b {
-		t.Error("the files differ")
-	}
-	seen := map[string]int{}
-	lines := strings.Split(strings.TrimSuffix(a, "\n"), "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimRight(line, " -")
-		seen[lines[i]]++
-	}
-	var order []string
-	logged := map[string]int{}
-	for _, e := range entries(t, s) {
-		line, _, _ := strings.Cut(string(e.Data), "\n")
-		logged[line]++
-		if want[line] {
-			order = append(order, line)
-		}
-	}
-	for line, isFile := range want {
-		if n := map[bool]int{true: 1}[isFile]; seen[line] != n {
-			t.Errorf("%q is in the file %d times, want %d", line, seen[line], n)
-		}
-		if logged[line] != 1 {
-			t.Errorf("%q is in the log %d times", line, logged[line])
-		}
-	}
-	if len(seen) != len(lines) || !slices.Equal(order, lines) {
-		t.Error("the log and the file tell of different orders")
-	}
-	sound(t, s)
-}
-
 // slow makes workers meet each other.
 func slow(r cas.Remote) cas.Remote { return &castest.Faults{Remote: r, Delay: time.Millisecond} }
 
@@ -209,8 +96,8 @@ func TestWorkersLoseNothing(t *testing.T) {
 	for range workers {
 		stores = append(stores, open(t, slow(&bucket), cas.Config{}))
 	}
-	hammer(t, stores, rounds)
-	hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
+	castest.Hammer(t, stores, rounds)
+	castest.Hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
 }
 
 // badly is for a network that is expected to fail.
@@ -230,7 +117,7 @@ func TestWorkersLoseNothingOnABadNetwork(t *testing.T) {
 		t.Cleanup(func() { s.Close() })
 		stores = append(stores, s)
 	}
-	hammer(t, stores, rounds)
+	castest.Hammer(t, stores, rounds)
 	injected := 0
 	for _, n := range nets {
 		n.Wait()
@@ -239,7 +126,7 @@ func TestWorkersLoseNothingOnABadNetwork(t *testing.T) {
 	if injected < 50 {
 		t.Errorf("only %d faults", injected)
 	}
-	hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
+	castest.Hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
 }
 
 // TestWorkersLoseNothingWhileGarbageIsCollected: what is deleted is never what
@@ -269,13 +156,13 @@ func TestWorkersLoseNothingWhileGarbageIsCollected(t *testing.T) {
 			}
 		}
 	})
-	hammer(t, stores, rounds)
+	castest.Hammer(t, stores, rounds)
 	close(done)
 	wg.Wait()
 	if deleted == 0 {
 		t.Error("nothing was deleted: the test tests nothing")
 	}
-	hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
+	castest.Hammered(t, open(t, &bucket, cas.Config{}), workers, rounds)
 }
 
 // TestAKeyIsCommittedOnce: two workers that were sent the same script.
