@@ -15,13 +15,20 @@ const Command = "circles-host"
 // allow is the command by which the target's owner would allow a script that was
 // refused: what it wants to run, with what the module says it needs. It is a
 // suggestion made of a stranger's words, so every word is quoted for a shell.
-func (h *Host) allow(refused *policy.RefusedError, found *module.Found) string {
-	p := refused.Permit()
-	if found == nil || p.Module == "" && p.Digest == (script.Digest{}) {
+//
+// Without found it repeats what the script itself names, whether it is there or
+// not.
+func (h *Host) allow(refused *policy.RefusedError, asked script.Logic, found *module.Found) string {
+	name, digest := asked.Name, asked.Digest
+	if found != nil {
+		p := refused.Permit()
+		name, digest = p.Module, p.Digest
+	}
+	if name == "" && digest == (script.Digest{}) {
 		return "" // there is nothing that a policy could name
 	}
-	words := allowWords(refused.Request.Parties, p.Module, p.Digest)
-	if found.Manifest != nil {
+	words := allowWords(refused.Request.Parties, name, digest)
+	if found != nil && found.Manifest != nil {
 		for _, need := range found.Manifest.Needs {
 			words = append(words, "--"+need.Action, need.Path)
 		}

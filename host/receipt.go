@@ -178,12 +178,11 @@ func (h *Host) refuse(target *peerContext, v *envelope.Verified, found *module.F
 	var refused *policy.RefusedError
 	if errors.As(err, &refused) {
 		r.Policies = refused.Verdict.Public().Policies
-		if refused.Request.Parties.Caller.Known() {
-			if len(r.Policies) == 0 { // else one forbids it, and a permit would not help
-				refused.Hint = h.allow(refused, found)
-			}
-		} else {
+		if !refused.Request.Parties.Caller.Known() {
 			found = nil // strangers must not find out which modules a peer has
+		}
+		if len(r.Policies) == 0 { // else one forbids it, and a permit would not help
+			refused.Hint = h.allow(refused, v.Script().Logic, found)
 		}
 	}
 	if found != nil {
