@@ -87,10 +87,12 @@ func (c UndoConfig) History() history.Config {
 	return history.Config{Keep: time.Duration(c.Keep), Bytes: int64(c.Bytes)}
 }
 
-// Duration and Size are as in package units.
+// Quantities as circles.toml has them.
 type (
+	// Duration is as in package units.
 	Duration = units.Duration
-	Size     = units.Size
+	// Size is as in package units.
+	Size = units.Size
 )
 
 // DefaultListen is where a worker listens unless it is told otherwise.
