@@ -35,7 +35,8 @@ type client struct {
 	mu     sync.Mutex
 	plan   *overlay.Plan // the last that was prepared
 	planID uint64
-	fault  error // why it is of no use any more
+	queue  []func() // later's; the first is running
+	fault  error    // why it is of no use any more
 	closed bool
 	dead   chan struct{} // closed with fault set
 }
@@ -118,14 +119,49 @@ func call[Q any, A interface{ GetFailure() *pb.Failure }](
 	return a, c.refused(a.GetFailure())
 }
 
-// refused turns a failure into an error. Only a commit may leave a backend broken.
+// refused turns a failure into an error. Only a commit may leave a backend broken,
+// or not know what has become of it.
 func (c *client) refused(f *pb.Failure) error {
 	err := asRefusal(f)
-	if errors.Is(err, overlay.ErrBroken) {
-		return c.fail(err)
+	if errors.Is(err, overlay.ErrBroken) || errors.Is(err, store.ErrUnknown) {
+		return c.fail(lied("it fails as only a commit can: %v", err))
 	}
 	return err
 }
+
+// later makes a call whose answer nobody needs, after those before it. Nobody
+// waits for it, unless there are very many.
+func (c *client) later(f func()) {
+	c.mu.Lock()
+	if len(c.queue) >= maxQueue {
+		c.mu.Unlock()
+		f()
+		return
+	}
+	c.queue = append(c.queue, f)
+	idle := len(c.queue) == 1
+	c.mu.Unlock()
+	if !idle {
+		return
+	}
+	go func() {
+		for {
+			c.mu.Lock()
+			f := c.queue[0]
+			c.mu.Unlock()
+			f()
+			c.mu.Lock()
+			c.queue = c.queue[1:]
+			more := len(c.queue) > 0
+			c.mu.Unlock()
+			if !more {
+				return
+			}
+		}
+	}()
+}
+
+const maxQueue = 1000
 
 // open hands the settings over.
 func (c *client) open(ctx context.Context) (overlay.Backend, error) {
@@ -178,10 +214,10 @@ func (s snapshotter) Snapshot(ctx context.Context) (overlay.Snapshot, error) {
 
 // Release implements overlay.Snapshot.
 func (l lower) Release() {
-	if l.c.usable() == nil {
+	l.c.later(func() {
 		_, _ = call(context.Background(), l.c, "release snapshot", l.c.config.CallTimeout,
 			plain(l.c.rpc.ReleaseSnapshot), &pb.ReleaseSnapshotRequest{Snapshot: l.id})
-	}
+	})
 }
 
 // Lstat implements overlay.Lower.
@@ -321,15 +357,18 @@ type lowerFile struct {
 	block []byte
 }
 
-const blockSize = 64 << 10
+const (
+	blockSize = 64 << 10
+	aheadSize = 256 << 10 // for who reads on
+)
 
 func (f *lowerFile) Attr() overlay.Attr { return f.attr }
 
 func (f *lowerFile) Close() error {
-	if f.c.usable() == nil {
+	f.c.later(func() {
 		_, _ = call(context.Background(), f.c, "close file", f.c.config.CallTimeout,
 			plain(f.c.rpc.CloseFile), &pb.CloseFileRequest{File: f.id})
-	}
+	})
 	return nil
 }
 
@@ -362,11 +401,16 @@ func (f *lowerFile) ReadAt(p []byte, off int64) (int, error) {
 			}
 			continue
 		}
-		if f.block == nil {
-			f.block = make([]byte, 0, min(blockSize, f.attr.Size))
+		size := int64(blockSize)
+		if f.at >= 0 && at == f.at+int64(len(f.block)) { // one after the other
+			size = aheadSize
 		}
 		f.at = at / blockSize * blockSize
-		f.block = f.block[:min(blockSize, f.attr.Size-f.at)]
+		size = min(size, f.attr.Size-f.at)
+		if int64(cap(f.block)) < size {
+			f.block = make([]byte, size)
+		}
+		f.block = f.block[:size]
 		if _, err := f.read(f.block, f.at); err != nil {
 			f.at = -1
 			return n, err
@@ -506,10 +550,10 @@ func (s *staged) Discard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.buf = nil
-	if s.c.usable() == nil {
+	s.c.later(func() {
 		_, _ = call(context.Background(), s.c, "discard staged file", s.c.config.CallTimeout,
 			plain(s.c.rpc.DiscardStaged), &pb.DiscardStagedRequest{Staged: s.id})
-	}
+	})
 }
 
 // settled reports whether all that was written has been sent.

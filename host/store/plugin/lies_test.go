@@ -326,6 +326,9 @@ var lies = map[string]story{
 	"BrokenWithoutEnd": {fileOf(func(*pb.ReadFileRequest) *pb.ReadFileResponse {
 		return &pb.ReadFileResponse{Failure: &pb.Failure{Reasons: []pb.Reason{pb.Reason_REASON_BROKEN}}}
 	}), readIt, "gone", false},
+	"UnknownWithoutCommit": {fileOf(func(*pb.ReadFileRequest) *pb.ReadFileResponse {
+		return &pb.ReadFileResponse{Failure: &pb.Failure{Reasons: []pb.Reason{pb.Reason_REASON_UNKNOWN}}}
+	}), readIt, "as only a commit can", false},
 	"StagedMore": {func(s *server) pb.BackendServiceServer {
 		return &liar{server: s, staged: func(q *pb.ReadStagedRequest) *pb.ReadStagedResponse {
 			return &pb.ReadStagedResponse{Data: make([]byte, q.Size+1)}

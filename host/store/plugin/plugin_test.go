@@ -3,9 +3,11 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"go/format"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/circles-host/circles/host/store"
@@ -71,5 +73,55 @@ func TestCrash(t *testing.T) {
 			s, err := Open(context.Background(), Config{Command: example, Settings: map[string]string{"path": filepath.Join(place, "store")}})
 			return []store.Store{s}, err
 		},
+	})
+}
+
+// TestGuide builds the plugin that the guide shows, as its reader would: in a
+// module of its own. It passes the suite.
+func TestGuide(t *testing.T) {
+	guide, err := os.ReadFile("../../../cmd/circles-host/docs/storage-plugins.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(guide), "```go file=vault/main.go\n")
+	program, _, found := strings.Cut(after, "```\n")
+	if !found {
+		t.Fatal("the guide has no plugin")
+	}
+	formatted, err := format.Source([]byte(program))
+	if err != nil || string(formatted) != program {
+		t.Errorf("it is not as gofmt writes it: %v", err)
+	}
+	repository, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := os.ReadFile(filepath.Join(repository, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := os.ReadFile(filepath.Join(repository, "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	const circles = "github.com/circles-host/circles"
+	for name, content := range map[string]string{
+		"main.go": program, "go.sum": string(sum),
+		"go.mod": strings.Replace(string(mod), "module "+circles, "module example.org/vault", 1) +
+			"\nrequire " + circles + " v0.0.0\nreplace " + circles + " => " + repository + "\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-mod=mod", "-o", "vault", ".")
+	build.Dir, build.Env = dir, append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	storetest.RunDurable(t, func(t *testing.T) (store.Store, func() store.Store) {
+		c := Config{Command: filepath.Join(dir, "vault"), Settings: map[string]string{"path": filepath.Join(t.TempDir(), "context")}}
+		return mustOpen(t, c), func() store.Store { return mustOpen(t, c) }
 	})
 }

@@ -79,6 +79,9 @@ func (p *process) Start(context.Context) error {
 
 func (p *process) command() (cmd *exec.Cmd, binary *os.File, err error) {
 	path, err := exec.LookPath(p.config.Command)
+	if err == nil {
+		path, err = filepath.Abs(path) // it is relative to where we are, and not to Dir
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the storage plugin: %w", err)
 	}
