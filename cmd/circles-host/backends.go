@@ -110,6 +110,18 @@ func findBackend(all map[string]storage.Backend, name string) (storage.Backend, 
 	return storage.Backend{}, fmt.Errorf("there is no backend %q; there are %s", name, strings.Join(names, ", "))
 }
 
+// usableBackend is findBackend for a context that is to be kept there from now on.
+func usableBackend(root *host.Root, name string) (storage.Backend, error) {
+	b, err := findBackend(backends(root), name)
+	if err != nil {
+		return b, coded{exitUsage, err}
+	}
+	if b.Check != nil {
+		err = b.Check()
+	}
+	return b, err
+}
+
 // known turns what a backend's Open returns into a store.Store, which is nil when
 // that failed (a nil of the backend's own type would not be), and its error into
 // one that says so if somebody has the context open.

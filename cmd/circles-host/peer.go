@@ -98,14 +98,8 @@ func peerAdd(c *cli.Context) error {
 		if c.IsSet("store") {
 			root.Config.Store.Backend = c.String("store")
 		}
-		b, err := findBackend(backends(root), cmp.Or(root.Config.Store.Backend, host.FS))
-		if err != nil {
-			return coded{exitUsage, err}
-		}
-		if b.Check != nil {
-			if err := b.Check(); err != nil {
-				return err
-			}
+		if _, err := usableBackend(root, cmp.Or(root.Config.Store.Backend, host.FS)); err != nil {
+			return err
 		}
 		e, err = root.AddPeer(name, id)
 	} else {

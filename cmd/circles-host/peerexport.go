@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +53,7 @@ is the petname here, if it is not to be the one that the peer had.`,
 		Flags: []cli.Flag{
 			rootFlag(),
 			&cli.StringFlag{Name: "host", Usage: "`DID` of the host that must have signed it"},
+			&cli.StringFlag{Name: "store", Usage: "keep the context in the `BACKEND` fs, sqlite or another, instead of that of circles.toml"},
 			jsonFlag(),
 		},
 		Action: peerImport,
@@ -109,9 +111,24 @@ func peerExport(c *cli.Context) error {
 	}
 	defer s.Close()
 	errOut := newPrinter(c.App.ErrWriter)
+	kept := ""
 	v := archiveJSON{File: file, Name: e.Name, Peer: e.ID, Signer: key.ID(), HasKey: c.Bool("with-key")}
+	if k, err := contextsOf(root).Of(e); err != nil {
+		return err
+	} else if k.Name != host.FS { // written as a directory first, since an archive is one
+		if kept, err = os.MkdirTemp(e.Dir, ".export-"); err != nil {
+			return fmt.Errorf("export %s: %w", e.Name, err)
+		}
+		defer os.RemoveAll(kept)
+		meter := newMeter(errOut)
+		err = contextsOf(root).Unfold(c.Context, e, s, kept, meter.show)
+		meter.clear()
+		if err != nil {
+			return err
+		}
+	}
 	source := archive.Source{
-		Dir: e.Dir, Peer: e.ID, Name: e.Name, WithKey: c.Bool("with-key"),
+		Dir: e.Dir, Kept: kept, Peer: e.ID, Name: e.Name, WithKey: c.Bool("with-key"),
 		Warn: func(path, why string) {
 			v.LeftOut = append(v.LeftOut, path)
 			errOut.f("%s left out %s: %s\n", errOut.yellow("!"), line(path), why)
@@ -246,13 +263,34 @@ func peerImport(c *cli.Context) error {
 	}
 	var entries uint64
 	var newest script.Digest
+	backend := cmp.Or(c.String("store"), root.Config.Store.Backend, host.FS)
+	to, err := usableBackend(root, backend)
+	if err != nil {
+		return err
+	}
+	var moved *peer.Entry
 	e, err := root.Peers.Adopt(name, m.Peer, func(dir string) (err error) {
 		if err := a.Extract(c.Context, dir); err != nil {
 			return err
 		}
 		entries, newest, err = archive.CheckLog(fs.ReadLog(c.Context, filepath.Join(dir, "log")))
-		return err
+		if err != nil {
+			return err
+		}
+		e := peer.Entry{ID: m.Peer, Name: name, Dir: dir}
+		// How it is kept, and how much it may hold, is for this host to say.
+		if err := peer.WriteIdentity(dir, m.Peer); err != nil || backend == host.FS {
+			return err
+		}
+		if err := contextsOf(root).Take(c.Context, e, backend); err != nil {
+			return err
+		}
+		moved = &e
+		return nil
 	})
+	if err != nil && moved != nil { // nobody knows of it in the end
+		err = errors.Join(err, to.Remove(c.Context, *moved))
+	}
 	if err != nil {
 		return wrong(err)
 	}

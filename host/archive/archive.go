@@ -45,6 +45,10 @@
 // Source.Warn is told; anywhere else it is an error, since policies without the
 // one that forbids are worse than none.
 //
+// An archive is the same whatever the context is stored in: one that is not in a
+// directory is written as one first, which Source.Kept names, without what its
+// peer.toml says of how it is kept. That is for the host that takes it in to say.
+//
 // Transactions under way (tx/) are not in it: the caller keeps the context
 // locked meanwhile, so that there are none.
 //

@@ -23,7 +23,11 @@ import (
 // Source is a context that is exported. Dir, Peer and Name must be given. The
 // caller holds the lock of its store until Write returns.
 type Source struct {
-	Dir     string // of the context: with peer.toml, data/ and so on
+	Dir string // of the context: with peer.toml, data/ and so on
+	// Kept is where peer.toml, data/ and log/ are, if not in Dir: those of a context
+	// that is stored in another way, written as a directory. What Dir has under these
+	// names is then not looked at.
+	Kept    string
 	Peer    peer.ID
 	Name    peer.Name
 	WithKey bool      // the private key too: whoever has the archive then is the peer
@@ -139,6 +143,19 @@ func (x *scan) all() error {
 	if err != nil {
 		return err
 	}
+	if x.source.Kept != "" {
+		if x.roots[identityFile], err = os.OpenRoot(x.source.Kept); err != nil {
+			return err
+		}
+		there = slices.DeleteFunc(there, func(e fs.DirEntry) bool { return slices.Contains(kept, e.Name()) })
+		for _, name := range kept {
+			info, err := x.roots[identityFile].Lstat(name)
+			if err != nil {
+				return err
+			}
+			there = append(there, fs.FileInfoToDirEntry(info))
+		}
+	}
 	for _, e := range there {
 		name := e.Name()
 		switch {
@@ -168,7 +185,7 @@ func (x *scan) warn(path, why string) {
 
 // part adds a directory of the context, which may be a link to another disk.
 func (x *scan) part(name string) error {
-	root, err := os.OpenRoot(filepath.Join(x.source.Dir, name))
+	root, err := os.OpenRoot(filepath.Join(x.home(name), name))
 	if err != nil {
 		return err
 	}
@@ -179,6 +196,17 @@ func (x *scan) part(name string) error {
 	return x.dir(name)
 }
 
+// kept is what Source.Kept has.
+var kept = []string{identityFile, "data", "log"}
+
+// home is the directory in which a part is.
+func (x *scan) home(name string) string {
+	if x.source.Kept != "" && slices.Contains(kept, name) {
+		return x.source.Kept
+	}
+	return x.source.Dir
+}
+
 // in returns the root in which a member lies, and its path there.
 func (x *scan) in(path string) (*os.Root, string) {
 	part, below, ok := strings.Cut(path, "/")
@@ -187,6 +215,9 @@ func (x *scan) in(path string) (*os.Root, string) {
 		return x.roots[part], filepath.FromSlash(below)
 	case slices.Contains(parts, part):
 		return x.roots[part], "."
+	}
+	if own, ok := x.roots[part]; ok { // peer.toml of Kept
+		return own, part
 	}
 	return x.roots[""], part
 }

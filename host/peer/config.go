@@ -90,6 +90,19 @@ func (e Entry) Settings(v any) error {
 	return decodeTOML(file, text, v, func(k toml.Key) bool { return len(k) > 0 && k[0] != "id" })
 }
 
+// WriteIdentity writes a peer.toml into dir that says whose context it is, and
+// nothing else.
+func WriteIdentity(dir string, id ID) error {
+	if err := replaceFile(filepath.Join(dir, identityFile), identityLines(id), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", identityFile, err)
+	}
+	return nil
+}
+
+func identityLines(id ID) []byte {
+	return fmt.Appendf(nil, "# Who this context belongs to.\nid = %q\n", string(id))
+}
+
 // SetStore writes into the peer.toml of a context that is held here how it is
 // stored, and leaves the rest of that file as it is: it is people's, comments
 // included. It is there at once, or not at all.

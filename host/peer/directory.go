@@ -548,7 +548,7 @@ func makeContext(peers string, name Name, id ID, key *Key, store string) (err er
 			return err
 		}
 	}
-	text := fmt.Appendf(nil, "# Who this context belongs to.\nid = %q\n", string(id))
+	text := identityLines(id)
 	if store != "" {
 		text = fmt.Appendf(text, "store = %s\n", tomlString(store))
 	}

@@ -100,15 +100,23 @@ func (c *copying) tell() {
 
 // measure finds out how much there is, where that is known.
 func (c *copying) measure(from store.Store) error {
-	m, ok := from.(measured)
-	if !ok {
+	v, err := volume(c.ctx, from, true)
+	if errors.Is(err, store.ErrNotSupported) {
 		return nil
 	}
-	v, err := m.Volume(c.ctx, true)
-	if err == nil {
-		c.p.Of.Entries, c.p.Of.Bytes = v.Entries, v.Bytes
-	}
+	c.p.Of.Entries, c.p.Of.Bytes = v.Entries, v.Bytes
 	return err
+}
+
+// volume is what a store holds; store.ErrNotSupported if it does not know.
+func volume(ctx context.Context, s store.Store, exact bool) (store.Volume, error) {
+	m, ok := s.(interface {
+		Volume(context.Context, bool) (store.Volume, error)
+	})
+	if !ok {
+		return store.Volume{}, store.ErrNotSupported
+	}
+	return m.Volume(ctx, exact)
 }
 
 // item is something in a file system.
@@ -450,14 +458,13 @@ func Compare(ctx context.Context, a, b store.Store, report func(Progress)) (s Sa
 	}
 	// More than was seen is there, under names that a store cannot say.
 	for _, x := range []store.Store{a, b} {
-		if m, ok := x.(measured); ok {
-			v, err := m.Volume(ctx, false)
-			if err != nil {
-				return s, err
-			}
-			if v.Entries != c.p.Entries {
-				return s, &DifferError{fmt.Sprintf("%d of %d names", v.Entries-c.p.Entries, v.Entries), "cannot be said, since they are not UTF-8, and would be lost: rename them"}
-			}
+		v, err := volume(ctx, x, false)
+		switch {
+		case errors.Is(err, store.ErrNotSupported):
+		case err != nil:
+			return s, err
+		case v.Entries != c.p.Entries:
+			return s, &DifferError{fmt.Sprintf("%d of %d names", v.Entries-c.p.Entries, v.Entries), "cannot be said, since they are not UTF-8, and would be lost: rename them"}
 		}
 	}
 	s.Entries, s.Bytes = c.p.Entries, c.p.Bytes

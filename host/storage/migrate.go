@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/store"
 )
@@ -171,6 +172,20 @@ func (c *Contexts) carry(ctx context.Context, e peer.Entry, target Backend, from
 	return Compare(ctx, from, to, m.Report)
 }
 
+// Take moves a context that nobody knows of yet, which was written into e.Dir as a
+// directory, to another backend, and removes the directory's copy.
+func (c *Contexts) Take(ctx context.Context, e peer.Entry, to string) error {
+	m, err := c.Migrate(ctx, e, Move{To: to})
+	if err == nil {
+		return c.Remove(ctx, e, m.From)
+	}
+	// Nobody will go on with what was begun. What was there before stays.
+	if began, noted := readMove(e); noted == nil && began.To == to {
+		return errors.Join(err, c.discard(context.WithoutCancel(ctx), e, to, m.From))
+	}
+	return err
+}
+
 // discard removes the beginning of a copy.
 func (c *Contexts) discard(ctx context.Context, e peer.Entry, name, live string) error {
 	if name == live { // it was moved there in the end
@@ -184,6 +199,32 @@ func (c *Contexts) discard(ctx context.Context, e peer.Entry, name, live string)
 		return fmt.Errorf("remove the copy to %s that was begun: %w", name, err)
 	}
 	return forgetMove(e)
+}
+
+// Unfold writes the open context s of e as a directory into dir, which must be
+// empty: its files, its log and a peer.toml, as a context in the backend host.FS has
+// them; compared, and on disk. It is for an archive.
+func (c *Contexts) Unfold(ctx context.Context, e peer.Entry, s store.Store, dir string, report func(Progress)) error {
+	target, err := c.config.Find(host.FS)
+	if err != nil {
+		return err
+	}
+	to, err := openToCarry(ctx, target, peer.Entry{ID: e.ID, Name: e.Name, Dir: dir})
+	if err != nil {
+		return fmt.Errorf("write the context of %s as a directory: %w", e.Name, err)
+	}
+	defer to.Close()
+	err = Copy(ctx, to, s, report)
+	if err == nil {
+		_, err = Compare(ctx, s, to, report)
+	}
+	if err == nil {
+		err = peer.WriteIdentity(dir, e.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("write the context of %s as a directory: %w", e.Name, err)
+	}
+	return nil
 }
 
 // Remove removes what a backend that e's context is not in any more still has of
@@ -241,8 +282,9 @@ func empty(ctx context.Context, s store.Store) (bool, error) {
 	}
 	vacant := true
 	err := s.View(ctx, func(tx store.Tx) error {
-		if m, ok := s.(measured); ok { // names that cannot be said are something too
-			v, err := m.Volume(store.Nested(ctx), true)
+		// Names that cannot be said are something too.
+		v, err := volume(store.Nested(ctx), s, true)
+		if !errors.Is(err, store.ErrNotSupported) {
 			vacant = v.Entries == 0
 			return err
 		}

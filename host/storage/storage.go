@@ -160,13 +160,10 @@ func (c *Contexts) Volume(ctx context.Context, e peer.Entry) (u store.Volume, er
 		return u, err
 	}
 	defer s.Close()
-	m, ok := s.(interface {
-		Volume(context.Context, bool) (store.Volume, error)
-	})
-	if !ok {
-		return u, fmt.Errorf("count what the context of %s holds: %w", e.Name, store.ErrNotSupported)
+	if u, err = volume(ctx, s, true); err != nil {
+		return u, fmt.Errorf("count what the context of %s holds: %w", e.Name, err)
 	}
-	return m.Volume(ctx, true)
+	return u, nil
 }
 
 // Read opens e's context for reading, also while a worker has it open.
@@ -202,10 +199,7 @@ type open struct {
 
 // Volume is that of the store, where it has one.
 func (o *open) Volume(ctx context.Context, exact bool) (store.Volume, error) {
-	if m, ok := o.Store.(measured); ok {
-		return m.Volume(ctx, exact)
-	}
-	return store.Volume{}, store.ErrNotSupported
+	return volume(ctx, o.Store, exact)
 }
 
 func (o *open) Close() error {
