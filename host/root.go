@@ -28,6 +28,7 @@ import (
 //	  host.key                 the host's own identity (0600); receipts are signed with it
 //	  modules/                 modules shared by all contexts; hot-reloaded
 //	  cache/                   compiled code, by digest, and the peers by id: safe to delete
+//	  journal/                 commits of contexts in directories, until they are durable in their places
 //	  worker.lock              locked while a worker serves the root, and says where; see Claim
 //	  peers/<petname>/
 //	    peer.toml  peer.key    identity, and how it is stored; the key may live elsewhere

@@ -24,12 +24,21 @@ import (
 )
 
 // backends are the ways in which a context can be stored, by the name that
-// peer.toml uses.
-func backends(root *host.Root) map[string]storage.Backend {
+// peer.toml uses. journals, which may be nil, makes the contexts in directories
+// share one.
+func backends(root *host.Root, journals *journals) map[string]storage.Backend {
 	all := map[string]storage.Backend{
-		"s3": s3Backend(root),
+		"s3":      s3Backend(root),
+		"natsobj": natsBackend(root),
 		host.FS: {
-			Open: func(_ context.Context, e peer.Entry) (store.Store, error) { return known(fs.Open(fsConfig(e))) },
+			Open: func(_ context.Context, e peer.Entry) (store.Store, error) {
+				c := fsConfig(e)
+				var err error
+				if c.Journal, err = journals.current(); err != nil {
+					return nil, err
+				}
+				return known(fs.Open(c))
+			},
 			Read: func(_ context.Context, e peer.Entry) (store.Store, error) { return &beside{e: e}, nil },
 			Where: func(e peer.Entry) string {
 				return fmt.Sprintf("%s, %s", filepath.Join(relative(e.Dir), "data"), filepath.Join(relative(e.Dir), "log"))
@@ -65,10 +74,13 @@ func checkStores(root *host.Root) error {
 	if len(set.S3) > 0 {
 		names = append(names, "s3")
 	}
+	if len(set.NATSObj) > 0 {
+		names = append(names, "natsobj")
+	}
 	for name := range set.Plugin {
 		names = append(names, "plugin:"+name)
 	}
-	all := backends(root)
+	all := backends(root, nil)
 	for _, name := range names {
 		if err := all[name].Check(); err != nil {
 			return err
@@ -83,6 +95,49 @@ func checkStores(root *host.Root) error {
 	return nil
 }
 
+// journals is the journal that the contexts in directories share, and those before
+// it that failed.
+type journals struct {
+	dir string
+
+	mu   sync.Mutex
+	all  []*fs.Journal
+	last *fs.Journal
+}
+
+// current is the journal for a context that is opened now. None means that the
+// context has one of its own.
+func (j *journals) current() (*fs.Journal, error) {
+	if j == nil {
+		return nil, nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.last != nil && j.last.Err() == nil {
+		return j.last, nil
+	}
+	next, err := fs.OpenJournal(fs.JournalConfig{Dir: j.dir})
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	j.all, j.last = append(j.all, next), next
+	return next, nil
+}
+
+func (j *journals) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, one := range j.all {
+		errs = append(errs, one.Close())
+	}
+	j.all, j.last = nil, nil
+	return errors.Join(errs...)
+}
+
 func fsConfig(e peer.Entry) fs.Config {
 	return fs.Config{Data: filepath.Join(e.Dir, "data"), Log: filepath.Join(e.Dir, "log"), Tx: filepath.Join(e.Dir, "tx")}
 }
@@ -91,9 +146,18 @@ func sqliteConfig(e peer.Entry) sqlite.Config {
 	return sqlite.Config{Path: filepath.Join(e.Dir, "context.sqlite")}
 }
 
-// contextsOf opens the contexts of a root.
-func contextsOf(root *host.Root) *storage.Contexts {
-	all := backends(root)
+// contextsOf opens the contexts of a root, one or a few.
+func contextsOf(root *host.Root) *storage.Contexts { return contextsWith(root, nil) }
+
+// workersContexts opens the contexts of a root for a worker, which has many open at
+// once. What it returns besides is called when all of them are closed.
+func workersContexts(root *host.Root) (*storage.Contexts, func() error) {
+	j := &journals{dir: filepath.Join(root.Dir, "journal")}
+	return contextsWith(root, j), j.close
+}
+
+func contextsWith(root *host.Root, j *journals) *storage.Contexts {
+	all := backends(root, j)
 	return storage.New(storage.Config{Quota: root.Config.Quota, Find: func(name string) (storage.Backend, error) {
 		return findBackend(all, name)
 	}})
@@ -112,7 +176,7 @@ func findBackend(all map[string]storage.Backend, name string) (storage.Backend, 
 
 // usableBackend is findBackend for a context that is to be kept there from now on.
 func usableBackend(root *host.Root, name string) (storage.Backend, error) {
-	b, err := findBackend(backends(root), name)
+	b, err := findBackend(backends(root, nil), name)
 	if err != nil {
 		return b, coded{exitUsage, err}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/circles-host/circles/host/storage"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/cas"
+	"github.com/circles-host/circles/host/store/natsobj"
 	"github.com/circles-host/circles/host/store/plugin"
 	"github.com/circles-host/circles/host/store/s3"
 )
@@ -61,6 +62,40 @@ func s3Backend(root *host.Root) storage.Backend {
 			return "a bucket"
 		}
 		return fmt.Sprintf("%s of bucket %s at %s", c.Prefix, c.Bucket, c.Endpoint)
+	}
+	return b
+}
+
+// natsBackend keeps each context under its peer's id in one bucket.
+func natsBackend(root *host.Root) storage.Backend {
+	config := func(e peer.Entry) (natsobj.Config, error) {
+		var c struct {
+			natsobj.Config
+			bucketSettings
+		}
+		if err := settingsOf("natsobj", root.Config.Store.NATSObj, &c); err != nil {
+			return c.Config, err
+		}
+		inRoot(root, &c.CredentialsFile, &c.SeedFile, &c.PasswordFile, &c.CAFile, &c.CertFile, &c.KeyFile)
+		c.Prefix += idText(e)
+		c.Store = cached(e, c.bucketSettings)
+		return c.Config, nil
+	}
+	b := bucket(func(ctx context.Context, e peer.Entry) (cas.Remote, cas.Config, error) {
+		c, err := config(e)
+		if err != nil {
+			return nil, c.Store, err
+		}
+		r, err := natsobj.Dial(ctx, c)
+		return r, c.Store, err
+	})
+	b.Check = func() error { _, err := config(peer.Entry{}); return err }
+	b.Where = func(e peer.Entry) string {
+		c, err := config(e)
+		if err != nil {
+			return "a bucket"
+		}
+		return fmt.Sprintf("%s of bucket %s at %s", c.Prefix, c.Bucket, strings.Join(c.Servers, ", "))
 	}
 	return b
 }

@@ -68,13 +68,16 @@ type worker struct {
 	l      net.Listener
 	url    string
 	claim  *host.Claim
+	// closed is called when the host has closed its contexts.
+	closed func() error
 }
 
 // startWorker opens the root's contexts to the network; nothing is served before
 // serveUntil.
 func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err error) {
 	log := logger(c)
-	config := host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Log: log}
+	contexts, closed := workersContexts(root)
+	config := host.Config{OpenStore: contexts.Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Log: log}
 	bounds := root.Config.Worker
 	config.Turns = turns.Config{Memory: uint64(bounds.Memory), Waiting: bounds.Waiting}
 	config.MaxContexts = bounds.Contexts
@@ -125,7 +128,7 @@ func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err
 	if tlsConfig != nil {
 		scheme = "https://"
 	}
-	w := &worker{h, server, l, scheme + l.Addr().String(), claim}
+	w := &worker{h, server, l, scheme + l.Addr().String(), claim, closed}
 	if err := claim.Announce(w.url); err != nil {
 		return nil, errors.Join(err, l.Close(), h.Close())
 	}
@@ -154,7 +157,7 @@ func tlsOf(root *host.Root) (*tls.Config, error) {
 func (w *worker) serveUntil(ctx context.Context, c *cli.Context, ready func()) error {
 	ready()
 	err := w.server.Serve(ctx, w.l)
-	err = errors.Join(err, w.host.Close())
+	err = errors.Join(err, w.host.Close(), w.closed())
 	w.claim.Release()
 	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/circles-host/circles/host/store/natsobj/natstest"
 	"github.com/circles-host/circles/host/store/s3/s3test"
 )
 
@@ -22,7 +23,7 @@ func TestStorageScripts(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", example, "../../host/store/plugin/example").CombinedOutput(); err != nil {
 		t.Fatalf("build the example of a plugin: %v\n%s", err, out)
 	}
-	bucket := s3test.Start(t)
+	bucket, stream := s3test.Start(t), natstest.Start(t, "")
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Dir: "testdata/storage",
@@ -34,6 +35,7 @@ func TestStorageScripts(t *testing.T) {
 				env.Setenv("S3_ENDPOINT", bucket.Endpoint)
 				env.Setenv("S3_REGION", bucket.Region)
 				env.Setenv("S3_BUCKET", bucket.Bucket)
+				env.Setenv("NATS_URL", stream.URL)
 				for name, text := range map[string]string{
 					"keys": "[default]\naws_access_key_id = " + bucket.AccessKey + "\naws_secret_access_key = " + bucket.SecretKey + "\n",
 				} {

@@ -82,7 +82,7 @@ func storeMigrate(c *cli.Context) error {
 		return err
 	}
 	to := c.String("to")
-	if _, err := findBackend(backends(root), to); err != nil {
+	if _, err := findBackend(backends(root, nil), to); err != nil {
 		return coded{exitUsage, err}
 	}
 	contexts := contextsOf(root)
@@ -129,7 +129,7 @@ func storeRemove(c *cli.Context) error {
 		return err
 	}
 	from := c.String("from")
-	b, err := findBackend(backends(root), from)
+	b, err := findBackend(backends(root, nil), from)
 	if err != nil {
 		return coded{exitUsage, err}
 	}

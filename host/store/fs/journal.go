@@ -571,6 +571,14 @@ func (j *Journal) void(file *redoFile) error {
 	return j.disk.datasync(file.f)
 }
 
+// Err is why the journal takes no more commits; nil while it does. Contexts that are
+// opened from then on need another one.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
+
 // Close releases the journal, and removes its files. The contexts that use it are
 // closed first.
 func (j *Journal) Close() error {

@@ -28,6 +28,9 @@ func OpenJournal(c JournalConfig) (*Journal, error) {
 	return nil, fmt.Errorf("open journal %s: %w on %s", c.Dir, errors.ErrUnsupported, runtime.GOOS)
 }
 
+// Err is nil.
+func (*Journal) Err() error { return nil }
+
 // Close does nothing.
 func (*Journal) Close() error { return nil }
 
