@@ -44,6 +44,10 @@ func backends(root *host.Root, journals *journals) map[string]storage.Backend {
 				return fmt.Sprintf("%s, %s", filepath.Join(relative(e.Dir), "data"), filepath.Join(relative(e.Dir), "log"))
 			},
 			Remove: func(_ context.Context, e peer.Entry) error { return remove(e, "data", "log", "tx") },
+			Verify: func(ctx context.Context, e peer.Entry, repair bool, report func(store.Finding)) error {
+				return inUseError(fs.Check(ctx, fsConfig(e), repair, report))
+			},
+			Edited: true,
 		},
 		"sqlite": {
 			Open: func(_ context.Context, e peer.Entry) (store.Store, error) { return known(sqlite.Open(sqliteConfig(e))) },
@@ -58,6 +62,13 @@ func backends(root *host.Root, journals *journals) map[string]storage.Backend {
 			Remove: func(_ context.Context, e peer.Entry) error {
 				name := filepath.Base(sqliteConfig(e).Path)
 				return remove(e, name, name+"-wal", name+"-shm", name+"-lock", name+"-stage", name+"-new")
+			},
+			Verify: func(ctx context.Context, e peer.Entry, repair bool, report func(store.Finding)) error {
+				err := sqlite.Check(ctx, sqliteConfig(e), repair, report)
+				if errors.Is(err, iofs.ErrNotExist) { // nothing has run there yet
+					return nil
+				}
+				return inUseError(err)
 			},
 		},
 	}
@@ -190,13 +201,18 @@ func usableBackend(root *host.Root, name string) (storage.Backend, error) {
 // that failed (a nil of the backend's own type would not be), and its error into
 // one that says so if somebody has the context open.
 func known[S store.Store](s S, err error) (store.Store, error) {
-	switch {
-	case err == nil:
+	if err == nil {
 		return s, nil
-	case errors.Is(err, fs.ErrLocked), errors.Is(err, sqlite.ErrLocked):
-		return nil, fmt.Errorf("%w: %w", storage.ErrInUse, err)
 	}
-	return nil, err
+	return nil, inUseError(err)
+}
+
+// inUseError is err, and says so if that is because somebody has the context open.
+func inUseError(err error) error {
+	if errors.Is(err, fs.ErrLocked) || errors.Is(err, sqlite.ErrLocked) {
+		return fmt.Errorf("%w: %w", storage.ErrInUse, err)
+	}
+	return err
 }
 
 // remove removes files and directories of a context.
@@ -220,24 +236,22 @@ func openScratch(dir, stage string) (store.Store, error) {
 type beside struct {
 	e peer.Entry
 
-	once    sync.Once
-	scratch store.Store
-	stage   string
-	err     error
+	once  sync.Once
+	files store.Store
+	err   error
 }
 
 func (b *beside) View(ctx context.Context, f func(store.Tx) error) error {
 	b.once.Do(func() {
-		if b.stage, b.err = os.MkdirTemp(b.e.Dir, ".lend-"); b.err != nil {
-			b.err = fmt.Errorf("read the context of %s beside its worker: %w", b.e.Name, b.err)
-			return
+		b.files, b.err = known(fs.OpenReader(fsConfig(b.e)))
+		if errors.Is(b.err, store.ErrNotExist) { // nothing has run there yet
+			b.files, b.err = mem.New(mem.Config{}), nil
 		}
-		b.scratch, b.err = openScratch(fsConfig(b.e).Data, b.stage)
 	})
 	if b.err != nil {
-		return b.err
+		return fmt.Errorf("read the context of %s: %w", b.e.Name, b.err)
 	}
-	return b.scratch.View(ctx, f)
+	return b.files.View(ctx, f)
 }
 
 func (b *beside) Update(context.Context, func(store.Tx) error) error {
@@ -289,12 +303,8 @@ func (b *beside) Entry(ctx context.Context, key store.Key) (store.Entry, bool, e
 
 func (b *beside) Close() error {
 	b.once.Do(func() { b.err = store.ErrClosed })
-	var err error
-	if b.scratch != nil {
-		err = b.scratch.Close()
+	if b.files != nil {
+		return b.files.Close()
 	}
-	if b.stage != "" {
-		err = errors.Join(err, os.RemoveAll(b.stage))
-	}
-	return err
+	return nil
 }

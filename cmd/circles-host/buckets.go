@@ -113,6 +113,18 @@ func bucket(dial func(context.Context, peer.Entry) (cas.Remote, cas.Config, erro
 			}
 			return known(cas.Open(ctx, r, c))
 		},
+		Verify: func(ctx context.Context, e peer.Entry, _ bool, report func(store.Finding)) error {
+			r, c, err := dial(ctx, e)
+			if err != nil {
+				return err
+			}
+			s, err := cas.Open(ctx, r, c)
+			if err != nil {
+				return err
+			}
+			err = s.Check(ctx, func(err error) { report(store.Finding{Where: "bucket", What: err.Error(), Damage: true}) })
+			return errors.Join(err, s.Close())
+		},
 		Remove: func(ctx context.Context, e peer.Entry) error {
 			r, _, err := dial(ctx, e)
 			if err != nil {

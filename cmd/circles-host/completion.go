@@ -158,6 +158,7 @@ func complete(app *cli.App, words []string, w io.Writer) {
 // argumentKinds says what the arguments of commands are.
 var argumentKinds = map[string][]string{
 	"completion":     {"shell"},
+	"fsck":           {"peer"},
 	"log":            {"peer"},
 	"module inspect": {"module"},
 	"peer export":    {"peer"},

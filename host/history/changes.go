@@ -146,10 +146,11 @@ func blob(ctx context.Context, open func() (io.ReadSeekCloser, error), from int6
 	if _, err := r.Seek(from, io.SeekStart); err != nil {
 		return b, err
 	}
-	return digest(ctx, r)
+	return Digest(ctx, r)
 }
 
-func digest(ctx context.Context, r io.Reader) (script.Blob, error) {
+// Digest identifies what r yields, unless ctx ends first.
+func Digest(ctx context.Context, r io.Reader) (script.Blob, error) {
 	sum := sha256.New()
 	n, err := io.Copy(sum, ending{r, ctx})
 	if err != nil {

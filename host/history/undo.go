@@ -26,23 +26,31 @@ func (h *History) Find(ctx context.Context, tx store.Tx, id script.ID) (*Manifes
 			return nil, context.Cause(ctx)
 		}
 		b := &bucket{name: n}
-		enc, err := read(ctx, private, b.path(name(id)), maxManifest)
-		switch {
-		case errors.Is(err, store.ErrNotExist), errors.Is(err, store.ErrNotDir):
-			continue
-		case errors.Is(err, store.ErrTooBig), errors.Is(err, store.ErrLoop), errors.Is(err, store.ErrSpecial), errors.Is(err, store.ErrIsDir):
-			return nil, &NotKeptError{id, fmt.Sprintf("what was written down about it is no file of the host's: %v", err)}
-		case err != nil:
-			return nil, fmt.Errorf("look up what is kept of script %s: %w", id.Short(), err)
+		m, err := manifest(ctx, private, b, id)
+		if m != nil || err != nil {
+			return m, err
 		}
-		m, err := decode(enc, id)
-		if err != nil {
-			return nil, &NotKeptError{id, fmt.Sprintf("what was written down about it is damaged, or of a newer version: %v", err)}
-		}
-		m.bucket = b
-		return m, nil
 	}
 	return nil, &NotKeptError{id, "nothing is kept of it: it changed nothing, or it is too long ago, or it was not done here"}
+}
+
+// manifest reads the one of a script in a bucket; nil if there is none.
+func manifest(ctx context.Context, private store.FS, b *bucket, id script.ID) (*Manifest, error) {
+	enc, err := read(ctx, private, b.path(name(id)), maxManifest)
+	switch {
+	case errors.Is(err, store.ErrNotExist), errors.Is(err, store.ErrNotDir):
+		return nil, nil
+	case errors.Is(err, store.ErrTooBig), errors.Is(err, store.ErrLoop), errors.Is(err, store.ErrSpecial), errors.Is(err, store.ErrIsDir):
+		return nil, &NotKeptError{id, fmt.Sprintf("what was written down about it is no file of the host's: %v", err)}
+	case err != nil:
+		return nil, fmt.Errorf("look up what is kept of script %s: %w", id.Short(), err)
+	}
+	m, err := decode(enc, id)
+	if err != nil {
+		return nil, &NotKeptError{id, fmt.Sprintf("what was written down about it is damaged, or of a newer version: %v", err)}
+	}
+	m.bucket = b
+	return m, nil
 }
 
 // Undo puts back what the script changed. If something that it changed is no
@@ -173,7 +181,7 @@ func (u *undoing) as(c change) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	is, err := digest(u.ctx, io.NewSectionReader(f, from, info.Size-from))
+	is, err := Digest(u.ctx, io.NewSectionReader(f, from, info.Size-from))
 	if err == nil && c.End == nil && is != *want && len(u.conflict.Now) < maxConflicts {
 		u.conflict.Now[c.Path] = is
 	}
@@ -221,7 +229,7 @@ func (u *undoing) blob(at string) (script.Blob, error) {
 	if err != nil {
 		return script.Blob{}, err
 	}
-	return digest(u.ctx, io.NewSectionReader(f, 0, info.Size))
+	return Digest(u.ctx, io.NewSectionReader(f, 0, info.Size))
 }
 
 // aside moves what the script had moved to a directory that is gone again in the

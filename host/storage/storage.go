@@ -45,6 +45,11 @@ type Backend struct {
 	// Check says what is wrong with how it is set up, as far as that shows without
 	// asking anybody. nil: nothing can be.
 	Check func() error
+	// Verify checks how e's context is kept, while nobody else has it open; see
+	// package fsck. nil: the backend has nothing to check.
+	Verify func(ctx context.Context, e peer.Entry, repair bool, report func(store.Finding)) error
+	// Edited: the owner may change a context's files with other tools.
+	Edited bool
 	// Shared: any number of processes and hosts may have a context open.
 	Shared bool
 	// Where is the place of e's context, for people.
@@ -180,6 +185,23 @@ func (c *Contexts) Read(ctx context.Context, e peer.Entry) (store.Store, error) 
 		return nil, fmt.Errorf("%w; in the backend %s nobody can look at it meanwhile", err, k.Name)
 	}
 	return s, err
+}
+
+// Verify checks what keeps e's context. It is ErrInUse if somebody has it open.
+func (c *Contexts) Verify(ctx context.Context, e peer.Entry, repair bool, report func(store.Finding)) error {
+	k, err := c.Of(e)
+	if err != nil || k.Backend.Verify == nil {
+		return err
+	}
+	// On a disk that takes no lock file nobody can open the context either.
+	unlock, err := lock(e, k.Backend.Shared)
+	if errors.Is(err, ErrInUse) {
+		return err
+	}
+	if err == nil {
+		defer unlock()
+	}
+	return k.Backend.Verify(ctx, e, repair, report)
 }
 
 // OpenOrRead opens e's context, and for reading only if somebody else has it open.

@@ -348,3 +348,14 @@ var (
 	// more; ErrExists says that it did.
 	ErrUnknown = errors.New("it is not known whether that was committed")
 )
+
+// Finding is something that a check of a context found.
+type Finding struct {
+	Where string `json:"where"` // a path in the context, or the part of what keeps it
+	What  string `json:"what"`  // is there, for a person
+	// Damage: what was written is not there any more as it was written. Else it is
+	// unfinished, or somebody's doing.
+	Damage bool   `json:"damage"`
+	Fix    string `json:"fix,omitempty"` // what mends it; "" if nothing here does
+	Fixed  bool   `json:"fixed"`         // that was done
+}

@@ -40,3 +40,11 @@ func ReadLog(context.Context, string) iter.Seq2[store.Entry, error] {
 		yield(store.Entry{}, fmt.Errorf("read log: %w on %s", errors.ErrUnsupported, runtime.GOOS))
 	}
 }
+
+// OpenReader is not supported on this system.
+func OpenReader(c Config) (*overlay.Store, error) { return Open(c) }
+
+// Check is not supported on this system.
+func Check(context.Context, Config, bool, func(store.Finding)) error {
+	return fmt.Errorf("check a plain directory: %w on %s", errors.ErrUnsupported, runtime.GOOS)
+}

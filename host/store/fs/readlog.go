@@ -27,25 +27,33 @@ import (
 // *LogDamageError.
 func ReadLog(ctx context.Context, dir string) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {
-		files, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		segments, err := segments(dir)
+		if err != nil {
 			yield(store.Entry{}, fmt.Errorf("read log: %w", err))
 			return
 		}
-		var segments []string
-		for _, f := range files {
-			number, ok := strings.CutSuffix(f.Name(), ".log")
-			if first, err := strconv.ParseUint(number, 10, 64); ok && err == nil && segName(first) == f.Name() && f.Type().IsRegular() {
-				segments = append(segments, f.Name())
-			}
-		}
-		slices.Sort(segments) // numbers of one width
 		for i, name := range segments {
 			if !readSegment(ctx, filepath.Join(dir, name), i == len(segments)-1, yield) {
 				return
 			}
 		}
 	}
+}
+
+// segments are the names of the log's files, in order.
+func segments(dir string) (segments []string, err error) {
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, f := range files {
+		number, ok := strings.CutSuffix(f.Name(), ".log")
+		if first, err := strconv.ParseUint(number, 10, 64); ok && err == nil && segName(first) == f.Name() && f.Type().IsRegular() {
+			segments = append(segments, f.Name())
+		}
+	}
+	slices.Sort(segments) // numbers of one width
+	return segments, nil
 }
 
 func readSegment(ctx context.Context, path string, last bool, yield func(store.Entry, error) bool) (more bool) {

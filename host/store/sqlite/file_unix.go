@@ -76,13 +76,18 @@ func takeLock(path string) (_ *os.File, err error) {
 	if err := plainInfo(path, info); err != nil {
 		return nil, err
 	}
+	return f, lockFile(f)
+}
+
+// lockFile locks f, until it is closed.
+func lockFile(f *os.File) error {
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
 	case nil:
-		return f, nil
+		return nil
 	case unix.EWOULDBLOCK:
-		return nil, fmt.Errorf("%w: stop what holds %s", ErrLocked, path)
+		return fmt.Errorf("%w: stop what holds %s", ErrLocked, f.Name())
 	default:
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 }
 

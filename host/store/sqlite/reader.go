@@ -30,15 +30,10 @@ func openReader(c Config) (_ *backend, err error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	path, err := filepath.Abs(c.Path)
+	path, err := realPath(c.Path)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("find the directory of %s: %w", c.Path, err)
-	}
-	path = filepath.Join(dir, filepath.Base(path))
 	if _, err := plain(path); err != nil {
 		return nil, err
 	}
@@ -71,4 +66,18 @@ func openReader(c Config) (_ *backend, err error) {
 		return nil, errors.Join(err, b.release())
 	}
 	return b, nil
+}
+
+// realPath is path with the links in its directory followed, which is the owner's
+// to choose, but not in its last name.
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", fmt.Errorf("find the directory of %s: %w", path, err)
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
 }
