@@ -103,13 +103,14 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 	} else {
 		e.cache = wazero.NewCompilationCache()
 	}
+	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	g, err := e.newGeneration(ctx)
 	if err != nil {
+		e.stop()
 		e.cache.Close(ctx)
 		return nil, err
 	}
 	e.current = g
-	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return e, nil
 }
 
@@ -273,6 +274,8 @@ type Program struct {
 	// pure: initialising depends on nothing that differs between two runs, and what
 	// it burns is never charged for.
 	pure bool
+
+	shells sync.Pool // of *shell, for runs to come
 
 	mu   sync.Mutex
 	refs int

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
-	"github.com/circles-host/circles/host/engine/abi"
 	"github.com/circles-host/circles/host/engine/rewrite"
 	"github.com/circles-host/circles/host/engine/snapshot"
 )
@@ -114,20 +112,20 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, primeWall)
 	defer cancel()
 	watch := &priming{command: p.info.Shape == Command}
-	r := newRun(ctx, time.Now(), Limits{Wall: primeWall, Memory: maxImage, Fuel: primeFuel, HostCalls: primeHostCalls}, nil)
+	r := p.engine.newRun(ctx, Limits{Wall: primeWall, Memory: maxImage, Fuel: primeFuel, HostCalls: primeHostCalls}, &Call{})
 	r.priming = watch
+	defer r.end()
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("instantiate module: %w", asError("", v))
 		}
 	}()
-	ctx, inst := abi.Enter(r)
-	defer inst.Close()
-	mod, err := p.instantiate(ctx, r, &Call{})
+	defer r.instance.Close()
+	mod, err := p.instantiate(r, &Call{})
 	if err != nil {
 		return fmt.Errorf("instantiate module: %w: %w", ErrInvalid, err)
 	}
-	defer mod.Close(context.WithoutCancel(ctx))
+	defer mod.Close(context.Background())
 	for _, d := range m.Data {
 		if !mod.Memory().Write(d.Offset, d.Bytes) {
 			return fmt.Errorf("instantiate module: %w: data outside of its memory", ErrInvalid)
@@ -138,7 +136,7 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 		return err
 	}
 	p.blank = blank
-	failed := p.initialise(ctx, mod)
+	failed := p.initialise(r, mod)
 	p.info.Plain = r.impure(failed)
 	p.pure = p.info.Plain == ""
 	if !p.pure {
@@ -202,9 +200,8 @@ func capture(mod api.Module, globals []string, before []global) (*image, error) 
 	return im, nil
 }
 
-// instantiate makes a fresh instance in r's memory.
-func (p *Program) instantiate(ctx context.Context, r *run, c *Call) (api.Module, error) {
-	return p.gen.runtime.InstantiateModule(
-		experimental.WithImportResolver(experimental.WithMemoryAllocator(ctx, &r.memory), p.links),
-		p.code, r.moduleConfig(p, c))
+// instantiate makes a fresh instance in r's memory, with a shell of r's own.
+func (p *Program) instantiate(r *run, c *Call) (api.Module, error) {
+	r.shell = p.shell(r, c)
+	return p.gen.runtime.InstantiateModule(r, p.code, r.shell.config)
 }

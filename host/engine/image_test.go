@@ -126,12 +126,12 @@ func TestCheckImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := compile(t, e, stateful())
-	r := newRun(t.Context(), time.Now(), Limits{}.WithDefaults(), nil)
+	r := e.newRun(t.Context(), Limits{}.WithDefaults(), &Call{})
 	if r.memory.image, err = p.primed.memory.Open(); err != nil {
 		t.Fatal(err)
 	}
 	defer r.memory.close()
-	mod, err := p.instantiate(r, r, &Call{})
+	mod, err := p.instantiate(r, &Call{})
 	if err != nil {
 		t.Fatal(err)
 	}

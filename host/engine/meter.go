@@ -49,7 +49,7 @@ func (r *run) refill() int64 {
 	r.check()
 	// Not by the context alone: its timer needs a processor to fire on, and
 	// guests may occupy all of them.
-	if !time.Now().Before(r.deadline) {
+	if !time.Now().Before(r.at) {
 		r.haltContext(context.DeadlineExceeded)
 	}
 	n := uint64(slice)

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
@@ -65,38 +63,45 @@ func Log(ctx context.Context) io.Writer {
 type runKey struct{}
 
 // run is the state of one run. It is the context that guest and host functions
-// get, so that finding it costs no search. All of it but the embedded context
-// belongs to the goroutine of the run.
+// get, so that finding it costs no search. All of it but the deadline belongs to
+// the goroutine of the run.
 type run struct {
-	context.Context
+	deadline
 	state  any
 	turn   Turn
 	limits Limits
 	start  time.Time
-	// deadline is the earlier of the request's and start + limits.Wall.
-	deadline time.Time
 
 	granted   uint64 // fuel
 	fuel      uint64 // burned; set when the guest has ended
+	asked     uint64 // how often check asked for Err
 	hostCalls uint64
 	hostDepth int
 	memory    memory
+	in        io.Reader
 	out       output
 	log       logBuffer
+	shell     *shell
 	stopped   *stop // why the engine ended the run; set once
 
 	priming *priming // set if this is no run, but the initialising of a module for all of them
 	free    bool     // what runs now is not charged for
+
+	instance abi.Instance
 }
 
-// newRun is a run that began at start, and whose context has its deadline.
-func newRun(ctx context.Context, start time.Time, limits Limits, stdio *Stdio) *run {
-	deadline, _ := ctx.Deadline()
-	r := &run{Context: ctx, limits: limits, start: start, deadline: deadline}
+func (e *Engine) newRun(ctx context.Context, limits Limits, c *Call) *run {
+	r := &run{limits: limits, start: time.Now(), state: c.State, turn: c.Turn}
+	r.init(ctx, e.ctx, r.start.Add(limits.Wall))
 	r.memory.limit = limits.Memory
 	r.out.run, r.log.run = r, r
-	if stdio != nil {
-		r.out.to, r.log.to = stdio.Stdout, stdio.Stderr
+	if c.Stdio != nil {
+		r.out.to, r.log.to = c.Stdio.Stdout, c.Stdio.Stderr
+	}
+	if c.Stdio != nil && c.Stdio.Stdin != nil {
+		r.in = &input{run: r, from: c.Stdio.Stdin}
+	} else {
+		r.in = &params{c.Params}
 	}
 	return r
 }
@@ -106,7 +111,15 @@ func (r *run) Value(key any) any {
 	if key == (runKey{}) {
 		return r
 	}
-	return r.Context.Value(key)
+	if v := r.instance.Value(key); v != nil {
+		return v
+	}
+	if r.shell != nil {
+		if v := r.shell.ctx.Value(key); v != nil {
+			return v
+		}
+	}
+	return r.value(key)
 }
 
 // stop is the panic by which the engine ends a guest, on the guest's own
@@ -132,13 +145,17 @@ func (r *run) check() {
 	if r.stopped != nil {
 		panic(r.stopped) // a host function swallowed it; the guest must not go on
 	}
-	if err := r.Context.Err(); err != nil {
+	// Who asks often is asked to wait for a timer rather than to read the clock.
+	if r.asked++; r.asked == 16 {
+		r.arm()
+	}
+	if err := r.Err(); err != nil {
 		r.haltContext(err)
 	}
 }
 
 func (r *run) haltContext(err error) {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if expired(err) {
 		r.halt(DeadlineHit, "%s", r.deadlineText())
 	}
 	r.halt(Cancelled, "%s", cancelledText)
@@ -217,12 +234,8 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 		return Output{}, err
 	}
 	limits := c.Limits.WithDefaults()
-	start := time.Now()
-	ctx, cancel := context.WithDeadline(ctx, start.Add(limits.Wall))
-	defer cancel()
-	defer context.AfterFunc(e.ctx, cancel)()
-	r := newRun(ctx, start, limits, c.Stdio)
-	r.state, r.turn = c.State, c.Turn
+	r := e.newRun(ctx, limits, &c)
+	defer r.end()
 	result, err := r.do(p, &c)
 	if err == nil && limits.Fuel > 0 && r.fuel > limits.Fuel {
 		// Since it last asked for fuel. Whether a guest stays within its limit
@@ -298,15 +311,14 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		return nil, r.failure(p, err)
 	}
 
-	ctx, inst := abi.Enter(r)
-	defer inst.Close()
+	defer r.instance.Close()
 	if image != nil {
 		if r.memory.image, err = image.memory.Open(); err != nil {
 			return nil, err
 		}
 	}
 	defer r.memory.close() // when nothing of the run is left that could look at it
-	mod, err := p.instantiate(ctx, r, c)
+	mod, err := p.instantiate(r, c)
 	if err != nil {
 		return nil, r.failure(p, err)
 	}
@@ -316,7 +328,8 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		if !r.free {
 			r.fuel = r.burned(fuel)
 		}
-		mod.Close(context.WithoutCancel(r))
+		mod.Close(context.Background())
+		p.put(r.shell)
 	}()
 	if image != nil {
 		image.enter(mod)
@@ -327,12 +340,12 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		}
 	}
 	if p.primed == nil {
-		if err := r.initialise(ctx, p, mod, fuel); err != nil {
+		if err := r.initialise(p, mod, fuel); err != nil {
 			return nil, r.failure(p, err)
 		}
 	}
 	if p.info.Shape == Command {
-		_, err := mod.ExportedFunction("_start").Call(ctx)
+		_, err := mod.ExportedFunction("_start").Call(r)
 		if err != nil && !isExit(err, 0) {
 			return nil, r.failure(p, err)
 		}
@@ -341,7 +354,7 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		}
 		return r.out.b, nil
 	}
-	result, text, isErr, err := abi.CallBytes(ctx, mod, entry, c.Params, abi.Options{
+	result, text, isErr, err := abi.CallBytes(r, mod, entry, c.Params, abi.Options{
 		MaxResult: r.limits.Output, Through: rewrite.CallExport, Calls: p.calls,
 	})
 	if err != nil {
@@ -356,14 +369,14 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 // initialise does what a module begins with, where no image has it done. What a
 // module does that an image could have, is not charged for, so that a run's usage
 // is the same whether there is an image or not.
-func (r *run) initialise(ctx context.Context, p *Program, mod api.Module, fuel api.MutableGlobal) error {
+func (r *run) initialise(p *Program, mod api.Module, fuel api.MutableGlobal) error {
 	if !p.pure {
-		return p.initialise(ctx, mod)
+		return p.initialise(r, mod)
 	}
 	limits := r.limits
 	r.limits.Fuel, r.limits.HostCalls = 2*primeFuel, 2*primeHostCalls
 	r.free = true
-	if err := p.initialise(ctx, mod); err != nil {
+	if err := p.initialise(r, mod); err != nil {
 		return err
 	}
 	r.free = false
@@ -371,36 +384,6 @@ func (r *run) initialise(ctx context.Context, p *Program, mod api.Module, fuel a
 	r.granted, r.hostCalls = 0, 0
 	fuel.Set(0)
 	return nil
-}
-
-// moduleConfig binds the instance's standard streams, arguments, environment
-// and clock. Files are host functions' (host/imports/wasi), found in the context.
-func (r *run) moduleConfig(p *Program, c *Call) wazero.ModuleConfig {
-	cfg := p.engine.base.WithNanosleep(r.sleep).WithStderr(&r.log)
-	switch {
-	case p.info.Shape == Reactor:
-		// A reactor's result is what its entry returns. What it prints is for
-		// people.
-		cfg = cfg.WithStdout(&r.log)
-	case c.Stdio != nil && c.Stdio.Stdin != nil:
-		cfg = cfg.WithStdout(&r.out).WithStdin(&input{run: r, from: c.Stdio.Stdin})
-	default:
-		cfg = cfg.WithStdout(&r.out).WithStdin(&params{c.Params})
-	}
-	name := c.Name
-	if name == "" || p.info.Shape == Reactor {
-		name = "script"
-	}
-	if p.info.Shape == Reactor {
-		// The same for each run: a reactor looks at them while it is initialised.
-		cfg = cfg.WithArgs(name)
-	} else {
-		cfg = cfg.WithArgs(append([]string{name}, c.Args...)...)
-		for _, k := range slices.Sorted(maps.Keys(c.Env)) {
-			cfg = cfg.WithEnv(k, c.Env[k])
-		}
-	}
-	return cfg
 }
 
 func isExit(err error, code uint32) bool {

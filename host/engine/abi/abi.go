@@ -124,6 +124,15 @@ func Enter(ctx context.Context) (context.Context, *Instance) {
 	return context.WithValue(ctx, instanceKey{}, inst), inst
 }
 
+// Value is for a context that is itself a run, and holds its Instance: what Enter
+// would have it find, or nil.
+func (inst *Instance) Value(key any) any {
+	if _, ok := key.(instanceKey); ok {
+		return inst
+	}
+	return nil
+}
+
 // Close drops all handles that are left. It is called once, after the run.
 func (inst *Instance) Close() {
 	inst.Handles.close()
