@@ -266,6 +266,8 @@ type Program struct {
 	links  experimental.ImportResolver
 	start  bool              // has a start function, exported as rewrite.StartExport
 	calls  map[string]uint32 // see abi.Options
+	// The functions whose unreachable is a call of no function of the table.
+	dispatchFrom, dispatchTo uint32
 
 	// What runs begin with: primed, as the module is once it is initialised, or
 	// blank, as it is before, if that is to be done in each run. Without either the
@@ -431,7 +433,11 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 		links:  func(name string) api.Module { return links[name] },
 		start:  prepared.Start,
 		calls:  prepared.Calls,
-		refs:   1,
+
+		dispatchFrom: prepared.DispatchFrom,
+		dispatchTo:   prepared.DispatchTo,
+
+		refs: 1,
 	}
 	p.info.exports, p.info.calls = nil, nil // up to 10 MB of names that nobody asks for any more
 	if err := p.prime(ctx, prepared); err != nil {

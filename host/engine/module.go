@@ -417,9 +417,11 @@ func (m *moduleReader) shape() {
 		m.info.calls = append(m.info.calls, "cabi_realloc")
 	}
 	for _, name := range m.info.Entries {
-		m.info.calls = append(m.info.calls, name)
-		if t, ok := m.functionType("cabi_post_" + name); ok && t == (funcType{"\x7f", ""}) {
-			m.info.calls = append(m.info.calls, "cabi_post_"+name)
+		post := "cabi_post_" + name
+		if t, _ := m.functionType(post); t == (funcType{"\x7f", ""}) {
+			m.info.calls = append(m.info.calls, name, post)
+		} else if _, ok := m.info.exports[post]; !ok {
+			m.info.calls = append(m.info.calls, name)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,6 +80,7 @@ type run struct {
 	hostDepth int
 	memory    memory
 	in        io.Reader
+	params    params
 	out       output
 	log       logBuffer
 	shell     *shell
@@ -101,7 +103,8 @@ func (e *Engine) newRun(ctx context.Context, limits Limits, c *Call) *run {
 	if c.Stdio != nil && c.Stdio.Stdin != nil {
 		r.in = &input{run: r, from: c.Stdio.Stdin}
 	} else {
-		r.in = &params{c.Params}
+		r.params.b = c.Params
+		r.in = &r.params
 	}
 	return r
 }
@@ -426,6 +429,9 @@ func (r *run) failure(p *Program, err error) error {
 	}
 	text, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
 	text = strings.TrimSuffix(text, " (recovered by wazero)")
+	if text == "wasm error: unreachable" && p.dispatched(trace) {
+		text = "wasm error: invalid table access"
+	}
 	f := &Failure{Kind: Trapped, Detail: "trapped: " + strings.TrimPrefix(clean(text, 1<<10), "wasm error: ")}
 	if trace != "" {
 		// For the module's author, who reads the log.
@@ -433,6 +439,15 @@ func (r *run) failure(p *Program, err error) error {
 	}
 	f.Cause = err
 	return r.memoryOr(f)
+}
+
+// dispatched reports whether a stack trace begins in a function that calls
+// functions of the table.
+func (p *Program) dispatched(trace string) bool {
+	frame, _, _ := strings.Cut(strings.TrimSpace(trace), "(") // e.g. "module.$1234"
+	_, number, ok := strings.Cut(frame, ".$")
+	n, err := strconv.ParseUint(number, 10, 32)
+	return ok && err == nil && uint32(n) >= p.dispatchFrom && uint32(n) < p.dispatchTo
 }
 
 // memoryOr makes f a MemoryHit if the guest was denied memory before. Guests

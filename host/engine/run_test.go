@@ -149,6 +149,9 @@ func TestTraps(t *testing.T) {
 		{"infinite recursion", guest(w.I32(0), w.I32(0), w.Call(1), w.Drop), "stack overflow"},
 		{"ABI violation", guest(w.I32(-4), w.Return), "leaves the memory"},
 		{"command", command(w.Unreachable), "unreachable"},
+		{"call of nothing in the table", calledIndirectly(2), "invalid table access"},
+		{"call outside of the table", calledIndirectly(200), "invalid table access"},
+		{"call of what is unreachable", calledIndirectly(1), "unreachable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := failed(t, e, compile(t, e, tc.wasm), Call{Limits: Limits{Wall: time.Minute}}, Trapped)
@@ -157,6 +160,15 @@ func TestTraps(t *testing.T) {
 			}
 		})
 	}
+}
+
+// calledIndirectly is a command that calls an entry of its table: 0 does nothing,
+// 1 is unreachable, 2 is null.
+func calledIndirectly(entry byte) []byte {
+	return module(section(sectionType, 1, 0x60, 0, 0), section(sectionFunction, 3, 0, 0, 0), section(sectionTable, 1, 0x70, 0, 3),
+		section(sectionMemory, 1, 0, 1), section(sectionExport, append([]byte{1, 6}, "_start\x00\x00"...)...),
+		section(sectionElement, 1, 0, 0x41, 0, 0x0b, 2, 1, 2),
+		section(sectionCode, 3, 8, 0, 0x41, entry&0x7f|0x80, entry>>7, 0x11, 0, 0, 0x0b, 2, 0, 0x0b, 3, 0, 0, 0x0b))
 }
 
 // Whatever a guest does, it ends near its deadline. (Margins are tenfold: the
@@ -290,6 +302,7 @@ func startModule(code ...w.Code) []byte {
 
 func TestStartSection(t *testing.T) {
 	e := sharedEngine(t)
+	ran(t, e, compile(t, e, calledIndirectly(0)), Call{})
 	ran(t, e, compile(t, e, startModule()), Call{})
 	failed(t, e, compile(t, e, startModule(w.Unreachable)), Call{}, Trapped)
 }

@@ -109,9 +109,10 @@ type Instance struct {
 	through   api.Function
 	calls     map[string]uint32
 	inThrough bool
-	// One for each depth, so that a host call allocates neither.
-	hostCalls  [maxDepth + 1]Call
-	stack      [maxDepth][5]uint64
+	// One for each depth, so that a host call allocates neither. Many runs make no
+	// host call.
+	hostCalls  [maxDepth + 1]*Call
+	stack      [5]uint64 // of cabi_realloc; deeper ones have their own
 	entryStack [5]uint64
 }
 
@@ -210,7 +211,10 @@ func (g *guest) alloc(align, size uint32) (uint32, error) {
 	if inst.depth >= maxDepth {
 		return 0, violation("host functions called inside of %s, inside of host functions, %d deep: allocate without calling the host", reallocName, maxDepth)
 	}
-	stack := &inst.stack[inst.depth]
+	stack := &inst.stack
+	if inst.depth > 0 {
+		stack = new([5]uint64)
+	}
 	which, through := inst.calls[reallocName]
 	var f api.Function
 	if through = through && !inst.inThrough && inst.mod == g.mod; through {

@@ -72,7 +72,11 @@ func (p *plan) call(ctx context.Context, mod api.Module, stack []uint64) {
 	if inst == nil {
 		panic(fmt.Errorf("call %s: not within a run (abi.Enter): a module may call it from its entry, not while it starts up", p.where))
 	}
-	c := &inst.hostCalls[inst.depth]
+	c := inst.hostCalls[inst.depth]
+	if c == nil {
+		c = new(Call)
+		inst.hostCalls[inst.depth] = c
+	}
 	c.plan, c.stack, c.param, c.slot, c.lent, c.lowered = p, stack, 0, 0, c.lent[:0], false
 	if err := c.init(ctx, inst, mod); err != nil {
 		c.fail(err)

@@ -17,8 +17,8 @@ type Options struct {
 
 	// Through, when set, is an exported function of five i32 parameters and an i32
 	// result that calls others: which is its first parameter, and the others are
-	// theirs. Calls are those, by name: entries, functions named cabi_post_ and an
-	// entry, and cabi_realloc, each of them of its right type. A function of the
+	// theirs. Calls are those, by name: entries, for each the function named
+	// cabi_post_ and it if there is one, and cabi_realloc, all of the right type. A function of the
 	// runtime's has a stack of its own, of 10 KiB; so there is one of them to a call,
 	// not three.
 	Through string
@@ -57,6 +57,8 @@ var (
 	entryResults = []api.ValueType{i32}
 	postParams   = []api.ValueType{i32}
 )
+
+const postPrefix = "cabi_post_"
 
 // isKebab reports whether s is a WIT name: words of lower-case or of upper-case
 // letters and digits, each beginning with a letter, joined by "-".
@@ -194,16 +196,20 @@ func callBytes(ctx context.Context, inst *Instance, mod api.Module, entry string
 		return nil, "", false, violation("result has discriminant %d, want 0 (ok) or 1 (err)", disc)
 	}
 
-	post := "cabi_post_" + entry
-	if which, ok := opt.Calls[post]; ok && through {
+	if through {
+		var name [64]byte
+		which, ok := opt.Calls[string(append(append(name[:0], postPrefix...), entry...))] // allocates nothing
+		if !ok {
+			return result, errText, disc == Err, nil
+		}
 		*stack = [5]uint64{uint64(which), uint64(ret)}
 		inst.inThrough = true
 		err := f.CallWithStack(ctx, stack[:])
 		inst.inThrough = false
 		if err != nil {
-			return nil, "", false, guestError(post, err)
+			return nil, "", false, guestError(postPrefix+entry, err)
 		}
-	} else if post := mod.ExportedFunction(post); post != nil {
+	} else if post := mod.ExportedFunction(postPrefix + entry); post != nil {
 		if !hasType(post.Definition(), postParams, nil) {
 			return nil, "", false, violation("the module's cabi_post_%s is not of type (i32) -> ()", entry)
 		}

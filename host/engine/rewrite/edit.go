@@ -18,10 +18,7 @@ type edit struct {
 	// size; nil leaves them as they are. It must not be nil when functions are
 	// imported, for bodies name functions. added are those of funcs.
 	bodies, added [][]byte
-	// drop are sections to leave out, tables what to put in place of the table
-	// section's payload.
-	drop   map[byte]bool
-	tables []byte
+	drop          map[byte]bool // sections to leave out
 }
 
 // addType returns the index of the type added.
@@ -152,8 +149,6 @@ func (e *edit) section(s section) (payload []byte, touched bool, err error) {
 			items = append(items, appendU32(nil, t))
 		}
 		return appended(items)
-	case secTable:
-		return e.tables, e.tables != nil, nil
 	case secGlobal:
 		p := appendU32(make([]byte, 0, len(s.payload)+64), uint32(len(m.globals)+len(e.globals)))
 		for _, g := range m.globals {

@@ -37,9 +37,11 @@ type Prepared struct {
 	// Globals are the exports of the module's mutable globals, each of type i32,
 	// i64, f32 or f64, without FuelGlobal.
 	Globals []string
-	// Dispatched is how many table entries became functions that are called
-	// directly; the module's table is empty then. 0 leaves the table as it was.
-	Dispatched int
+	// Dispatched is how many table entries are called directly, by functions added
+	// for that, which then have the indices from DispatchFrom up to, not with,
+	// DispatchTo; the table is gone. 0 leaves the table as it was.
+	Dispatched               int
+	DispatchFrom, DispatchTo uint32
 }
 
 // Data is one active data segment.
@@ -57,8 +59,8 @@ type Data struct {
 //
 // Fuel is counted as Meter does, to the unit, whatever of this is done: what
 // Prepare adds costs nothing beyond the instructions it stands for. A call of a
-// null entry, or of one that is of another type or not there, is a trap as
-// before; the engine's text for it says that the table has no such entry.
+// null entry, or of one that is of another type or not there, is a trap as before,
+// if another one: unreachable, in one of the functions of Prepared.DispatchFrom.
 //
 // What keeps a module from having an image (Prepared.Plain) is that something
 // else than memory and globals could change before the image is taken, or that
@@ -107,7 +109,7 @@ func Prepare(wasm []byte, opt Options) (*Prepared, error) {
 		}
 	}
 	if !opt.Tables {
-		p.Dispatched = e.dispatch(c)
+		e.dispatch(p, c)
 	}
 	if err := c.functions(); err != nil {
 		return nil, err
@@ -231,13 +233,12 @@ const (
 	maxRows = 16
 )
 
-// dispatch takes the table apart. It returns how many entries it had, 0 if it
-// stays.
-func (e *edit) dispatch(c *metering) int {
+// dispatch takes the table apart, or leaves it.
+func (e *edit) dispatch(p *Prepared, c *metering) {
 	m := e.m
 	entries, ok := m.entries()
 	if !ok {
-		return 0
+		return
 	}
 	// Functions by the bytes of their type, as call_indirect compares them.
 	byType := make(map[string][]int)
@@ -260,7 +261,7 @@ func (e *edit) dispatch(c *metering) int {
 		}
 		body, n := e.dispatchBody(uint32(typ), byType[t.key()], entries)
 		if rows += n; body == nil || rows > maxRows*(count+groupSize) {
-			return 0
+			return
 		}
 		enc := append(appendU32([]byte{0x60}, uint32(len(t.params)+1)), t.params...)
 		enc = appendU32(append(enc, typeI32), uint32(len(t.results)))
@@ -268,21 +269,22 @@ func (e *edit) dispatch(c *metering) int {
 		functions = append(functions, function{append(enc, t.results...), body})
 	}
 	if count == 0 {
-		return 0
+		return
 	}
 	added := make([]uint32, len(functions))
 	for i, f := range functions {
 		added[i] = e.addFunc(e.addType(f.typ), f.body)
 	}
+	p.Dispatched = count
+	p.DispatchTo = m.allFuncs() + uint32(len(e.imports)+len(e.funcs))
+	p.DispatchFrom = p.DispatchTo - uint32(len(functions))
 	c.dispatch = make(map[uint32]uint32)
 	for typ, used := range m.uses.indirect {
 		if used {
 			c.dispatch[uint32(typ)] = added[built[m.types[typ].key()]]
 		}
 	}
-	e.drop[secElement] = true
-	e.tables = []byte{1, typeFuncref, 1, 0, 0}
-	return count
+	e.drop[secElement], e.drop[secTable] = true, true
 }
 
 // key is the type's parameters and results, as call_indirect compares them.
@@ -359,18 +361,6 @@ func (m *Module) entries() ([]int64, bool) {
 func (e *edit) dispatchBody(typ uint32, at []int, entries []int64) (body []byte, rows int) {
 	m := e.m
 	index := uint32(len(m.types[typ].params))
-	enter := func(op byte, operand uint32) {
-		for i := range index {
-			body = appendU32(append(body, opLocalGet), i)
-		}
-		if op == opReturnCallIndirect {
-			body = append(body, opI32Const, 0)
-		}
-		body = appendU32(append(body, op), operand)
-		if op == opReturnCallIndirect {
-			body = append(body, 0)
-		}
-	}
 	// jump goes to one of n places by the index, less base and shifted, of which
 	// used are behind a block each, in order; every other one is behind the last.
 	jump := func(base, shift, n int, used []int) {
@@ -415,15 +405,15 @@ func (e *edit) dispatchBody(typ uint32, at []int, entries []int64) (body []byte,
 			base := first + numbers[i]*groupSize
 			jump(base, 0, group[len(group)-1]+1, group)
 			for _, k := range group {
-				enter(opReturnCall, e.renumber(uint32(entries[base+k])))
-				body = append(body, opEnd)
+				for i := range index {
+					body = appendU32(append(body, opLocalGet), i)
+				}
+				body = append(appendU32(append(body, opReturnCall), e.renumber(uint32(entries[base+k]))), opEnd)
 			}
 			if len(groups) > 1 {
-				enter(opReturnCallIndirect, typ) // into the empty table: a trap
-				body = append(body, opEnd)
+				body = append(body, opUnreachable, opEnd)
 			}
 		}
 	}
-	enter(opReturnCallIndirect, typ)
-	return append(body, opEnd), rows
+	return append(body, opUnreachable, opEnd), rows
 }

@@ -160,7 +160,7 @@ func TestPreparedPlain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if gone := m.table.min == 0 && len(m.elements) == 0; gone == tc.table {
+			if gone := m.tables == 0; gone == tc.table {
 				t.Errorf("table of %d entries, %d segments", m.table.min, len(m.elements))
 			}
 			if was := len(mustDecode(t, tc.wasm).data); p.Plain != "" && len(m.data) != was || p.Plain == "" && len(p.Data) != was {

@@ -170,9 +170,12 @@ func instantiatePrepared(ctx context.Context, rt wazero.Runtime, p *Prepared, na
 }
 
 // sameTrap is s with what dispatch functions say instead, for entries that are
-// null or of another type.
+// null, not there or of another type.
 func sameTrap(s string) string {
-	return strings.ReplaceAll(s, "indirect call type mismatch", "invalid table access")
+	for _, other := range []string{"indirect call type mismatch", "invalid table access"} {
+		s = strings.ReplaceAll(s, other, "unreachable")
+	}
+	return s
 }
 
 // firstLine is what an error says before its stack trace, which names functions

@@ -46,24 +46,22 @@ const (
 // descriptor is what a number of a guest's stands for.
 type descriptor struct {
 	kind             filetype
-	base, inheriting rights
+	isStream         bool
+	preopened        bool
+	read, write      bool // as it was opened: what rights were dropped since is in base
 	flags            uint16
-
-	// A standard stream: its number with wazero, which has it bound to whatever
-	// the engine said. It keeps that when the guest gives it another.
-	stream   uint32
-	isStream bool
+	// A standard stream's number with wazero, which has it bound to whatever the
+	// engine said. It keeps that when the guest gives it another.
+	stream           uint32
+	base, inheriting rights
 
 	// A file or directory. A preopened directory has no file until it is listed.
-	file        store.File
-	below       store.FS // of a directory; nil until it is used
-	device      uint64   // which of the preopened file systems it is in, from 1
-	offset      int64
-	read, write bool // as it was opened: what rights were dropped since is in base
-	charge      int  // against the limit on handles
-
-	preopened bool
-	name      string // of a preopened directory
+	file   store.File
+	below  store.FS // of a directory; nil until it is used
+	device uint64   // which of the preopened file systems it is in, from 1
+	offset int64
+	charge int    // against the limit on handles
+	name   string // of a preopened directory
 }
 
 // Files is what one instance has open, made by Mount. It belongs to the
@@ -80,19 +78,32 @@ type Files struct {
 
 // newFiles has the three streams and the preopened directories.
 func newFiles(ctx context.Context, c Config, preopened []Preopened) *Files {
-	f := &Files{ctx: ctx, handles: c.Handles, fds: make([]*descriptor, 0, 8)}
+	// Together, for each run makes one and most open no more.
+	made := &struct {
+		files Files
+		fds   [8]*descriptor
+		first [4]descriptor
+	}{}
+	f := &made.files
+	*f = Files{ctx: ctx, handles: c.Handles, fds: made.fds[:0]}
 	for i := range uint32(3) {
-		d := &descriptor{stream: i, isStream: true, base: streamRights | rightWrite, write: true}
+		d := &made.first[i]
+		*d = descriptor{stream: i, isStream: true, base: streamRights | rightWrite, write: true}
 		if i == 0 {
 			d.base, d.read, d.write = streamRights|rightRead, true, false
 		}
 		f.add(d)
 	}
 	for i, p := range preopened {
-		f.add(&descriptor{
+		d := &made.first[3]
+		if i > 0 {
+			d = new(descriptor)
+		}
+		*d = descriptor{
 			kind: typeDirectory, base: directoryRights, inheriting: allRights, below: p.Files, device: uint64(i + 1),
 			preopened: true, name: p.Name,
-		})
+		}
+		f.add(d)
 	}
 	return f
 }
