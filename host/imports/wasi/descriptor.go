@@ -45,11 +45,11 @@ const (
 
 // descriptor is what a number of a guest's stands for.
 type descriptor struct {
-	kind             filetype
-	isStream         bool
-	preopened        bool
-	read, write      bool // as it was opened: what rights were dropped since is in base
-	flags            uint16
+	kind        filetype
+	isStream    bool
+	preopened   bool
+	read, write bool // as it was opened: what rights were dropped since is in base
+	flags       uint16
 	// A standard stream's number with wazero, which has it bound to whatever the
 	// engine said. It keeps that when the guest gives it another.
 	stream           uint32
