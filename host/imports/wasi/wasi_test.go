@@ -25,19 +25,24 @@ type bench struct {
 	guest  *engine.Program
 }
 
-var theBench = sync.OnceValues(func() (b bench, err error) {
+// guestWasm builds the guest.
+var guestWasm = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "wasi-guest")
 	if err != nil {
-		return b, err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "guest.wasm")
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", file, "./testdata/guest")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
-		return b, fmt.Errorf("build the guest: %w\n%s", err, out)
+		return nil, fmt.Errorf("build the guest: %w\n%s", err, out)
 	}
-	wasm, err := os.ReadFile(file)
+	return os.ReadFile(file)
+})
+
+var theBench = sync.OnceValues(func() (b bench, err error) {
+	wasm, err := guestWasm()
 	if err != nil {
 		return b, err
 	}

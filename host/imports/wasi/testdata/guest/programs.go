@@ -53,6 +53,10 @@ func program(name string) {
 			var b [64]byte
 			pathFilestatGet(3, 1, ptr("."), 1, unsafe.Pointer(&b))
 		}
+	case "bench":
+		var took time.Duration
+		took, err = bench(os.Args[2])
+		os.Stdout.WriteString(strconv.FormatInt(int64(took), 10))
 	case "empty":
 		err = empty()
 	default:
@@ -215,4 +219,93 @@ func empty() error {
 	}
 	d.Close()
 	return os.Remove("/full")
+}
+
+// bench does one kind of work on files, with as little around it as there can be,
+// and tells how long that took. BenchmarkGuest does the same in Go.
+func bench(what string) (time.Duration, error) {
+	kind, size, _ := strings.Cut(what, "-")
+	buf := []byte{0}
+	if n, err := strconv.Atoi(size); err == nil {
+		buf = make([]byte, n)
+	}
+	for i := range buf {
+		buf[i] = byte(i) // so that the memory is there
+	}
+	vec := []iovec{{address(unsafe.Pointer(&buf[0])), uint32(len(buf))}}
+	var n, fd uint32
+	open := func(path string, how uint32, rights uint64) error {
+		if e := pathOpen(3, 1, ptr(path), uint32(len(path)), how, rights, 0, 0, unsafe.Pointer(&fd)); e != 0 {
+			return errors.New("open " + path + ": errno " + strconv.Itoa(int(e)))
+		}
+		return nil
+	}
+	failed := func(call string, e uint32) error { return errors.New(call + ": errno " + strconv.Itoa(int(e))) }
+	names := make([]string, 1000)
+	for i := range names {
+		names[i] = "many/" + strconv.Itoa(i)
+	}
+	start := time.Now()
+	switch kind {
+	case "read":
+		if err := open("big", 0, 1<<1); err != nil {
+			return 0, err
+		}
+		for {
+			if e := fdRead(fd, unsafe.Pointer(&vec[0]), 1, unsafe.Pointer(&n)); e != 0 {
+				return 0, failed("read", e)
+			}
+			if n == 0 {
+				break
+			}
+		}
+	case "write":
+		if err := open("new", 1|8, 1<<6); err != nil {
+			return 0, err
+		}
+		for range 16 << 20 / len(buf) {
+			if e := fdWrite(fd, unsafe.Pointer(&vec[0]), 1, unsafe.Pointer(&n)); e != 0 || int(n) != len(buf) {
+				return 0, failed("write", e)
+			}
+		}
+	case "open":
+		for _, name := range names {
+			var stat [64]byte
+			if err := open(name, 0, 1<<1|1<<21); err != nil {
+				return 0, err
+			}
+			if e := fdFilestatGet(fd, unsafe.Pointer(&stat)); e != 0 {
+				return 0, failed("stat", e)
+			}
+			fdClose(fd)
+		}
+		return time.Since(start), nil
+	case "list":
+		if err := open("many", 2, 1<<14); err != nil {
+			return 0, err
+		}
+		buf := make([]byte, 4096) // as libc
+		total, cookie := 0, uint64(0)
+		for {
+			if e := fdReaddir(fd, unsafe.Pointer(&buf[0]), uint32(len(buf)), cookie, unsafe.Pointer(&n)); e != 0 {
+				return 0, failed("readdir", e)
+			}
+			for p := buf[:n]; len(p) >= 24; {
+				l := int(p[16]) | int(p[17])<<8
+				if len(p) < 24+l {
+					break
+				}
+				total, cookie = total+1, *(*uint64)(unsafe.Pointer(&p[0]))
+				p = p[24+l:]
+			}
+			if int(n) < len(buf) {
+				break
+			}
+		}
+		if total != 10_002 {
+			return 0, errors.New(strconv.Itoa(total) + " entries")
+		}
+	}
+	fdClose(fd)
+	return time.Since(start), nil
 }
