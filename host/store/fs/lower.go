@@ -21,7 +21,41 @@ type lower struct {
 	// folds: the file system finds "a" by the name "A". Guards do not, so names
 	// must be checked to be spelled as they are stored.
 	folds bool
+
+	last *lastDir // nil where several look at once
 }
+
+// lastDir is the directory that a transaction looked into last, open. Programs
+// stay in one for a while, and most of what it costs to open a file is to get
+// there. It is the directory that it was, whatever the owner's tools do to its
+// name meanwhile, as a file is that has been opened.
+type lastDir struct {
+	path string
+	fd   int // -1 for none
+}
+
+func (d *lastDir) set(path string, fd int) {
+	if d.fd >= 0 {
+		unix.Close(d.fd)
+	}
+	d.path, d.fd = path, fd
+}
+
+// look is the lower state as one transaction sees it.
+type look struct {
+	lower
+	*backend
+}
+
+// Look implements overlay.Looker.
+func (b *backend) Look() overlay.Snapshot {
+	l := b.lower
+	l.last = &lastDir{fd: -1}
+	return &look{l, b}
+}
+
+// Release implements overlay.Snapshot.
+func (l *look) Release() { l.lower.last.set("", -1) }
 
 // at opens the directory that path is a name in. done releases it.
 func (l *lower) at(path string) (dir int, name string, done func(), err error) {
@@ -32,9 +66,16 @@ func (l *lower) at(path string) (dir int, name string, done func(), err error) {
 	if parent == "." {
 		return l.under.root(), name, func() {}, nil
 	}
+	if l.last != nil && l.last.fd >= 0 && l.last.path == parent {
+		return l.last.fd, name, func() {}, nil
+	}
 	fd, err := l.under.openDir(parent)
 	if err != nil {
 		return -1, "", nil, err
+	}
+	if l.last != nil {
+		l.last.set(parent, fd)
+		return fd, name, func() {}, nil
 	}
 	return fd, name, func() { unix.Close(fd) }, nil
 }

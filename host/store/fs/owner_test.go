@@ -370,6 +370,48 @@ func TestNeverFollows(t *testing.T) {
 	}
 }
 
+// TestDirectorySwappedAfterALook: a transaction keeps the directory open that it
+// looked into last. What its name leads to meanwhile is nothing to it, and to the
+// next transaction it is what there is.
+func TestDirectorySwappedAfterALook(t *testing.T) {
+	for name, openWith := range beneaths {
+		t.Run(name, func(t *testing.T) {
+			c := memoryConfig(t)
+			out := outside(t, c)
+			d := filepath.Join(c.Data, "d")
+			must(t, os.Mkdir(d, 0o755))
+			for _, f := range []string{"first", "secret"} {
+				must(t, os.WriteFile(filepath.Join(d, f), []byte("inside"), 0o644))
+			}
+			s := openVia(t, c, openWith)
+			look := func(path string) (got string, err error) {
+				must(t, s.View(context.Background(), func(tx store.Tx) error {
+					if path == "" {
+						if got, err = read(tx.Files(nil), "d/first"); err != nil {
+							return err
+						}
+						must(t, os.Rename(d, d+".old"))
+						must(t, os.Symlink(out, d))
+						path = "d/secret"
+					}
+					got, err = read(tx.Files(nil), path)
+					return nil
+				}))
+				return got, err
+			}
+			if got, err := look(""); err == nil && got != "inside" {
+				t.Errorf("read %q through the link", got)
+			}
+			if got, err := look("d/secret"); err == nil {
+				t.Errorf("read %q through the link, in the next transaction", got)
+			}
+			if got, err := look("d.old/secret"); err != nil || got != "inside" {
+				t.Errorf("what was moved is %q, %v", got, err)
+			}
+		})
+	}
+}
+
 // TestSwappedUnderRace: another program swaps a directory for a link to the
 // outside, and back, while scripts read and write below it.
 func TestSwappedUnderRace(t *testing.T) {

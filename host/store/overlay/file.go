@@ -144,8 +144,15 @@ func (t *Tx) truncate(n *node, size int64) error {
 	if size > n.of.limits.FileSize {
 		return fmt.Errorf("over %d bytes: %w", n.of.limits.FileSize, store.ErrTooBig)
 	}
+	made := n.staged == nil
 	if err := t.copyUp(n, min(n.size, size)); err != nil {
 		return err
+	}
+	if made && n.size == size {
+		// It is as long as it should be. To say so to the file system is not for
+		// nothing: ext4 writes a file that was emptied to disk when it is closed.
+		t.touch(n)
+		return nil
 	}
 	was := n.size
 	if err := t.grow(n, size); err != nil {

@@ -108,7 +108,7 @@ func (f *files) open(path *string, flag store.Flag) (*file, error) {
 			f.t.forget(n)
 			return nil, err
 		}
-		if has(store.FlagTruncate) {
+		if has(store.FlagTruncate) && !created {
 			if err = f.t.truncate(n, 0); err != nil {
 				f.t.close(n)
 				return nil, err

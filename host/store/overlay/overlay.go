@@ -186,6 +186,16 @@ type Snapshotter interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
 }
 
+// Looker is a Backend that answers one transaction at less cost than all: from
+// what it opened for the last question, say. The state is the backend's own, which
+// does not change meanwhile by any commit.
+type Looker interface {
+	Backend
+	// Look is called for each transaction, which calls Release when it has ended
+	// and is one goroutine's.
+	Look() Snapshot
+}
+
 // Snapshot is the state that a transaction starts from. Release is called last,
 // and once.
 type Snapshot interface {

@@ -53,6 +53,9 @@ func New(b Backend, c Config) *Store {
 // backend itself, which the gate keeps from changing meanwhile.
 func (s *Store) snapshot(ctx context.Context) (Snapshot, error) {
 	if s.snapshots == nil {
+		if l, ok := s.backend.(Looker); ok {
+			return l.Look(), nil
+		}
 		return still{s.backend}, nil
 	}
 	return s.snapshots.Snapshot(ctx)
