@@ -18,7 +18,7 @@ func Clear(ctx context.Context, r Remote) (err error) {
 		return err
 	}
 	defer cache.close()
-	b := &bucket{remote: r, cache: cache, callTime: 20 * time.Second}
+	b := &bucket{remote: r, cache: cache, callTime: 20 * time.Second, lag: 50 * time.Millisecond}
 	s, err := b.load(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("clear store: %w", err)

@@ -77,11 +77,11 @@ type Config struct {
 	Profile         string `toml:"profile"`          // in CredentialsFile; default "default"
 	AccessKey       string `toml:"access_key"`
 	SecretKeyFile   string `toml:"secret_key_file"` // holds the secret key and nothing else; nobody else may read it
-	SecretKey       string `toml:"-"`
+	SecretKey       string `toml:"-" json:"-"`
 
 	CAFile string `toml:"ca_file"` // PEM certificates to trust instead of the system's
 
-	Store cas.Config `toml:"-"`
+	Store cas.Config `toml:"-" json:"-"`
 }
 
 // ErrUnconditional is the error of a bucket that ignores the conditions of writes.
@@ -419,7 +419,10 @@ func (r *remote) explain(err error) error {
 		return fmt.Errorf("%w: %v", cas.ErrLost, err)
 	case "NoSuchBucket":
 		return fmt.Errorf("%w: there is no such bucket; make it, or name another (%v)", cas.ErrRefused, err)
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed":
+	case "SignatureDoesNotMatch", "XAmzContentSHA256Mismatch":
+		// Or a byte was changed on the way: another try may help.
+		return fmt.Errorf("the server does not take the signature: the secret key is wrong, or what was sent changed on its way (%w)", err)
+	case "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed":
 		return fmt.Errorf("%w: the server does not take the access key with its secret key, or is in another region (%v)", cas.ErrRefused, err)
 	case "AccessDenied":
 		return fmt.Errorf("%w: the access key may not do that; it needs to get, put, delete and list objects (%v)", cas.ErrRefused, err)

@@ -63,6 +63,9 @@ func Hammer(t *testing.T, stores []*cas.Store, rounds int) {
 						break
 					}
 					switch {
+					case try == 1000:
+						t.Errorf("worker %d, round %d, for the 1000th time: %v", w, i, err)
+						return
 					case errors.Is(err, store.ErrConflict):
 						note(&conflicts)
 					case errors.Is(err, store.ErrUnknown):

@@ -10,9 +10,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,19 +88,18 @@ func start(t testing.TB, scheme string, env ...string) *Server {
 	}
 	go io.Copy(io.Discard, stdout)
 	s.Endpoint = scheme + "://" + strings.TrimSpace(address)
-	// It is made as the server would make it, but for TLS, which this client may not
-	// trust: there the test makes it.
-	if scheme == "http" {
-		s.MakeBucket(t, s.Bucket)
-	}
+	s.MakeBucket(t, s.Bucket)
 	return s
 }
 
 // MakeBucket makes a further bucket.
 func (s *Server) MakeBucket(t testing.TB, name string) {
 	t.Helper()
-	c, err := minio.New(strings.TrimPrefix(s.Endpoint, "http://"), &minio.Options{
-		Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""), Region: s.Region,
+	scheme, host, _ := strings.Cut(s.Endpoint, "://")
+	c, err := minio.New(host, &minio.Options{
+		Creds: credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""), Region: s.Region, Secure: scheme == "https",
+		// We have just started it.
+		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 	})
 	if err == nil {
 		err = c.MakeBucket(context.Background(), name, minio.MakeBucketOptions{Region: s.Region})

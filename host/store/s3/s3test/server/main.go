@@ -29,19 +29,17 @@ func main() {
 	}
 	out := os.Stdout
 	os.Stdout = os.Stderr // what the gateway has to say
-	objects, sidecar, socket := filepath.Join(os.Args[1], "objects"), filepath.Join(os.Args[1], "meta"), filepath.Join(os.Args[1], "sock")
-	for _, dir := range []string{objects, sidecar} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			log.Fatal(err)
-		}
-	}
-	// Beside the files, and not in their extended attributes, which not every file
-	// system has.
-	attributes, err := meta.NewSideCar(sidecar)
-	if err != nil {
+	objects, socket := filepath.Join(os.Args[1], "objects"), filepath.Join(os.Args[1], "sock")
+	if err := os.Mkdir(objects, 0o700); err != nil {
 		log.Fatal(err)
 	}
-	files, err := posix.New(objects, attributes, posix.PosixOpts{SideCarDir: sidecar})
+	// What an object is, its ETag above all, lies in extended attributes of its file,
+	// and so comes and goes with it. Beside the files, where a directory can have it
+	// that takes no attributes, it does not: two writers with one If-Match both win.
+	if err := (meta.XattrMeta{}).Test(objects); err != nil {
+		log.Fatalf("the file system of %s has no extended attributes for users; set TMPDIR to a directory on one that has: %v", objects, err)
+	}
+	files, err := posix.New(objects, meta.XattrMeta{}, posix.PosixOpts{})
 	if err != nil {
 		log.Fatal(err)
 	}
