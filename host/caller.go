@@ -11,6 +11,7 @@ import (
 	remote "github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
@@ -24,7 +25,7 @@ import (
 //
 // It is on this host, or at the other end of the connection that the script came
 // by, or out of reach.
-func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, turn *turns.Turn, back transport.Back) remote.Context {
+func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx transaction, turn *turns.Turn, back transport.Back) remote.Context {
 	caller := a.Parties().Caller
 	lent := &lentContext{peer: caller}
 	var grants *policy.Grants // of the caller's policies as they are at the first access
@@ -32,14 +33,14 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, tu
 	case caller.ID == target.entry.ID:
 		// The transaction that is open already: to wait for another of the same
 		// store would be to wait for ourselves.
-		lent.view = func(ctx context.Context, f func(store.FS) error) error {
+		lent.view = func(ctx context.Context, f func(store.FS, *records.Collections) error) error {
 			if grants == nil {
 				grants = h.lend(target, a)
 			}
-			return f(tx.Files(guard{grants}))
+			return f(tx.Files(guard{grants}), tx.records.As(recordGuard{grants}))
 		}
 	case h.Holds(caller.ID):
-		lent.view = func(ctx context.Context, f func(store.FS) error) error {
+		lent.view = func(ctx context.Context, f func(store.FS, *records.Collections) error) error {
 			held, release, err := h.contexts.open(ctx, caller.ID)
 			if err != nil {
 				return err
@@ -51,7 +52,7 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, tu
 			// One transaction for each access: to hold one while the target's is
 			// held too could make two contexts wait for each other.
 			return held.store.View(store.Nested(ctx), func(tx store.Tx) error {
-				return f(tx.Files(guard{grants}))
+				return f(tx.Files(guard{grants}), newTransaction(tx, true).records.As(recordGuard{grants}))
 			})
 		}
 	case back != nil:
@@ -62,7 +63,7 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx store.Tx, tu
 		}
 		return remote.ReadOnly(&distantContext{host: h, script: a.Script(), id: a.ID(), peer: caller, back: asking})
 	default:
-		lent.view = func(context.Context, func(store.FS) error) error {
+		lent.view = func(context.Context, func(store.FS, *records.Collections) error) error {
 			return &remote.Error{Code: remote.Unavailable, Message: fmt.Sprintf(
 				"the context of %s is on another host, and the connection that this script came by has no way back to it; send it with circles-host send, over HTTP/2", label(caller))}
 		}
@@ -88,7 +89,7 @@ func label(p peer.Peer) string {
 // lentContext is a caller's context on this host.
 type lentContext struct {
 	peer           peer.Peer
-	view           func(ctx context.Context, f func(store.FS) error) error
+	view           func(ctx context.Context, f func(store.FS, *records.Collections) error) error
 	report         func(error)
 	remote.Context // the mutating methods, which ReadOnly never lets through
 }
@@ -98,8 +99,8 @@ func (l *lentContext) Name() string { return string(l.peer.Name) }
 
 // in runs f on the context as it is now.
 func (l *lentContext) in(ctx context.Context, f func(remote.Context) error) error {
-	return l.view(ctx, func(files store.FS) error {
-		return f(remote.Local(l.ID(), l.Name(), files, l.report))
+	return l.view(ctx, func(files store.FS, of *records.Collections) error {
+		return f(remote.Local(l.ID(), l.Name(), files, of, l.report))
 	})
 }
 
@@ -140,17 +141,23 @@ func (d *distantContext) ID() string   { return string(d.peer.ID) }
 func (d *distantContext) Name() string { return string(d.peer.Name) }
 
 func (d *distantContext) ask(ctx context.Context, action script.Action, q script.Question) (script.Answer, error) {
-	// The path goes to another host as it is written there: clean, so that both
-	// sides mean the same.
-	q.Path = path.Clean("/" + q.Path)
+	what := "--lend " + string(action) + ":"
+	if !action.OfRecords() {
+		// The path goes to another host as it is written there: clean, so that both
+		// sides mean the same.
+		q.Path = path.Clean("/" + q.Path)
+	}
 	lent := false
 	for _, g := range d.script.Lent {
 		inside := g.Path == "/" || q.Path == g.Path || strings.HasPrefix(q.Path, g.Path+"/")
+		if action.OfRecords() && strings.Contains(g.Path, "/") {
+			inside = q.Path == g.Path // one record, and not what begins like it
+		}
 		lent = lent || inside && (g.Action == action || q.Op == script.AskStat)
 	}
 	if !lent {
 		return script.Answer{}, &remote.Error{Code: remote.Denied, Message: fmt.Sprintf(
-			"may not %s %q in the context of %s: the script does not lend it; send it with --lend %s", action, q.Path, label(d.peer), q.Path)}
+			"may not %s %q in the context of %s: the script does not lend it; send it with %s%s", action, q.Path, label(d.peer), what, q.Path)}
 	}
 	q.Script, q.Seq = d.id, d.seq.Add(1)
 	sealed, err := envelope.SealQuestion(q, d.host.key)

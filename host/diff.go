@@ -28,17 +28,17 @@ const (
 	maxDiffed = 256 << 10
 )
 
-// effects are what a script changed as the receipt has it. Of a file that the
+// effects are the files that a script changed as the receipt has them. Of a file that the
 // script may not read, of which told is false, nothing is told but its path: the
 // receipt is the caller's too. A dry run shows what would change in a text.
-func effects(ctx context.Context, changes []history.Change, told func(path string) bool, dryRun bool) ([]script.Effect, error) {
+// room is what is left for diffs.
+func effects(ctx context.Context, changes []history.Change, told func(path string) bool, dryRun bool, room *int) ([]script.Effect, error) {
 	list := make([]script.Effect, len(changes))
-	room := maxDiffs
 	for i, c := range changes {
 		e := script.Effect{Kind: effectKinds[c.Kind], Path: c.Path, To: c.Link}
 		if told(c.Path) {
 			e.Before, e.After, e.End = c.Old, c.New, c.End
-			if dryRun && room > 0 && c.Sizes.Before <= maxDiffed && c.Sizes.After <= maxDiffed {
+			if dryRun && *room > 0 && c.Sizes.Before <= maxDiffed && c.Sizes.After <= maxDiffed {
 				before, err := contents(ctx, c.Change.Before)
 				if err != nil {
 					return nil, fmt.Errorf("read %s as it was: %w", c.Path, err)
@@ -47,8 +47,8 @@ func effects(ctx context.Context, changes []history.Change, told func(path strin
 				if err != nil {
 					return nil, fmt.Errorf("read %s as it is now: %w", c.Path, err)
 				}
-				e.Diff = diff(c.Path, before, after, min(room, script.MaxDiff))
-				room -= len(e.Diff)
+				e.Diff = diff(c.Path, before, after, min(*room, script.MaxDiff))
+				*room -= len(e.Diff)
 			}
 		}
 		list[i] = e

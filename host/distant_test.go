@@ -12,6 +12,7 @@ import (
 	remote "github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/mem"
@@ -224,5 +225,156 @@ func TestLenderAnswersOnlyItsHost(t *testing.T) {
 	}
 	if _, err := d.lender.Answer(t.Context(), []byte("who are you?")); err == nil {
 		t.Error("answered something that is no question")
+	}
+}
+
+// Records are got and listed over the way back like files, as far as they are lent
+// and the caller's policies go.
+func TestDistantRecords(t *testing.T) {
+	ctx := t.Context()
+	d := newDistance(t, `@id("secret") forbid(principal, action == Action::"get", resource == Record::"cards/secret");`,
+		script.Grant{Action: script.Get, Path: "cards"}, script.Grant{Action: script.Query, Path: "cards"}, script.Grant{Action: script.Get, Path: "notes/one"},
+		script.Grant{Action: script.Get, Path: "large"}, script.Grant{Action: script.Query, Path: "large"})
+	s, err := d.lender.OpenStore(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte("0123456789abcdef"), 100_000)
+	err = s.Update(ctx, func(tx store.Tx) error {
+		all := records.In(tx.Private(), records.Config{Limits: records.Limits{Value: 2 << 20}})
+		c := all.As(nil)
+		for i := range 2500 {
+			if err := c.Put(ctx, "cards", fmt.Sprintf("%04d", i), fmt.Appendf(nil, "card %d", i)); err != nil {
+				return err
+			}
+		}
+		for key, value := range map[string][]byte{"cards/secret": []byte("no"), "notes/one": nil, "notes/two": []byte("2"), "large/big": big} {
+			collection, key, _ := strings.Cut(key, "/")
+			if err := c.Put(ctx, collection, key, value); err != nil {
+				return err
+			}
+		}
+		return all.Flush(ctx)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := d.context
+	if v, err := c.GetRecord(ctx, "cards", "0007", 100); err != nil || string(v) != "card 7" {
+		t.Errorf("get: %q, %v", v, err)
+	}
+	if v, err := c.GetRecord(ctx, "notes", "one", 100); err != nil || len(v) != 0 {
+		t.Errorf("get an empty one: %q, %v", v, err)
+	}
+	// More than one answer carries, in pieces.
+	if v, err := c.GetRecord(ctx, "large", "big", 4<<20); err != nil || !bytes.Equal(v, big) {
+		t.Errorf("get a large one: %d bytes, %v", len(v), err)
+	}
+	_, err = c.GetRecord(ctx, "large", "big", 1<<20)
+	d.wantCode("a record over the limit", err, remote.TooLarge)
+	if page, err := c.ListRecords(ctx, "large", records.Range{Limit: 10}); err != nil || len(page.Records) != 1 || len(page.Records[0].Value) != len(big) {
+		t.Errorf("list a large one: %d records, %v", len(page.Records), err)
+	}
+	seen := 0
+	for r := (records.Range{Prefix: "1", Limit: 300}); ; {
+		page, err := c.ListRecords(ctx, "cards", r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, record := range page.Records {
+			if want := fmt.Sprintf("%04d", 1000+seen); record.Key != want || record.Denied || string(record.Value) != fmt.Sprint("card ", 1000+seen) {
+				t.Fatalf("record %d is %+v", seen, record)
+			}
+			seen++
+		}
+		if r.From = page.Next; r.From == "" {
+			break
+		}
+	}
+	if seen != 1000 {
+		t.Errorf("%d records begin with 1", seen)
+	}
+	if page, err := c.ListRecords(ctx, "cards", records.Range{Prefix: "s", Limit: 9}); err != nil || len(page.Records) != 1 || !page.Records[0].Denied || page.Records[0].Value != nil {
+		t.Errorf("what may be seen and not got: %+v, %v", page, err)
+	}
+
+	_, err = c.GetRecord(ctx, "cards", "none", 9)
+	d.wantCode("a record that is not there", err, remote.NotFound)
+	_, err = c.GetRecord(ctx, "cards", "secret", 9)
+	d.wantCode("what the caller's policy forbids", err, remote.Denied)
+	asked := d.asked
+	_, err = c.GetRecord(ctx, "notes", "two", 9)
+	d.wantCode("what is not lent", err, remote.Denied)
+	_, err = c.GetRecord(ctx, "notes", "one/more", 9)
+	d.wantCode("a key that begins like one that is lent", err, remote.Denied)
+	_, err = c.ListRecords(ctx, "notes", records.Range{Limit: 9})
+	d.wantCode("a query that is not lent", err, remote.Denied)
+	_, err = c.GetRecord(ctx, "../cards", "0007", 9)
+	d.wantCode("a name that is none", err, remote.Invalid)
+	_, err = c.GetRecord(ctx, "cards", "a\x00", 9)
+	d.wantCode("a key that is none", err, remote.Invalid)
+	if d.asked != asked {
+		t.Error("the caller was asked for what it did not lend")
+	}
+	d.wantCode("a put", remote.ReadOnly(c).PutRecord(ctx, "cards", "0007", nil), remote.ReadOnlyContext)
+}
+
+// A caller that lies in its answers about records is not believed, and what it does
+// not lend it does not tell, whoever asks.
+func TestDistantRecordsOfALiar(t *testing.T) {
+	ctx := t.Context()
+	d := newDistance(t, "", script.Grant{Action: script.Query, Path: "cards"}, script.Grant{Action: script.Get, Path: "cards"})
+	lie := func(answer func(q script.Question) script.Answer) {
+		d.context.back = func(_ context.Context, sealed []byte) ([]byte, error) {
+			q, _, err := envelope.OpenQuestion(sealed, "")
+			if err != nil {
+				return nil, err
+			}
+			return envelope.SealAnswer(answer(q), q, d.caller)
+		}
+	}
+	for name, answer := range map[string]func(q script.Question) script.Answer{
+		"out of order": func(q script.Question) script.Answer {
+			return script.Answer{Op: q.Op, Records: []script.Record{{Key: "b"}, {Key: "a"}}}
+		},
+		"before the start": func(q script.Question) script.Answer {
+			return script.Answer{Op: q.Op, Records: []script.Record{{Key: "a"}}}
+		},
+		"an endless one": func(q script.Question) script.Answer {
+			return script.Answer{Op: q.Op, Records: []script.Record{{Key: "b"}}, Next: "b"}
+		},
+		"empty, and more": func(q script.Question) script.Answer { return script.Answer{Op: q.Op, Next: "c"} },
+		"more than asked": func(q script.Question) script.Answer {
+			return script.Answer{Op: q.Op, Records: []script.Record{{Key: "b"}, {Key: "c"}, {Key: "d"}}}
+		},
+		"another operation": func(q script.Question) script.Answer { return script.Answer{Op: script.AskRead, Data: []byte("x")} },
+	} {
+		lie(answer)
+		_, err := d.context.ListRecords(ctx, "cards", records.Range{From: "b", Limit: 2})
+		d.wantCode(name, err, remote.Unavailable)
+	}
+	// One that always has another MiB ends at the limit.
+	lie(func(q script.Question) script.Answer {
+		return script.Answer{Op: q.Op, Value: make([]byte, script.MaxData)}
+	})
+	_, err := d.context.GetRecord(ctx, "cards", "a", 5<<20)
+	d.wantCode("a value without end", err, remote.TooLarge)
+
+	// The lender's side does not rely on the asker to know what is lent.
+	for _, q := range []script.Question{
+		{Op: script.AskGet, Path: "notes/one", Length: 9}, {Op: script.AskQuery, Path: "notes", Length: 9},
+	} {
+		q.Script, q.Seq = d.lender.ID, 1
+		sealed, err := envelope.SealQuestion(q, d.host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := d.lender.Answer(ctx, sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := envelope.OpenAnswer(reply, d.caller.ID(), q); err != nil || a.Problem == nil || a.Problem.Code != script.ProblemDenied {
+			t.Errorf("%v: %+v, %v", q.Op, a, err)
+		}
 	}
 }

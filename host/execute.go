@@ -41,7 +41,7 @@ type work interface {
 type running struct {
 	*policy.Accepted
 	target *peerContext
-	tx     store.Tx
+	tx     transaction
 	guard  *watched
 	turn   *turns.Turn
 	back   transport.Back
@@ -72,7 +72,7 @@ func (p program) readsOnly() bool {
 		return false
 	}
 	for _, need := range m.Needs {
-		if a := script.Action(need.Action); a != script.Read && a != script.List {
+		if !script.Action(need.Action).Reads() {
 			return false
 		}
 	}
@@ -101,13 +101,16 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 		Turn:   turn,
 		State: state{
 			caller: h.callerOf(in.Accepted, in.target, tx, turn, in.back),
-			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), h.report),
+			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), tx.records.As(watchedRecords{guard}), h.report),
 		},
 	})
 	if failure := files.Close(); failure != nil {
 		// The storage failed and the guest was told of an I/O error. Whatever it
 		// made of that must not be committed.
 		return output, fmt.Errorf("files of %s: %w", in.target.entry.Name, failure)
+	}
+	if err == nil {
+		err = tx.records.Flush(ctx)
 	}
 	return output, err
 }
@@ -180,8 +183,16 @@ func watching(grants *policy.Grants) *watched { return &watched{guard: guard{gra
 
 func (w *watched) Allow(op store.Op, path string) error {
 	err := w.guard.Allow(op, path)
+	if op == store.OpStat {
+		return err
+	}
+	return w.note(err)
+}
+
+// note remembers a denial.
+func (w *watched) note(err error) error {
 	var denied *policy.DeniedError
-	if op == store.OpStat || !errors.As(err, &denied) {
+	if !errors.As(err, &denied) {
 		return err
 	}
 	w.mu.Lock()

@@ -83,7 +83,8 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	r := h.receipt(a, work)
 	watched := watching(a.Target())
 	var sealed []byte
-	err := transact(ctx, func(tx store.Tx) error {
+	err := transact(ctx, func(of store.Tx) error {
+		tx := newTransaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
 		r.files = tx.Usage()
 		if err != nil {

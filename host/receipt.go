@@ -77,7 +77,7 @@ const accountTime = 30 * time.Second
 //
 // A script makes and removes in no time files that take hours to read, and the
 // target's other scripts wait as long: it ends with ctx, and after accountTime.
-func (r *receipt) done(ctx context.Context, out engine.Output, tx store.Tx, a *policy.Accepted, past *history.History) error {
+func (r *receipt) done(ctx context.Context, out engine.Output, tx transaction, a *policy.Accepted, past *history.History) error {
 	r.Code = script.Done
 	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage, r.files)
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
@@ -87,8 +87,14 @@ func (r *receipt) done(ctx context.Context, out engine.Output, tx store.Tx, a *p
 	if err != nil {
 		return err
 	}
-	if r.Effects, err = effects(ctx, changes.List, told, r.DryRun); err != nil || r.DryRun {
+	changes.Records(tx.records.Changes())
+	room := maxDiffs
+	if r.Effects, err = effects(ctx, changes.List, told, r.DryRun, &room); err != nil {
 		return err
+	}
+	r.Effects = append(r.Effects, recordEffects(tx.records, a.Target(), r.DryRun, &room)...)
+	if r.DryRun {
+		return nil
 	}
 	if r.kept, err = past.Keep(ctx, tx, a.ID(), logKey(a.Script()), changes); err != nil {
 		return err

@@ -75,7 +75,7 @@ func (l *Lender) look(ctx context.Context, q script.Question, a *script.Answer) 
 	grants := l.Policies.Lend(l.Script, l.Parties, code, time.Now())
 	return l.store.View(ctx, func(tx store.Tx) error {
 		files := tx.Files(guard{grants})
-		c := remote.Local(string(l.Parties.Caller.ID), string(l.Parties.Caller.Name), files, nil)
+		c := remote.Local(string(l.Parties.Caller.ID), string(l.Parties.Caller.Name), files, newTransaction(tx, true).records.As(recordGuard{grants}), nil)
 		switch q.Op {
 		case script.AskRead:
 			data, err := c.ReadAt(ctx, q.Path, q.Offset, int(min(q.Length, script.MaxData)))
@@ -89,6 +89,8 @@ func (l *Lender) look(ctx context.Context, q script.Question, a *script.Answer) 
 			entries, err := list(files, q)
 			a.Entries = entries
 			return err
+		case script.AskGet, script.AskQuery:
+			return answerRecords(ctx, c, q, a)
 		}
 		return &remote.Error{Code: remote.Invalid, Message: "there is no such question"}
 	})

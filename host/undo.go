@@ -61,9 +61,12 @@ func (u undo) do(ctx context.Context, in running) (engine.Output, error) {
 		return engine.Output{}, &history.NotKeptError{Script: u.id, Reason: "what was written down about it was changed since, and is not what its receipt says"}
 	}
 	var conflict *history.ConflictError
-	if err := m.Undo(ctx, in.tx); errors.As(err, &conflict) {
+	if err := m.Undo(ctx, in.tx, in.tx.records.As(nil)); errors.As(err, &conflict) {
 		return engine.Output{}, u.touched(ctx, in.target, entry.Seq, conflict)
 	} else if err != nil {
+		return engine.Output{}, err
+	}
+	if err := in.tx.records.Flush(ctx); err != nil {
 		return engine.Output{}, err
 	}
 	return engine.Output{Usage: engine.Usage{Wall: time.Since(start)}}, nil
@@ -131,7 +134,7 @@ func (h *Host) touched(ctx context.Context, target *peerContext, since uint64, c
 			continue
 		}
 		for _, x := range r.Effects {
-			last[x.Path] = x.After
+			last[named(x)] = x.After
 		}
 		// An undo and what it undid are as if neither had been.
 		if i := slices.IndexFunc(by, func(t toucher) bool { return t.id == r.Undid }); i >= 0 {
@@ -169,13 +172,27 @@ func touches(effects []script.Effect, paths []string) (touched []string) {
 	within := func(dir, p string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 	for _, p := range paths {
 		for _, e := range effects {
-			if within(e.Path, p) || within(p, e.Path) {
-				touched = append(touched, p)
-				break
+			// A record is "collection/key" there, and has nothing below it.
+			if _, _, record := e.Record(); record || p[0] != '/' {
+				if named(e) != p {
+					continue
+				}
+			} else if !within(e.Path, p) && !within(p, e.Path) {
+				continue
 			}
+			touched = append(touched, p)
+			break
 		}
 	}
 	return touched
+}
+
+// named is what an effect is on: a path, or "collection/key".
+func named(e script.Effect) string {
+	if collection, key, ok := e.Record(); ok {
+		return script.JoinRecord(collection, key)
+	}
+	return e.Path
 }
 
 // byWhom names a script for the owner of its target: which, whose, what, when and

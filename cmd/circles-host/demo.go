@@ -268,16 +268,7 @@ func (d *demonstration) allow(ctx context.Context) (file, text string, err error
 	}
 	permit := policy.Permit{Peer: d.alice.ID, Name: d.alice.Name, Module: "guestbook"}
 	for _, n := range info.Manifest.Needs {
-		switch script.Action(n.Action) {
-		case script.Read:
-			permit.Read = append(permit.Read, n.Path)
-		case script.List:
-			permit.List = append(permit.List, n.Path)
-		case script.Write:
-			permit.Write = append(permit.Write, n.Path)
-		case script.Remove:
-			permit.Remove = append(permit.Remove, n.Path)
-		}
+		permit.Add(script.Action(n.Action), n.Path)
 	}
 	name, err := permit.Save(filepath.Join(d.bob.Dir, "policy"))
 	if err != nil {

@@ -510,7 +510,20 @@ func codeText(r *script.Receipt) string {
 
 func effectText(e script.Effect) string {
 	s := pad(e.Kind.String(), 9) + clean(e.Path)
+	if _, _, ok := e.Record(); ok {
+		s = pad(strings.TrimPrefix(e.Kind.String(), "record-"), 9) + clean(e.Path[1:])
+	}
 	switch e.Kind {
+	case script.RecordPut:
+		switch {
+		case e.After.Digest.IsZero(): // the script may not get it
+		case e.Before.Digest.IsZero():
+			s += fmt.Sprintf("  (record, %s)", bytesText(uint64(e.After.Size)))
+		default:
+			s += fmt.Sprintf("  (record, %s → %s)", bytesText(uint64(e.Before.Size)), bytesText(uint64(e.After.Size)))
+		}
+	case script.RecordDeleted:
+		s += "  (record)"
 	case script.Created:
 		s += fmt.Sprintf("  (%s)", bytesText(uint64(e.After.Size)))
 	case script.Modified:

@@ -38,6 +38,10 @@ folder; delete it to take the permit back. It is in force when it is saved.`,
 					&cli.StringSliceFlag{Name: "list", Usage: "let it list `PATH` and all below"},
 					&cli.StringSliceFlag{Name: "write", Usage: "let it write `PATH` and all below"},
 					&cli.StringSliceFlag{Name: "remove", Usage: "let it remove `PATH` and all below"},
+					&cli.StringSliceFlag{Name: "get", Usage: "let it get the records of `COLLECTION`, or one as COLLECTION/KEY"},
+					&cli.StringSliceFlag{Name: "put", Usage: "let it put records of `COLLECTION`, or one"},
+					&cli.StringSliceFlag{Name: "query", Usage: "let it see which records `COLLECTION` has"},
+					&cli.StringSliceFlag{Name: "delete", Usage: "let it delete records of `COLLECTION`, or one"},
 					&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
 					&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"},
 					jsonFlag(),
@@ -95,6 +99,8 @@ func policyAllow(c *cli.Context) error {
 	permit := policy.Permit{
 		Read: c.StringSlice("read"), List: c.StringSlice("list"),
 		Write: c.StringSlice("write"), Remove: c.StringSlice("remove"),
+		Get: c.StringSlice("get"), Put: c.StringSlice("put"),
+		Query: c.StringSlice("query"), Delete: c.StringSlice("delete"),
 	}
 	if text := c.String("limits"); text != "" {
 		if permit.Limits, err = policy.ParseLimits(text); err != nil {

@@ -44,7 +44,7 @@ again.
 			&cli.StringFlag{Name: "as", Usage: "send as `PEER`, whose key is in this root"},
 			&cli.StringFlag{Name: "to", Usage: "send to `PEER`, a petname or did:key"},
 			&cli.StringFlag{Name: "host", Usage: "the worker's `URL`, instead of the one that the target's route names"},
-			&cli.StringSliceFlag{Name: "lend", Usage: "let the script do `ACTION:PATH` in the sender's context; read:/card.txt, list:/photos"},
+			&cli.StringSliceFlag{Name: "lend", Usage: "let the script do `ACTION:PATH` in the sender's context; read:/card.txt, list:/photos, get:cards/home, query:cards"},
 			&cli.DurationFlag{Name: "deadline", Usage: "give up after `TIME`", Value: time.Minute},
 			&cli.BoolFlag{Name: "dry-run", Usage: "run it on a transaction that is dropped, and show what it would change"},
 			&cli.StringFlag{Name: "receipt", Usage: "keep the signed receipt in `FILE`; log --receipt FILE reads it"},
@@ -109,13 +109,16 @@ func scriptFrom(c *cli.Context) (s script.Script, err error) {
 	}
 	for _, text := range c.StringSlice("lend") {
 		action, path, ok := strings.Cut(text, ":")
-		if !ok || !strings.HasPrefix(path, "/") || action == "" {
-			return s, usage("--lend %q: want ACTION:/PATH, as in read:/card.txt", text)
+		if !ok || action == "" || path == "" {
+			return s, usage("--lend %q: want ACTION:PATH, as in read:/card.txt or get:cards/home", text)
 		}
-		switch script.Action(action) {
-		case script.Read, script.List:
-		default:
-			return s, usage("--lend %q: what is lent can be read or listed: want read:%s or list:%s", text, path, path)
+		if a := script.Action(action); !a.Reads() {
+			if strings.HasPrefix(path, "/") {
+				return s, usage("--lend %q: what is lent can be read or listed: want read:%s or list:%s", text, path, path)
+			}
+			return s, usage("--lend %q: what is lent can be got or queried: want get:%s or query:%s", text, path, path)
+		} else if err := script.CheckResource(a, path); err != nil {
+			return s, usage("--lend %q: %w", text, err)
 		}
 		s.Lent = append(s.Lent, script.Grant{Action: script.Action(action), Path: path})
 	}

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONTEXTS(n) __attribute__((import_module("circles:host/contexts@0.1.0"), import_name(n)))
-#define LOG(n) __attribute__((import_module("circles:host/log@0.1.0"), import_name(n)))
+#define CONTEXTS(n) __attribute__((import_module("circles:host/contexts@0.1.1"), import_name(n)))
+#define LOG(n) __attribute__((import_module("circles:host/log@0.1.1"), import_name(n)))
 
 /* error and result<_, error> as they lie in memory. The tag and the code are
  * one byte each; the host leaves the bytes after them as they were, so they are
@@ -39,10 +39,28 @@ typedef struct {
   uint8_t kind;
 } raw_entry;
 
+typedef struct {
+  circles_bytes key;
+  uint8_t some;
+  circles_bytes value;
+} raw_item;
+
+typedef struct {
+  uint8_t is_err;
+  union {
+    struct {
+      circles_bytes items, next;
+    } ok;
+    raw_error err;
+  } v;
+} raw_page;
+
 _Static_assert(sizeof(raw_error) == 12 && offsetof(raw_error, message) == 4, "error");
 _Static_assert(sizeof(raw_result) == 16 && offsetof(raw_result, v) == 4, "result<list<u8>, error>");
 _Static_assert(sizeof(raw_stat) == 32 && offsetof(raw_stat, v) == 8, "result<stat, error>");
 _Static_assert(sizeof(raw_entry) == 12 && offsetof(raw_entry, kind) == 8, "entry");
+_Static_assert(sizeof(raw_item) == 20 && offsetof(raw_item, value) == 12, "item");
+_Static_assert(sizeof(raw_page) == 20 && offsetof(raw_page, v) == 4, "result<page, error>");
 
 CONTEXTS("caller") int32_t host_caller(void);
 CONTEXTS("target") int32_t host_target(void);
@@ -59,6 +77,14 @@ CONTEXTS("[method]context.list") void host_list(int32_t, const char *, size_t, r
 CONTEXTS("[method]context.stat") void host_stat(int32_t, const char *, size_t, raw_stat *);
 CONTEXTS("[method]context.make-directory") void host_mkdir(int32_t, const char *, size_t, raw_result *);
 CONTEXTS("[method]context.remove") void host_remove(int32_t, const char *, size_t, raw_result *);
+CONTEXTS("[method]context.get-record")
+void host_get_record(int32_t, const char *, size_t, const char *, size_t, raw_result *);
+CONTEXTS("[method]context.put-record")
+void host_put_record(int32_t, const char *, size_t, const char *, size_t, const void *, size_t, raw_result *);
+CONTEXTS("[method]context.delete-record")
+void host_delete_record(int32_t, const char *, size_t, const char *, size_t, raw_result *);
+CONTEXTS("[method]context.list-records")
+void host_list_records(int32_t, const char *, size_t, const char *, size_t, const char *, size_t, uint32_t, raw_page *);
 CONTEXTS("[resource-drop]context") void host_drop(int32_t self);
 LOG("write") void host_log(int32_t level, const char *message, size_t len);
 
@@ -215,6 +241,56 @@ bool circles_list(circles_context c, const char *path, circles_entries *out, cir
 
 void circles_entries_free(circles_entries *l) {
   for (size_t i = 0; i < l->len; i++) circles_bytes_free(&l->data[i].name);
+  free(l->data);
+  l->data = NULL;
+  l->len = 0;
+}
+
+bool circles_get_record(circles_context c, const char *collection, const char *key, circles_bytes *out,
+                        circles_error *err) {
+  raw_result r;
+  host_get_record(handle(c), collection, strlen(collection), key, strlen(key), &r);
+  return bytes(&r, out, err);
+}
+
+bool circles_put_record(circles_context c, const char *collection, const char *key, const void *value, size_t len,
+                        circles_error *err) {
+  raw_result r;
+  host_put_record(handle(c), collection, strlen(collection), key, strlen(key), value, len, &r);
+  return done(&r, err);
+}
+
+bool circles_delete_record(circles_context c, const char *collection, const char *key, circles_error *err) {
+  raw_result r;
+  host_delete_record(handle(c), collection, strlen(collection), key, strlen(key), &r);
+  return done(&r, err);
+}
+
+bool circles_list_records(circles_context c, const char *collection, const char *start, const char *prefix,
+                          uint32_t limit, circles_records *out, circles_error *err) {
+  raw_page r;
+  host_list_records(handle(c), collection, strlen(collection), start, strlen(start), prefix, strlen(prefix), limit, &r);
+  if (r.is_err) return refuse(&r.v.err, err);
+  size_t n = r.v.ok.items.len;
+  raw_item *raw = (raw_item *)r.v.ok.items.data;
+  out->next = owned(r.v.ok.next);
+  out->len = n;
+  out->data = must(calloc(n ? n : 1, sizeof *out->data));
+  for (size_t i = 0; i < n; i++) {
+    out->data[i].key = owned(raw[i].key);
+    out->data[i].denied = !raw[i].some;
+    out->data[i].value = owned(raw[i].some ? raw[i].value : (circles_bytes){NULL, 0});
+  }
+  if (n) free(raw);
+  return true;
+}
+
+void circles_records_free(circles_records *l) {
+  for (size_t i = 0; i < l->len; i++) {
+    circles_bytes_free(&l->data[i].key);
+    circles_bytes_free(&l->data[i].value);
+  }
+  circles_bytes_free(&l->next);
   free(l->data);
   l->data = NULL;
   l->len = 0;

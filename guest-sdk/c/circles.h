@@ -31,7 +31,7 @@
  *
  * The layouts below are those of the Canonical ABI
  * (https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI.md)
- * for package circles:host@0.1.0, wit/deps/circles-host/host.wit.
+ * for package circles:host@0.1.1, wit/deps/circles-host/host.wit.
  */
 #ifndef CIRCLES_H
 #define CIRCLES_H
@@ -144,6 +144,42 @@ typedef struct {
 bool circles_list(circles_context c, const char *path, circles_entries *out, circles_error *err);
 
 void circles_entries_free(circles_entries *l);
+
+/* ---- Records ----------------------------------------------------------- */
+
+/* Values by key, in collections: wit/deps/circles-host/host.wit says which names
+ * and keys there may be. Both are UTF-8, NUL-terminated. */
+
+/* The value of a record; a NUL that len does not count follows it. Free with
+ * circles_bytes_free. */
+bool circles_get_record(circles_context c, const char *collection, const char *key, circles_bytes *out,
+                        circles_error *err);
+
+/* Makes a record, or replaces its value. */
+bool circles_put_record(circles_context c, const char *collection, const char *key, const void *value, size_t len,
+                        circles_error *err);
+
+bool circles_delete_record(circles_context c, const char *collection, const char *key, circles_error *err);
+
+typedef struct {
+  circles_bytes key;
+  circles_bytes value;
+  bool denied; /* there is this record, and the policy does not let the script see what is in it */
+} circles_record;
+
+typedef struct {
+  circles_record *data;
+  size_t len;
+  circles_bytes next; /* the key to go on from, as start; empty at the end */
+} circles_records;
+
+/* Records whose keys begin with prefix and are not less than start, in the order
+ * of their bytes; either may be "". At most limit of them, or, with 0, as many as
+ * the host gives at once. Free with circles_records_free. */
+bool circles_list_records(circles_context c, const char *collection, const char *start, const char *prefix,
+                          uint32_t limit, circles_records *out, circles_error *err);
+
+void circles_records_free(circles_records *l);
 
 /* ---- Log --------------------------------------------------------------- */
 

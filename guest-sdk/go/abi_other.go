@@ -21,6 +21,13 @@ func hostRemove(party, string) *Error                           { return noHost(
 func hostList(party, string) ([]entry, *Error)                  { return nil, noHost() }
 func hostStat(party, string) (stat, *Error)                     { return stat{}, noHost() }
 
+func hostGetRecord(party, string, string) ([]byte, *Error) { return nil, noHost() }
+func hostPutRecord(party, string, string, []byte) *Error   { return noHost() }
+func hostDeleteRecord(party, string, string) *Error        { return noHost() }
+func hostListRecords(party, string, string, string, uint32) ([]Record, string, *Error) {
+	return nil, "", noHost()
+}
+
 // hostLog drops the line: a log line is never an error.
 func hostLog(uint32, string) {}
 

@@ -24,46 +24,58 @@ import (
 //   - Addresses in linear memory are uint32, never unsafe.Pointer: the runtime
 //     throws when it finds 1 or 4, which stand for empty lists, in a pointer.
 
-//go:wasmimport circles:host/contexts@0.1.0 caller
+//go:wasmimport circles:host/contexts@0.1.1 caller
 func importCaller() uint32
 
-//go:wasmimport circles:host/contexts@0.1.0 target
+//go:wasmimport circles:host/contexts@0.1.1 target
 func importTarget() uint32
 
-//go:wasmimport circles:host/contexts@0.1.0 [resource-drop]context
+//go:wasmimport circles:host/contexts@0.1.1 [resource-drop]context
 func importDrop(self uint32)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.id
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.id
 func importID(self uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.name
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.name
 func importName(self uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.read
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.read
 func importRead(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.read-at
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.read-at
 func importReadAt(self uint32, path unsafe.Pointer, pathLen uint32, offset uint64, length uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.write
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.write
 func importWrite(self uint32, path unsafe.Pointer, pathLen uint32, data unsafe.Pointer, dataLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.append
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.append
 func importAppend(self uint32, path unsafe.Pointer, pathLen uint32, data unsafe.Pointer, dataLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.list
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.list
 func importList(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.stat
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.stat
 func importStat(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.make-directory
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.make-directory
 func importMkdir(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.0 [method]context.remove
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.remove
 func importRemove(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/log@0.1.0 write
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.get-record
+func importGetRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.put-record
+func importPutRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, value unsafe.Pointer, valueLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.delete-record
+func importDeleteRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.1 [method]context.list-records
+func importListRecords(self uint32, collection unsafe.Pointer, collectionLen uint32, start unsafe.Pointer, startLen uint32, prefix unsafe.Pointer, prefixLen uint32, limit uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/log@0.1.1 write
 func importLog(level uint32, message unsafe.Pointer, messageLen uint32)
 
 // ---- Memory that the host fills in ----
@@ -210,11 +222,28 @@ type entryArea struct {
 	kind   uint8
 }
 
+// pageArea is a result<page, error>. Its words are the list of items and the next
+// key, or an error's code and message.
+type pageArea struct {
+	failed bool
+	words  [4]uint32
+}
+
+// itemArea is an item: a key, and an option<list<u8>>.
+type itemArea struct {
+	key, keyLen uint32
+	some        bool
+	value       uint32
+	valueLen    uint32
+}
+
 // The layouts that the ABI gives them; a difference does not compile.
 var (
 	_ [0]struct{} = [unsafe.Sizeof(resultArea{}) - 16]struct{}{}
 	_ [0]struct{} = [unsafe.Sizeof(statArea{}) - 32]struct{}{}
 	_ [0]struct{} = [unsafe.Sizeof(entryArea{}) - 12]struct{}{}
+	_ [0]struct{} = [unsafe.Sizeof(pageArea{}) - 20]struct{}{}
+	_ [0]struct{} = [unsafe.Sizeof(itemArea{}) - 20]struct{}{}
 	_ [0]struct{} = [unsafe.Sizeof(returned.area) - 12]struct{}{}
 )
 
@@ -368,6 +397,91 @@ func hostStat(p party, path string) (stat, *Error) {
 		return stat{}, &Error{Code: Code(ret.kind), Message: string(lift(ret.ptr, uint32(ret.size)))}
 	}
 	return stat{kind(ret.kind), ret.size, ret.modified}, nil
+}
+
+// texts are strings as the host wants them.
+func texts(all ...string) *Error {
+	for _, s := range all {
+		if !utf8.ValidString(s) {
+			return &Error{Code: Invalid, Message: "the name of a collection or record is not valid UTF-8"}
+		}
+	}
+	return nil
+}
+
+func data(s string) (unsafe.Pointer, uint32) {
+	return unsafe.Pointer(unsafe.StringData(s)), uint32(len(s))
+}
+
+func hostGetRecord(p party, collection, key string) ([]byte, *Error) {
+	if err := texts(collection, key); err != nil {
+		return nil, err
+	}
+	c, cn := data(collection)
+	k, kn := data(key)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importGetRecord(handle(p), c, cn, k, kn, unsafe.Pointer(ret))
+	return ret.list()
+}
+
+func hostPutRecord(p party, collection, key string, value []byte) *Error {
+	if err := texts(collection, key); err != nil {
+		return err
+	}
+	c, cn := data(collection)
+	k, kn := data(key)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importPutRecord(handle(p), c, cn, k, kn, unsafe.Pointer(unsafe.SliceData(value)), uint32(len(value)), unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostDeleteRecord(p party, collection, key string) *Error {
+	if err := texts(collection, key); err != nil {
+		return err
+	}
+	c, cn := data(collection)
+	k, kn := data(key)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importDeleteRecord(handle(p), c, cn, k, kn, unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostListRecords(p party, collection, start, prefix string, limit uint32) ([]Record, string, *Error) {
+	if err := texts(collection, start, prefix); err != nil {
+		return nil, "", err
+	}
+	c, cn := data(collection)
+	f, fn := data(start)
+	x, xn := data(prefix)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(pageArea)
+	importListRecords(handle(p), c, cn, f, fn, x, xn, limit, unsafe.Pointer(ret))
+	if ret.failed {
+		return nil, "", &Error{Code: Code(uint8(ret.words[0])), Message: string(lift(ret.words[1], ret.words[2]))}
+	}
+	at, count := ret.words[0], ret.words[1]
+	next := string(lift(ret.words[2], ret.words[3]))
+	if count == 0 {
+		return nil, next, nil
+	}
+	const size = uint32(unsafe.Sizeof(itemArea{}))
+	block := blockAt(at, count*size)
+	delete(pinned, at)
+	list := make([]Record, count)
+	for i, e := range unsafe.Slice((*itemArea)(unsafe.Pointer(&block[0])), count) {
+		list[i] = Record{Key: string(lift(e.key, e.keyLen)), Denied: !e.some}
+		if e.some {
+			list[i].Value = lift(e.value, e.valueLen)
+		}
+	}
+	return list, next, nil
 }
 
 func hostLog(level uint32, message string) {

@@ -61,8 +61,8 @@ import (
 	"time"
 )
 
-// Context is the named environment of a peer: its files, as far as that peer's
-// policy lets this script at them. It is a name rather than an open handle: it
+// Context is the named environment of a peer: its files and records, as far as
+// that peer's policy lets this script at them. It is a name rather than an open handle: it
 // may be kept, copied to a package variable and used in any later call.
 //
 // Paths are slash-separated and start at the context's root; a leading "/" may be

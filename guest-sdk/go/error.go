@@ -9,7 +9,7 @@ import (
 // Error is why a context did not do what it was asked. errors.Is finds
 // fs.ErrNotExist, fs.ErrPermission, fs.ErrExist and fs.ErrInvalid in it.
 type Error struct {
-	Op, Path string // "read", "/card.txt"; empty inside a *fs.PathError, which has them
+	Op, Path string // "read", "/card.txt"; "get", "bookings/today"; empty inside a *fs.PathError, which has them
 	Code     Code
 	Message  string // a sentence by the host, for the person who reads the receipt
 }

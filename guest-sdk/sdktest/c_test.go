@@ -34,7 +34,7 @@ func loadC(t *testing.T, h *sdktest.Host, name string) *sdktest.Guest {
 			t.Errorf("%s is not what the C guests were built with; run testdata/build.sh", file)
 		}
 	}
-	if files != 7 {
+	if files != 10 {
 		t.Fatalf("SHA256SUMS names %d files", files)
 	}
 	wasm, err := os.ReadFile("testdata/" + name + ".wasm")
@@ -104,17 +104,88 @@ func TestC(t *testing.T) {
 	}
 }
 
+func TestCRecords(t *testing.T) {
+	h := sdktest.New(t)
+	h.Caller.Records = map[string]map[string]string{"cards": {"home": "lent by alice"}}
+	h.Seen = func(_, key string) bool { return key != "b" }
+	g := loadC(t, h, "csdk")
+	for _, c := range [][2]string{
+		{"put notes c 3", ""},
+		{"put notes a one and one", ""},
+		{"put notes b 2", ""},
+		{"put notes c", ""},
+		{"put notes d/é {}", ""},
+		{"get notes a", "11 one and one"},
+		{"get notes c", "0 "},
+		{"get notes b", "code 1, with a message"},
+		{"get notes z", "code 0, with a message"},
+		{"get NOTES a", "code 6, with a message"},
+		{"list notes - - 0", "a=one and one b=(denied) c= d/é={} next:"},
+		{"list notes - - 2", "a=one and one b=(denied) next:c"},
+		{"list notes c - 2", "c= d/é={} next:"},
+		{"list notes - d/ 9", "d/é={} next:"},
+		{"list none - - 9", "next:"},
+		{"delete notes a", ""},
+		{"delete notes a", "code 0, with a message"},
+		{"list notes - a 9", "next:"},
+		{"Get cards home", "13 lent by alice"},
+		{"List cards - - 9", "home=lent by alice next:"},
+		{"Put cards home x", "code 8, with a message"},
+		{"Delete cards home", "code 8, with a message"},
+	} {
+		if got := call(t, g, "record", c[0]); got != c[1] {
+			t.Errorf("%q: %q, want %q", c[0], got, c[1])
+		}
+	}
+	if g.Handles() != 0 {
+		t.Errorf("%d handles are left", g.Handles())
+	}
+}
+
+// TestNotes: the module of the guides does what they say.
+func TestNotes(t *testing.T) {
+	h := sdktest.New(t)
+	h.Caller.Records = map[string]map[string]string{"cards": {"home": "Alice, Oxford"}}
+	h.Seen = func(_, key string) bool { return key != "secret" }
+	g := loadC(t, h, "notes")
+	for _, c := range [][3]string{
+		{"put", "b {\"n\":1}", ""},
+		{"put", "a/1 one", ""},
+		{"put", "a/2 two and two", ""},
+		{"put", "secret x", ""},
+		{"get", "b", `{"n":1}`},
+		{"all", "", "a/1: one\na/2: two and two\nb: {\"n\":1}\nsecret: (not to be seen)\n"},
+		{"all", "a/", "a/1: one\na/2: two and two\n"},
+		{"drop", "a/1", ""},
+		{"all", "a/", "a/2: two and two\n"},
+		{"card", "", "Alice, Oxford"},
+		{"get", "did:key:z6MkAlice", "Alice, Oxford"},
+	} {
+		if got := call(t, g, c[0], c[1]); got != c[2] {
+			t.Errorf("%s %q: %q, want %q", c[0], c[1], got, c[2])
+		}
+	}
+	var failed sdktest.ErrGuest
+	if _, err := g.Call("get", []byte("a/1")); !errors.As(err, &failed) {
+		t.Errorf("get of what is gone: %v", err)
+	}
+}
+
 // TestCNoLeaks: 20,000 calls leave no handle with the host, and memory does not
 // grow.
 func TestCNoLeaks(t *testing.T) {
 	h := sdktest.New(t)
 	h.Put(t, "caller", "/card", "card")
 	h.Put(t, "target", "/a/b", "")
+	h.Target.Records = map[string]map[string]string{"notes": {"a": "one", "b": "two"}}
 	g := loadC(t, h, "csdk")
 	size := uint32(0)
 	for i := range 20_000 {
 		for _, op := range []string{"Read /card", "Read /none", "list /a", "ignore /none", "who x", "stat /a"}[i%6:][:1] {
 			call(t, g, "op", op)
+		}
+		for _, op := range []string{"get notes a", "get notes none", "list notes - - 0", "put notes a 1", "list notes - x 0"}[i%5:][:1] {
+			call(t, g, "record", op)
 		}
 		if g.Handles() != 0 {
 			t.Fatalf("call %d left %d handles", i, g.Handles())

@@ -320,3 +320,61 @@ func TestGoCommand(t *testing.T) {
 		t.Errorf("exit %d, %s", code, g.Stderr.String())
 	}
 }
+
+func TestGoRecords(t *testing.T) {
+	h := sdktest.New(t)
+	h.Caller.Records = map[string]map[string]string{"cards": {"home": "lent by alice"}}
+	h.Seen = func(_, key string) bool { return key != "b" }
+	g := load(t, h)
+	for _, c := range [][2]string{
+		{"put notes c 3", ""},
+		{"put notes a 1", ""},
+		{"put notes b 2", ""},
+		{"put notes c -", ""},
+		{"put notes d/é {}", ""},
+		{"get notes a", "1"},
+		{"get notes c", ""},
+		{"get notes b", "denied get notes/b"},
+		{"get notes z", "not found get notes/z"},
+		{"get NOTES a", "invalid get NOTES/a"},
+		{"get notes \xff", "invalid get notes/\xff"},
+		{"page notes - - 0", "a=1:false b=:true c=:false d/é={}:false "},
+		{"page notes - - 2", "a=1:false b=:true c"},
+		{"page notes c - 2", "c=:false d/é={}:false "},
+		{"page notes - d/ 9", "d/é={}:false "},
+		{"page notes \xff - 9", "invalid list notes"},
+		{"page none - - 9", ""},
+		{"delete notes a", ""},
+		{"delete notes a", "not found delete notes/a"},
+		{"GET cards home", "lent by alice"},
+		{"ALL cards -", "home=lent by alice "},
+		{"PUT cards home x", "read-only put cards/home"},
+		{"DELETE cards home", "read-only delete cards/home"},
+		{"all NOTES -", "invalid list NOTES"},
+	} {
+		if got := call(t, g, "records", c[0]); got != c[1] {
+			t.Errorf("%q: %q, want %q", c[0], got, c[1])
+		}
+	}
+	if fmt.Sprint(h.Target.Records["notes"]) != "map[b:2 c: d/é:{}]" {
+		t.Errorf("what is left: %v", h.Target.Records)
+	}
+}
+
+// Several pages, with the collector at work whenever the host allocates: no key or
+// value may be another's, or garbage.
+func TestGoRecordsUnderCollection(t *testing.T) {
+	h := sdktest.New(t)
+	notes, want := map[string]string{}, ""
+	for i := range 25 {
+		key, value := fmt.Sprintf("%02d-%s", i, strings.Repeat("k", i*7%30)), strings.Repeat(strconv.Itoa(i), 1+i*i)
+		notes[key] = value
+		want += key + "=" + value + " "
+	}
+	h.Target.Records = map[string]map[string]string{"notes": notes}
+	g := load(t, h)
+	h.Disturb = collect(t)
+	if got := call(t, g, "records", "all notes -"); got != want {
+		t.Errorf("got %.200q, want %.200q", got, want)
+	}
+}

@@ -34,10 +34,12 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// Party is one of the two contexts: a name, an identity, and a folder.
+// Party is one of the two contexts: a name, an identity, a folder, and records by
+// collection and key.
 type Party struct {
 	ID, Name string
 	Dir      string
+	Records  map[string]map[string]string
 }
 
 // Host offers circles:host and wasip1 to guests. Its fields may be changed
@@ -47,6 +49,9 @@ type Host struct {
 
 	// Lent says whether the caller lent a path; by default everything.
 	Lent func(path string) bool
+	// Seen says whether the value of a record may be got, whosever it is; by
+	// default every one.
+	Seen func(collection, key string) bool
 	// ReadOnly refuses every change of the target through circles:host.
 	ReadOnly bool
 	// Disturb, if set, runs before and after each call of cabi_realloc that a
@@ -296,7 +301,7 @@ func (h *Host) offer(ctx context.Context) error {
 		return fmt.Errorf("offer wasip1: %w", err)
 	}
 
-	log := h.runtime.NewHostModuleBuilder("circles:host/log@0.1.0")
+	log := h.runtime.NewHostModuleBuilder("circles:host/log@0.1.1")
 	log.NewFunctionBuilder().WithFunc(func(ctx context.Context, _ api.Module, level, ptr, n uint32) {
 		g := ctx.Value(guestKey{}).(*Guest)
 		g.Log = append(g.Log, []string{"debug", "info", "warn", "error"}[level]+": "+g.text(ptr, n))
@@ -305,7 +310,7 @@ func (h *Host) offer(ctx context.Context) error {
 		return fmt.Errorf("offer circles:host/log: %w", err)
 	}
 
-	c := h.runtime.NewHostModuleBuilder("circles:host/contexts@0.1.0")
+	c := h.runtime.NewHostModuleBuilder("circles:host/contexts@0.1.1")
 	export := func(name string, f any) { c.NewFunctionBuilder().WithFunc(f).Export(name) }
 	open := func(party string) func(context.Context, api.Module) uint32 {
 		return func(ctx context.Context, _ api.Module) uint32 {
@@ -436,6 +441,7 @@ func (h *Host) offer(ctx context.Context) error {
 		g.put64(ret+16, uint64(size))
 		g.put64(ret+24, uint64(info.ModTime().UnixMilli()))
 	})
+	h.offerRecords(export)
 	if _, err := c.Instantiate(ctx); err != nil {
 		return fmt.Errorf("offer circles:host/contexts: %w", err)
 	}

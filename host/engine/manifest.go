@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -30,11 +31,11 @@ type EntryInfo struct {
 	Result      string `json:"result"`
 }
 
-// Need is an action on a path of a context that the module does not work
+// Need is an action on a path, or on records, of a context that the module does not work
 // without, or not as well.
 type Need struct {
-	Action string `json:"action"` // read, list, write or remove
-	Path   string `json:"path"`   // absolute and clean
+	Action string `json:"action"` // of files: read, list, write or remove; of records: get, put, query or delete
+	Path   string `json:"path"`   // absolute and clean; of records: COLLECTION, or COLLECTION/KEY
 }
 
 const (
@@ -85,8 +86,14 @@ func checkNeeds(needs []Need) ([]Need, error) {
 	for _, n := range needs {
 		switch n.Action {
 		case "read", "list", "write", "remove":
+		case "get", "put", "query", "delete":
+			collection, key, one := strings.Cut(n.Path, "/")
+			if !isCollection(collection) || one && (key == "" || n.Action == "query") || n.Path != clean(n.Path, maxManifestText) {
+				return nil, fmt.Errorf("need %s of %s: records are named by their collection, like shopping-list, or one of them like shopping-list/milk", n.Action, quote(n.Path))
+			}
+			continue
 		default:
-			return nil, fmt.Errorf("need %s is none of read, list, write, remove", quote(n.Action))
+			return nil, fmt.Errorf("need %s is none of read, list, write, remove, get, put, query, delete", quote(n.Action))
 		}
 		if !strings.HasPrefix(n.Path, "/") || path.Clean(n.Path) != n.Path || n.Path != clean(n.Path, maxManifestText) {
 			return nil, fmt.Errorf("need %s of %s: a path is absolute and clean, like /shared/notes", n.Action, quote(n.Path))
@@ -94,6 +101,14 @@ func checkNeeds(needs []Need) ([]Need, error) {
 	}
 	return needs, nil
 }
+
+// isCollection reports whether s can name a collection of records: lower-case
+// words joined by hyphens, of at most 64 bytes.
+func isCollection(s string) bool {
+	return len(s) <= 64 && collectionName.MatchString(s)
+}
+
+var collectionName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 // clean returns s, cut to max bytes, with everything that is not printable
 // replaced. Line breaks and tabs stay.

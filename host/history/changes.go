@@ -7,6 +7,7 @@ import (
 	"io"
 	"unicode/utf8"
 
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -35,9 +36,10 @@ const (
 
 // Changes are what a transaction changed.
 type Changes struct {
-	List  []Change
-	bytes int64  // to be kept
-	why   string // they cannot be undone; "" if they can
+	List    []Change
+	records []records.Change
+	bytes   int64  // to be kept
+	why     string // they cannot be undone; "" if they can
 }
 
 // longFile is the size in bytes from which on a file is not read whole to find

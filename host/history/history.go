@@ -3,17 +3,19 @@
 //
 //	h := history.New(history.Config{})
 //	// In the transaction of a script, when it has ended:
-//	changes, err := h.Changes(ctx, tx, told)            // what it did, with digests
+//	changes, err := h.Changes(ctx, tx, told)            // what it did to files, with digests
+//	changes.Records(list)                               // and to records
 //	kept, err := h.Keep(ctx, tx, id, key, changes)      // kept.Digest goes into the receipt
 //	// when that is committed:
 //	kept.Committed()
 //	// In the transaction of another, later:
 //	m, err := h.Find(ctx, tx, id)                       // m.Digest must be what the receipt says
-//	err = m.Undo(ctx, tx)
+//	err = m.Undo(ctx, tx, records)
 //
 // # What is kept
 //
-// A manifest: each change with its kind, sizes and SHA-256 before and after, also
+// A manifest: each change of a record, with its old value; each change of a file
+// or directory with its kind, sizes and SHA-256 before and after, also
 // of files that the script may not read. And what was at each path before, which
 // is moved there (store.Tx.Keep), so that nothing is copied. A file that was only
 // appended to is undone by cutting it: nothing is kept of it, and no more of it
@@ -120,9 +122,9 @@ func (e *NotKeptError) Error() string {
 // no longer as it left it.
 type ConflictError struct {
 	Script script.ID
-	Paths  []string // absolute, at most maxConflicts of them
+	Paths  []string // absolute, or COLLECTION/KEY; at most maxConflicts of them
 	More   bool
-	// Now is what is in those of them that are files, where that was read.
+	// Now is what is in those of them that are files or records, where that was read.
 	Now map[string]script.Blob
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/mem"
@@ -191,7 +192,7 @@ func (w *world) undo(id script.ID) (script.ID, error) {
 		if m.Script != id || m.Key != store.Key(id) {
 			w.Errorf("the manifest of %s is of %s, with key %x", id.Short(), m.Script.Short(), m.Key)
 		}
-		return m.Undo(w.Context(), tx)
+		return m.Undo(w.Context(), tx, records.In(tx.Private(), records.Config{}).As(nil))
 	})
 	return by, err
 }

@@ -72,7 +72,7 @@ func (h *History) Keep(ctx context.Context, tx store.Tx, id script.ID, key store
 			f()
 		}
 	}}
-	if len(cs.List) == 0 {
+	if len(cs.List) == 0 && len(cs.records) == 0 {
 		kept.Why = ""
 		return kept, nil // nor is anything removed: most that changes nothing should commit nothing
 	}
@@ -186,6 +186,9 @@ func (w *keeping) keep(m *Manifest, cs *Changes) error {
 			bytes += c.Sizes.Before - e.Cut
 		}
 		m.changes = append(m.changes, e)
+	}
+	if m.Why == "" {
+		m.records = recordsOf(cs.records)
 	}
 	enc, err := m.encode()
 	if err != nil {

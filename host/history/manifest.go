@@ -27,6 +27,7 @@ type Manifest struct {
 	Why    string    // it cannot be undone; "" if it can
 
 	changes []change
+	records []record
 	bucket  *bucket
 }
 
@@ -39,6 +40,7 @@ type written struct {
 	Time    time.Time `json:"time"`
 	Why     string    `json:"why,omitempty"`
 	Changes []change  `json:"changes,omitempty"`
+	Records []record  `json:"records,omitempty"`
 }
 
 const manifestVersion = 1
@@ -87,7 +89,7 @@ func (m *Manifest) encode() ([]byte, error) {
 	salt := make([]byte, 16)
 	rand.Read(salt)
 	b, err := json.Marshal(written{
-		Version: manifestVersion, Salt: salt, Script: m.Script, Key: m.Key[:], Time: m.Time.UTC(), Why: m.Why, Changes: m.changes,
+		Version: manifestVersion, Salt: salt, Script: m.Script, Key: m.Key[:], Time: m.Time.UTC(), Why: m.Why, Changes: m.changes, Records: m.records,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write down what script %s changed: %w", m.Script.Short(), err)
@@ -110,7 +112,7 @@ func decode(b []byte, id script.ID) (*Manifest, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("something follows it")
 	}
-	m := &Manifest{Digest: script.DigestOf(b), Script: w.Script, Time: w.Time, Why: w.Why, changes: w.Changes}
+	m := &Manifest{Digest: script.DigestOf(b), Script: w.Script, Time: w.Time, Why: w.Why, changes: w.Changes, records: w.Records}
 	switch {
 	case w.Version != manifestVersion:
 		return nil, fmt.Errorf("it has format %d, and this program knows %d", w.Version, manifestVersion)
@@ -120,11 +122,18 @@ func decode(b []byte, id script.ID) (*Manifest, error) {
 		return nil, errors.New("its key is none")
 	case len(w.Changes) > maxChanges:
 		return nil, fmt.Errorf("it has more than %d changes", maxChanges)
+	case len(w.Records) > maxRecords:
+		return nil, fmt.Errorf("it has more than %d records", maxRecords)
 	}
 	m.Key = store.Key(w.Key)
 	for i := range m.changes {
 		if err := m.changes[i].check(); err != nil {
 			return nil, fmt.Errorf("change %d: %w", i+1, err)
+		}
+	}
+	for i := range m.records {
+		if err := m.records[i].check(); err != nil {
+			return nil, fmt.Errorf("record %d: %w", i+1, err)
 		}
 	}
 	return m, nil

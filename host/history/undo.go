@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -53,18 +54,18 @@ func manifest(ctx context.Context, private store.FS, b *bucket, id script.ID) (*
 	return m, nil
 }
 
-// Undo puts back what the script changed. If something that it changed is no
-// longer as it left it, the error is a *ConflictError and nothing may be
-// committed.
-func (m *Manifest) Undo(ctx context.Context, tx store.Tx) error {
+// Undo puts back what the script changed, in files and in records, which are those
+// of tx. If something that it changed is no longer as it left it, the error is a
+// *ConflictError and nothing may be committed.
+func (m *Manifest) Undo(ctx context.Context, tx store.Tx, of *records.Collections) error {
 	if m.Why != "" {
 		return &NotKeptError{m.Script, m.Why}
 	}
 	u := &undoing{
-		Manifest: m, ctx: ctx, tx: tx, files: tx.Files(nil), private: tx.Private(),
+		Manifest: m, ctx: ctx, tx: tx, of: of, files: tx.Files(nil), private: tx.Private(),
 		dirs: map[string]bool{"/": true}, conflict: &ConflictError{Script: m.Script, Now: map[string]script.Blob{}},
 	}
-	for _, step := range []func() error{u.compare, u.verify, u.aside, u.clear, u.dirsAndLinks, u.contents} {
+	for _, step := range []func() error{u.compare, u.verify, u.undoRecords, u.aside, u.clear, u.dirsAndLinks, u.contents} {
 		err := step()
 		if err == nil && len(u.conflict.Paths) > 0 {
 			err = u.conflict
@@ -82,6 +83,7 @@ type undoing struct {
 	*Manifest
 	ctx            context.Context
 	tx             store.Tx
+	of             *records.Collections
 	files, private store.FS
 
 	dirs     map[string]bool // whether a directory is there, and not a link to one

@@ -2,10 +2,10 @@ package policy
 
 import "github.com/circles-host/circles/host/script"
 
-// Need is something that a script would do to a file of its target.
+// Need is something that a script would do to a file or record of its target.
 type Need struct {
 	Action script.Action
-	Path   string
+	Path   string // as in a script.Grant; of a collection, a record that no policy names is meant
 }
 
 // Explanation is what would happen to a script, and why.
@@ -32,7 +32,7 @@ func (s *Set) Explain(r Request, needs ...Need) Explanation {
 	for _, n := range needs {
 		x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}
 		if x.Denied == nil {
-			x.By = g.question.ask(n.Action, pathUID(n.Path)).Policies
+			x.By = g.question.ask(n.Action, resourceUID(n.Action, n.Path)).Policies
 		}
 		e.Needs = append(e.Needs, x)
 	}

@@ -32,7 +32,7 @@ func FuzzParse(f *testing.F) {
 		}
 		s.Submit(from(alice))
 		s.Submit(from(mallory))
-		s.Explain(from(alice), Need{script.Read, "/"}, Need{script.Write, "/a/b"})
+		s.Explain(from(alice), Need{script.Read, "/"}, Need{script.Write, "/a/b"}, Need{script.Get, "c/k"}, Need{script.Query, "c"})
 	})
 }
 
@@ -42,9 +42,20 @@ func FuzzAllow(f *testing.F) {
 		f.Add(p)
 	}
 	s := parse(f, `permit(principal, action == Action::"read", resource in Path::"/a");
-		permit(principal, action == Action::"list", resource) when { resource in Path::"/a" };`)
+		permit(principal, action == Action::"list", resource) when { resource in Path::"/a" };
+		permit(principal, action in Action::"records", resource in Collection::"a");`)
+	for _, p := range []string{"a/b/../c", "a//", "b/a", "a-b/k", "A/k", "a/\n"} {
+		f.Add(p)
+	}
 	f.Fuzz(func(t *testing.T, path string) {
 		g := s.Grants(from(alice))
+		for _, action := range []script.Action{script.Get, script.Put, script.Query, script.Delete} {
+			allowed := g.Allow(action, path) == nil
+			key, in := strings.CutPrefix(path, "a/")
+			if record := in && script.CheckKey(key) == nil && action != script.Query; allowed && path != "a" && !record {
+				t.Errorf("%s of %q is allowed", action, path)
+			}
+		}
 		for _, action := range []script.Action{script.Read, script.List} {
 			allowed := g.Allow(action, path) == nil
 			if below := path == "/a" || strings.HasPrefix(path, "/a/"); allowed && !below {

@@ -10,7 +10,8 @@ import (
 	"github.com/circles-host/circles/host/script"
 )
 
-// Grants answers what one accepted script may do to the files of one context:
+// Grants answers what one accepted script may do to the files and records of one
+// context:
 // the target's (Accepted.Target), or the caller's (Set.Lend). It decides by the
 // policies that were in force when the script was accepted, whatever is saved
 // while the script runs. The zero Grants, and nil, allow nothing. Its methods
@@ -38,8 +39,8 @@ const maxAnswers = 512
 // DeniedError is the answer to a script that tried what it may not do.
 type DeniedError struct {
 	Action  script.Action
-	Path    string
-	Owner   peer.Peer // whose file it is
+	Path    string    // as in a script.Grant
+	Owner   peer.Peer // whose it is
 	Verdict Verdict
 	// Reason, when it is not "", says why no policy was asked.
 	Reason string
@@ -54,12 +55,19 @@ func (e *DeniedError) Error() string {
 	if reason == "" {
 		reason = e.Verdict.Public().of(label(e.Owner))
 	}
-	return fmt.Sprintf("may not %s %q in the context of %s: %s", e.Action, shortened(e.Path), label(e.Owner), reason)
+	what := ""
+	if e.Action.OfRecords() {
+		what = "record "
+		if !strings.Contains(e.Path, "/") {
+			what = "collection "
+		}
+	}
+	return fmt.Sprintf("may not %s %s%q in the context of %s: %s", e.Action, what, shortened(e.Path), label(e.Owner), reason)
 }
 
 // Allow reports, with a *DeniedError, whether the script may not do action on
-// path, which is absolute and clean: another is denied, never cleaned, since
-// what was checked must be what is opened.
+// path, which is as in a script.Grant. A path of files is absolute and clean:
+// another is denied, never cleaned, since what was checked must be what is opened.
 func (g *Grants) Allow(action script.Action, path string) error {
 	if g != nil && g.all {
 		if cleanPath(path) == "" {
@@ -93,30 +101,25 @@ func (g *Grants) Allow(action script.Action, path string) error {
 // surely reports whether the policies allow it whatever else is asked. It is
 // what nearly every access of a script that may do it comes to.
 func (g *Grants) surely(action script.Action, path string) bool {
-	switch action {
-	case script.Read, script.List, script.Write, script.Remove:
-	default:
-		return false
-	}
-	return cleanPath(path) == "" && (!g.lending || g.isLent(action, path)) && g.question.permits(action, pathUID(path))
+	_, err := script.ParseAction(string(action))
+	return err == nil && wrongResource(action, path) == "" && (!g.lending || g.isLent(action, path)) &&
+		g.question.permits(action, resourceUID(action, path))
 }
 
 func (g *Grants) decide(action script.Action, path string) *DeniedError {
 	e := &DeniedError{Action: action, Path: path, Owner: g.owner}
-	switch action {
-	case script.Read, script.List, script.Write, script.Remove:
-	default:
-		e.Reason = "there is no such action on files"
+	if _, err := script.ParseAction(string(action)); err != nil {
+		e.Reason = "there is no such action on files or records"
 		return e
 	}
-	if e.Reason = cleanPath(path); e.Reason != "" {
+	if e.Reason = wrongResource(action, path); e.Reason != "" {
 		return e
 	}
 	if g.lending && !g.isLent(action, path) {
 		e.Reason = "the script does not lend it"
 		return e
 	}
-	if e.Verdict = g.question.ask(action, pathUID(path)); e.Verdict.Permitted {
+	if e.Verdict = g.question.ask(action, resourceUID(action, path)); e.Verdict.Permitted {
 		return nil
 	}
 	return e
@@ -124,7 +127,10 @@ func (g *Grants) decide(action script.Action, path string) *DeniedError {
 
 func (g *Grants) isLent(action script.Action, path string) bool {
 	for _, l := range g.lent {
-		if l.Action == action && cleanPath(l.Path) == "" && covers(l.Path, path) {
+		if l.Action != action || wrongResource(action, l.Path) != "" {
+			continue
+		}
+		if action.OfRecords() && holds(l.Path, path) || !action.OfRecords() && covers(l.Path, path) {
 			return true
 		}
 	}

@@ -462,7 +462,7 @@ func typeErrors(tree *ast.Policy) (messages []string) {
 			if len(errs) > 1 {
 				continue // it follows from the others
 			}
-			message = "can never apply: submit is done to a Context, and read, list, write and remove to a Path"
+			message = "can never apply: submit is done to a Context, read, list, write and remove to a Path, get, put and delete to a Record, and query to a Collection"
 		}
 		if what, action, ok := strings.Cut(message, " in context for "); ok {
 			// Said again for every action that the policy is about.
@@ -526,6 +526,18 @@ func wrongID(uid types.EntityUID) string {
 		case cleanPath(id) != "":
 			return fmt.Sprintf("Path::%q matches nothing: %s; write Path::%q", id, cleanPath(id), path.Clean("/"+id))
 		}
+	case typeCollection:
+		if err := script.CheckCollection(id); err != nil {
+			return fmt.Sprintf("Collection::%q matches nothing: %v", id, err)
+		}
+	case typeRecord:
+		_, key, err := script.SplitRecord(id)
+		if err == nil && key == "" {
+			err = fmt.Errorf(`a record is named by its collection and its key; all of them are resource in Collection::%q`, id)
+		}
+		if err != nil {
+			return fmt.Sprintf("Record::%q matches nothing: %v", id, err)
+		}
 	case typePeer, typeContext:
 		if _, err := peer.ParseID(id); err != nil {
 			return fmt.Sprintf("%s::%q matches nothing: %v; \"circles-host peer list\" shows the ids", uid.Type, id, err)
@@ -534,6 +546,18 @@ func wrongID(uid types.EntityUID) string {
 		if !printable(id) {
 			return "a circle's name is printable text"
 		}
+	}
+	return ""
+}
+
+// wrongResource says what is wrong with name as that of something to which action
+// is done, or "".
+func wrongResource(action script.Action, name string) string {
+	if !action.OfRecords() {
+		return cleanPath(name)
+	}
+	if err := script.CheckResource(action, name); err != nil {
+		return err.Error()
 	}
 	return ""
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Permit is permission for one peer, or one circle, to run one module, and for
-// that module to touch files while it runs for them. It is written as policies
+// that module to touch files and records while it runs for them. It is written as policies
 // that a person can read and go on editing.
 type Permit struct {
 	ID     string    // of the policies, and the file's name; "" for one made of the names
@@ -36,6 +36,19 @@ type Permit struct {
 
 	// Files and directories with all below them, as absolute clean paths.
 	Read, List, Write, Remove []string
+	// Collections of records, or single ones as COLLECTION/KEY; of Query
+	// collections only.
+	Get, Put, Query, Delete []string
+}
+
+// Add adds an action, on a path or, if it is one of records, on those.
+func (p *Permit) Add(action script.Action, path string) {
+	if list := map[script.Action]*[]string{
+		script.Read: &p.Read, script.List: &p.List, script.Write: &p.Write, script.Remove: &p.Remove,
+		script.Get: &p.Get, script.Put: &p.Put, script.Query: &p.Query, script.Delete: &p.Delete,
+	}[action]; list != nil {
+		*list = append(*list, path)
+	}
 }
 
 // Format writes the permit as Cedar, in the order in which people ask: who may
@@ -97,19 +110,31 @@ func (p Permit) format(id string) (string, error) {
 	}
 	fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n) %s", principal, when)
 
-	for i, f := range p.files() {
-		if wrong := cleanPath(f.path); wrong != "" {
-			return "", fmt.Errorf("write permit: path %q: %s", f.path, wrong)
+	touched := p.touched()
+	of := map[script.Action]int{} // how many of a kind there were
+	for i, f := range touched {
+		kind, what := files, "path"
+		if f.ofRecords {
+			kind, what = records, "record"
 		}
-		filesID := id + "-files"
+		actions := make([]string, len(f.actions))
+		for i, a := range f.actions {
+			if wrong := wrongResource(a, f.path); wrong != "" {
+				return "", fmt.Errorf("write permit: %s %q: %s", what, f.path, wrong)
+			}
+			actions[i] = cedarText(actionUID(a))
+		}
 		if i == 0 {
 			b.WriteString("\n// What that may touch while it runs for them, and all that is below.\n")
 		} else {
-			filesID = fmt.Sprintf("%s-%d", filesID, i+1)
 			b.WriteString("\n")
 		}
+		touchID := id + "-" + string(kind)
+		if of[kind]++; of[kind] > 1 {
+			touchID = fmt.Sprintf("%s-%d", touchID, of[kind])
+		}
 		fmt.Fprintf(&b, "@id(%s)\npermit (\n  %s,\n  action in [%s],\n  resource in %s\n) %s",
-			cedarString(filesID), principal, strings.Join(f.actions, ", "), cedarText(pathUID(f.path)), when)
+			cedarString(touchID), principal, strings.Join(actions, ", "), cedarText(f.scope()), when)
 	}
 
 	// A check of this function, and of what it was given: a string that is not
@@ -122,9 +147,9 @@ func (p Permit) format(id string) (string, error) {
 	if v := written.Submit(r); !v.Permitted {
 		return "", errors.New("write permit: a name has characters in it that a policy cannot hold")
 	}
-	for _, f := range p.files() {
-		if err := written.Grants(r).Allow(f.first, f.path); err != nil {
-			return "", fmt.Errorf("write permit: path %q has characters in it that a policy cannot hold", f.path)
+	for _, f := range touched {
+		if err := written.Grants(r).Allow(f.actions[0], f.path); err != nil {
+			return "", fmt.Errorf("write permit: %q has characters in it that a policy cannot hold", f.path)
 		}
 	}
 	return b.String(), nil
@@ -143,29 +168,44 @@ func (p Permit) example() Request {
 	return r
 }
 
-// filePermit is what may be done to one path.
-type filePermit struct {
-	path    string
-	first   script.Action
-	actions []string // as Cedar
+// touch is what may be done to one path, collection or record.
+type touch struct {
+	path      string
+	ofRecords bool
+	actions   []script.Action
 }
 
-// files groups p's actions by path, in the order in which they are given.
-func (p Permit) files() []filePermit {
-	var all []filePermit
+// scope is what the actions may be done to.
+func (f touch) scope() types.EntityUID {
+	kind := typePath
+	if f.ofRecords {
+		kind = typeCollection
+		if strings.Contains(f.path, "/") {
+			kind = typeRecord
+		}
+	}
+	return types.NewEntityUID(kind, types.String(f.path))
+}
+
+// touched groups p's actions by what they are done to, in the order in which they
+// are given.
+func (p Permit) touched() []touch {
+	var all []touch
 	for _, of := range []struct {
 		action script.Action
 		paths  []string
-	}{{script.Read, p.Read}, {script.List, p.List}, {script.Write, p.Write}, {script.Remove, p.Remove}} {
+	}{
+		{script.Read, p.Read}, {script.List, p.List}, {script.Write, p.Write}, {script.Remove, p.Remove},
+		{script.Get, p.Get}, {script.Put, p.Put}, {script.Query, p.Query}, {script.Delete, p.Delete},
+	} {
 		for _, path := range of.paths {
-			i := slices.IndexFunc(all, func(f filePermit) bool { return f.path == path })
+			i := slices.IndexFunc(all, func(f touch) bool { return f.path == path && f.ofRecords == of.action.OfRecords() })
 			if i < 0 {
 				i = len(all)
-				all = append(all, filePermit{path: path, first: of.action})
+				all = append(all, touch{path: path, ofRecords: of.action.OfRecords()})
 			}
-			text := cedarText(actionUID(of.action))
-			if !slices.Contains(all[i].actions, text) {
-				all[i].actions = append(all[i].actions, text)
+			if !slices.Contains(all[i].actions, of.action) {
+				all[i].actions = append(all[i].actions, of.action)
 			}
 		}
 	}
@@ -278,7 +318,7 @@ func (p Permit) slug() string {
 			}
 		}
 	}
-	const most = 80 // room for "-files-12" within maxID
+	const most = 80 // room for "-records-12" within maxID
 	slug := b.String()
 	slug = strings.TrimRight(slug[:min(len(slug), most)], "-")
 	if slug == "" {

@@ -92,7 +92,7 @@ func (r *residual) add(l left, kind types.EntityType) {
 }
 
 func (r *residual) put(scope types.EntityUID, kind types.EntityType, l left) {
-	if scope.Type == kind {
+	if scope.Type == kind || scope.Type == typeCollection && kind == typeRecord {
 		r.at[scope.ID] = append(r.at[scope.ID], l)
 	}
 }
@@ -163,7 +163,8 @@ func waits(n ast.IsNode) (found bool) {
 }
 
 // each calls f with every policy whose scope covers resource, until f says no.
-// The resource is a path, or the one resource of its kind that there is.
+// The resource is a path, a record, a collection, or the one resource of its kind
+// that there is.
 func (r *residual) each(resource types.EntityUID, f func(left) bool) {
 	for _, l := range r.anywhere {
 		if !f(l) {
@@ -178,6 +179,10 @@ func (r *residual) each(resource types.EntityUID, f func(left) bool) {
 			if (self || !l.exact) && !f(l) {
 				return
 			}
+		}
+		if resource.Type == typeRecord && self {
+			at, _, _ = strings.Cut(at, "/") // its collection
+			continue
 		}
 		if resource.Type != typePath || at == "/" {
 			return

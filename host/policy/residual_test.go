@@ -68,7 +68,7 @@ func TestResidualAgrees(t *testing.T) {
 				} else if surely {
 					certain++
 				}
-				if resource.Type == typePath && !lent {
+				if resource.Type != typeContext && !lent {
 					if err := grants.Allow(action, string(resource.ID)); (err == nil) != want.Permitted {
 						t.Fatalf("seed %d: %s of %v: %v, and %+v\n%s", seed, action, resource, err, want, text.String())
 					}
@@ -105,13 +105,20 @@ func randomPolicy(r *rand.Rand) string {
 	principal := pick(r, "principal", "principal", `principal == Peer::"alice"`, `principal == Peer::"mallory"`,
 		`principal in Circle::"friends"`, `principal is Peer in Circle::"family"`, "principal is Peer", `principal == Peer::"bob"`)
 	action := pick(r, "action", `action == Action::"submit"`, `action in Action::"files"`, `action == Action::"read"`,
-		`action in [Action::"read", Action::"write"]`, `action in [Action::"submit", Action::"files"]`)
+		`action in [Action::"read", Action::"write"]`, `action in [Action::"submit", Action::"files"]`,
+		`action in Action::"records"`, `action in [Action::"get", Action::"query"]`)
 	resource := pick(r, "resource", "resource", `resource in Path::"/a"`, `resource in Path::"/"`, `resource == Path::"/a/b"`,
 		"resource is Path", `resource is Path in Path::"/a/b"`, `resource == Context::"bob"`, "resource is Context")
+	if r.IntN(4) == 0 {
+		resource = pick(r, `resource in Collection::"c"`, `resource == Collection::"c"`, `resource == Record::"c/a"`, `resource in Record::"c/a/b"`,
+			"resource is Record", "resource is Collection", `resource is Record in Collection::"c"`)
+	}
 	if strings.Contains(resource, "Path") && strings.Contains(action, "submit") {
 		action = `action in Action::"files"`
 	} else if strings.Contains(resource, "Context") {
 		action = `action == Action::"submit"`
+	} else if strings.Contains(resource, "Collection") || strings.Contains(resource, "Record") {
+		action = pick(r, `action in Action::"records"`, `action in [Action::"get", Action::"query"]`, `action == Action::"get"`)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s(%s, %s, %s)", pick(r, "permit", "permit", "forbid"), principal, action, resource)
@@ -142,6 +149,7 @@ func randomCondition(r *rand.Rand, depth int) string {
 		`principal in Circle::"friends"`, `principal has name`, `(principal has name && principal.name like "ali*")`,
 		`principal == Peer::"bob"`, `(resource is Context && principal == resource.owner)`,
 		`action == Action::"read"`, `action in Action::"files"`, `principal == resource`,
+		`resource in Collection::"c"`, `resource == Record::"c/a"`, `(resource is Record && resource.key like "a*")`,
 	)
 }
 
@@ -159,6 +167,13 @@ func randomRequest(r *rand.Rand) Request {
 func randomAccess(r *rand.Rand, request Request) (script.Action, types.EntityUID) {
 	if r.IntN(4) == 0 {
 		return submit, contextUID(request.Parties.Target.ID)
+	}
+	switch r.IntN(6) {
+	case 0:
+		return script.Query, resourceUID(script.Query, pick(r, "c", "d", "c-a"))
+	case 1:
+		action := pick(r, script.Get, script.Put, script.Delete)
+		return action, resourceUID(action, pick(r, "c", "c/a", "c/a/b", "c/ab", "d/a", "c-a/a", "a/c", "c/\u00e9"))
 	}
 	return pick(r, script.Read, script.List, script.Write, script.Remove),
 		pathUID(pick(r, "/", "/a", "/a/b", "/a/b/c", "/ab", "/x/y", "/a/"+strings.Repeat("d/", r.IntN(5))+"e"))

@@ -26,18 +26,21 @@ var Starter string
 
 // The entity types of the schema.
 const (
-	typePeer    types.EntityType = "Peer"
-	typeCircle  types.EntityType = "Circle"
-	typeContext types.EntityType = "Context"
-	typePath    types.EntityType = "Path"
-	typeAction  types.EntityType = "Action"
+	typePeer       types.EntityType = "Peer"
+	typeCircle     types.EntityType = "Circle"
+	typeContext    types.EntityType = "Context"
+	typePath       types.EntityType = "Path"
+	typeRecord     types.EntityType = "Record"
+	typeCollection types.EntityType = "Collection"
+	typeAction     types.EntityType = "Action"
 )
 
 // submit is the action of running a script in a context. The others are those
-// of package script, and are all in the group files.
+// of package script, and are all in the group files or records.
 const (
-	submit script.Action = "submit"
-	files  script.Action = "files"
+	submit  script.Action = "submit"
+	files   script.Action = "files"
+	records script.Action = "records"
 )
 
 func actionUID(a script.Action) types.EntityUID {

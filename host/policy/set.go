@@ -292,6 +292,21 @@ func pathUID(path string) types.EntityUID {
 	return types.NewEntityUID(typePath, types.String(path))
 }
 
+// resourceUID is what an action of package script is done to; name has been
+// checked. Of get, put and delete it is a record: for a collection a record of it
+// that no policy names.
+func resourceUID(action script.Action, name string) types.EntityUID {
+	switch {
+	case !action.OfRecords():
+		return pathUID(name)
+	case action == script.Query:
+		return types.NewEntityUID(typeCollection, types.String(name))
+	case !strings.Contains(name, "/"):
+		name += "/*"
+	}
+	return types.NewEntityUID(typeRecord, types.String(name))
+}
+
 func peerEntity(p peer.Peer) types.Entity {
 	e := types.Entity{UID: peerUID(p.ID)}
 	if p.Name != "" {
@@ -320,6 +335,8 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 	switch uid.Type {
 	case typePath:
 		return s.path(uid)
+	case typeRecord:
+		return recordEntity(uid)
 	case typePeer:
 		for i := range s.peers {
 			if s.peers[i].UID == uid {
@@ -335,6 +352,18 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 		}
 	}
 	return types.Entity{}, false
+}
+
+func recordEntity(uid types.EntityUID) (types.Entity, bool) {
+	collection, key, err := script.SplitRecord(string(uid.ID))
+	if err != nil || key == "" {
+		return types.Entity{}, false
+	}
+	return types.Entity{
+		UID:        uid,
+		Parents:    types.NewEntityUIDSet(types.NewEntityUID(typeCollection, types.String(collection))),
+		Attributes: types.NewRecord(types.RecordMap{"key": types.String(key)}),
+	}, true
 }
 
 func (s *entityStore) path(uid types.EntityUID) (types.Entity, bool) {
@@ -420,4 +449,10 @@ func covers(dir, path string) bool {
 		return true
 	}
 	return len(path) > len(dir) && path[len(dir)] == '/' && path[:len(dir)] == dir
+}
+
+// holds reports whether record is group or, if group is a collection, in it.
+func holds(group, record string) bool {
+	rest, ok := strings.CutPrefix(record, group)
+	return ok && (rest == "" || rest[0] == '/' && !strings.Contains(group, "/"))
 }

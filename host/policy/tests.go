@@ -31,7 +31,7 @@ const TestsFile = "tests.toml"
 //	module = "guestbook"             # as it is in the layers now, or sha256:…
 //	entry  = "sign"                  # none is the default entry
 //	expect = "permit"                # or "refuse"
-//	allow  = ["read /guestbook/a"]   # what it may do to a file once it runs
+//	allow  = ["read /guestbook/a"]   # what it may do to files and records once it runs
 //	deny   = ["read /diary.txt"]     # and may not
 //	params = 100                     # bytes; 0 if not said
 //	at     = 2026-06-01T12:00:00Z    # when; now if not said
@@ -219,22 +219,26 @@ func (w testText) test() (t Test, err error) {
 	return t, nil
 }
 
-// parseNeeds reads "read /guestbook/a": an action, a space, and all the rest a
-// path.
+// parseNeeds reads "read /guestbook/a" and "get bookings/today": an action, a
+// space, and all the rest a path or a record.
 func parseNeeds(texts []string) ([]Need, error) {
 	var needs []Need
 	for _, text := range texts {
 		action, path, ok := strings.Cut(text, " ")
 		if !ok {
-			return nil, fmt.Errorf("%q: write an action and a path, as in \"read /notes.txt\"", text)
+			return nil, fmt.Errorf("%q: write an action and a path or record, as in \"read /notes.txt\" or \"get notes/today\"", text)
 		}
 		a, err := script.ParseAction(action)
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", text, err)
 		}
-		// A path that no script can form is denied whatever the policies say.
-		if wrong := cleanPath(path); wrong != "" {
-			return nil, fmt.Errorf("%q: path: %s", text, wrong)
+		// What no script can name is denied whatever the policies say.
+		if wrong := wrongResource(a, path); wrong != "" {
+			what := "path"
+			if a.OfRecords() {
+				what = "record"
+			}
+			return nil, fmt.Errorf("%q: %s: %s", text, what, wrong)
 		}
 		needs = append(needs, Need{Action: a, Path: path})
 	}

@@ -97,8 +97,9 @@ const (
 )
 
 // Guard decides whether a transaction's user may do op on a record, or with an
-// empty key on a collection. An error reaches the caller as store.ErrDenied with
-// it as the cause.
+// empty key on a collection. An error that is not store.ErrHidden reaches the
+// caller as store.ErrDenied with it as the cause; store.ErrHidden reads as
+// store.ErrNotExist, and a scan leaves out what is hidden.
 type Guard interface {
 	Allow(op Op, collection, key string) error
 }
@@ -176,10 +177,14 @@ func (c *Collections) allow(op Op, collection, key string) error {
 	if c.guard == nil {
 		return nil
 	}
-	if err := c.guard.Allow(op, collection, key); err != nil {
-		return fmt.Errorf("%w: %w", store.ErrDenied, err)
+	err := c.guard.Allow(op, collection, key)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrHidden):
+		return store.ErrNotExist
 	}
-	return nil
+	return fmt.Errorf("%w: %w", store.ErrDenied, err)
 }
 
 func fail(verb, collection, key string, err error) error {
@@ -292,6 +297,9 @@ func (c *Collections) Scan(ctx context.Context, collection string, r Range) (Pag
 		r.Bytes = MaxScanBytes
 	}
 	err := c.allow(OpQuery, collection, "")
+	if errors.Is(err, store.ErrNotExist) {
+		return Page{}, nil
+	}
 	var page Page
 	if err == nil {
 		page, err = c.scan(ctx, collection, r)
@@ -327,12 +335,15 @@ func (c *Collections) scan(ctx context.Context, collection string, r Range) (Pag
 			if !strings.HasPrefix(e.key, r.Prefix) {
 				return found, nil
 			}
+			err := c.allow(OpGet, collection, e.key)
+			if errors.Is(err, store.ErrNotExist) {
+				continue
+			}
+			record := Record{Key: strings.Clone(e.key), Denied: err != nil}
 			if len(found.Records) == r.Limit {
-				found.Next = strings.Clone(e.key)
+				found.Next = record.Key
 				return found, nil
 			}
-			record := Record{Key: strings.Clone(e.key)}
-			record.Denied = c.allow(OpGet, collection, e.key) != nil
 			if !record.Denied {
 				if record.Value, err = e.value(); err != nil {
 					return found, p.damage(i, err)

@@ -578,6 +578,31 @@ func TestGuard(t *testing.T) {
 	}))
 	b.wantAll("c", "a", "1", "secret", "2", "z", "3")
 
+	// What is hidden is not there: no key of it, and no end of a page either.
+	b.must(b.update(func(tx *Tx, _ *Collections) error {
+		c := tx.As(guardFunc(func(op Op, collection, key string) error {
+			if key == "secret" || key == "z" || collection == "hidden" {
+				return fmt.Errorf("it is %w", store.ErrHidden)
+			}
+			return nil
+		}))
+		_, err := c.Get(ctx, "c", "secret")
+		b.want(store.ErrNotExist, err)
+		b.want(store.ErrNotExist, c.Put(ctx, "c", "secret", nil))
+		b.want(store.ErrNotExist, c.Delete(ctx, "c", "secret"))
+		page, err := c.Scan(ctx, "c", Range{Limit: 1})
+		if len(page.Records) != 1 || page.Next != "" {
+			t.Errorf("the scan found %v", page)
+		}
+		b.must(err)
+		page, err = c.Scan(ctx, "hidden", Range{})
+		if len(page.Records) > 0 {
+			t.Errorf("the scan found %v", page)
+		}
+		return err
+	}))
+	b.wantAll("c", "a", "1", "secret", "2", "z", "3")
+
 	// What a comparison tells is what reading would: that is asked for too.
 	b.must(b.update(func(tx *Tx, _ *Collections) error {
 		c := tx.As(guardFunc(func(op Op, _, _ string) error {

@@ -195,12 +195,10 @@ func alnum(c byte) bool {
 }
 
 func (g Grant) check() error {
-	switch g.Action {
-	case Read, List, Write, Remove:
-	default:
-		return fmt.Errorf("grant: no such action %.20q: use read, list, write or remove", string(g.Action))
+	if _, err := ParseAction(string(g.Action)); err != nil {
+		return fmt.Errorf("grant: %w", err)
 	}
-	if err := checkPath(g.Path); err != nil {
+	if err := CheckResource(g.Action, g.Path); err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
 	return nil

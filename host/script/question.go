@@ -16,6 +16,9 @@ const (
 	MaxListing  = 1024    // entries of one answer
 	MaxFileName = 1024    // bytes
 	MaxProblem  = 4096    // bytes of a problem's message
+
+	MaxRecords     = 1000    // of one answer
+	MaxRecordBytes = 2 << 20 // of their keys and values
 )
 
 // Question asks the caller of a running script for a part of the caller's own
@@ -25,9 +28,11 @@ type Question struct {
 	Script ID
 	Seq    uint64 // 1, 2, 3 … within a script, so that no two of its questions are alike
 	Op     Op
-	Path   string // absolute and clean, as in a Grant
-	Offset uint64 // AskRead: in bytes; AskList: in entries, in name order
-	Length uint32 // AskRead: at most MaxData bytes; AskList: at most MaxListing entries; at least 1
+	Path   string // as in a Grant: absolute and clean; AskGet: COLLECTION/KEY; AskQuery: COLLECTION
+	Offset uint64 // AskRead, AskGet: in bytes; AskList: in entries, in name order
+	Length uint32 // AskRead, AskGet: at most MaxData bytes; AskList: at most MaxListing entries; AskQuery: at most MaxRecords; at least 1
+	From   string // AskQuery: the least key, any text of at most MaxKey bytes
+	Prefix string // AskQuery: of the keys, the same
 }
 
 // Op is what a question asks for. On the wire: append only.
@@ -37,6 +42,9 @@ const (
 	AskRead Op = 1 // contents of a file
 	AskList Op = 2 // entries of a directory
 	AskStat Op = 3 // what a path is; Offset and Length are 0
+
+	AskGet   Op = 4 // value of a record
+	AskQuery Op = 5 // records of a collection, in the order of their keys
 )
 
 // Answer answers one question. The caller signs it. Unless Problem is set, it is
@@ -47,7 +55,18 @@ type Answer struct {
 	Data     []byte // AskRead: shorter than asked only at the end of the file
 	Entries  []ListEntry
 	Stat     Stat
+	Value    []byte   // AskGet: shorter than asked only at the end of the value
+	Records  []Record // AskQuery
+	Next     string   // AskQuery: the key to go on from, "" at the end
 	Problem  *Problem
+}
+
+// Record is one record of a collection. Denied says that its value may not be
+// got.
+type Record struct {
+	Key    string
+	Value  []byte
+	Denied bool
 }
 
 // ListEntry is one name in a directory. Names that are not UTF-8 are left out of
@@ -110,6 +129,8 @@ func (q *Question) Encode() ([]byte, error) {
 		Path:   q.Path,
 		Offset: q.Offset,
 		Length: q.Length,
+		From:   q.From,
+		Prefix: q.Prefix,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode question: %w", err)
@@ -123,7 +144,7 @@ func DecodeQuestion(b []byte) (Question, error) {
 	if err := unmarshal(b, &m, false); err != nil {
 		return Question{}, fmt.Errorf("decode question: %w", err)
 	}
-	q := Question{Seq: m.Seq, Op: Op(m.Op), Path: m.Path, Offset: m.Offset, Length: m.Length}
+	q := Question{Seq: m.Seq, Op: Op(m.Op), Path: m.Path, Offset: m.Offset, Length: m.Length, From: m.From, Prefix: m.Prefix}
 	if err := q.Script.set(m.Script); err != nil {
 		return Question{}, fmt.Errorf("decode question: script: %w", err)
 	}
@@ -140,25 +161,45 @@ func (q *Question) check() error {
 	if q.Seq == 0 {
 		return errors.New("it has no sequence number")
 	}
-	if err := checkPath(q.Path); err != nil {
+	of, ok := map[Op]Action{AskGet: Get, AskQuery: Query}[q.Op]
+	if !ok {
+		of = Read
+	}
+	if err := CheckResource(of, q.Path); err != nil {
 		return err
+	}
+	if q.Op == AskGet && !strings.Contains(q.Path, "/") {
+		return fmt.Errorf("%.80q is a collection, and no record of one", q.Path)
+	}
+	for _, s := range []string{q.From, q.Prefix} {
+		switch {
+		case s != "" && q.Op != AskQuery:
+			return fmt.Errorf("a key to begin with means nothing to %s", q.Op)
+		case len(s) > MaxKey || !utf8.ValidString(s):
+			return fmt.Errorf("%.80q is no part of a key", s)
+		}
 	}
 	if q.Offset > 1<<63-1 {
 		return fmt.Errorf("offset %d is out of range", q.Offset)
 	}
 	least, most := uint32(1), uint32(0)
 	switch q.Op {
-	case AskRead:
+	case AskRead, AskGet:
 		most = MaxData
 	case AskList:
 		most = MaxListing
+	case AskQuery:
+		most = MaxRecords
+		if q.Offset != 0 {
+			return errors.New("an offset means nothing to query")
+		}
 	case AskStat:
 		least = 0
 		if q.Offset != 0 {
 			return errors.New("an offset means nothing to stat")
 		}
 	default:
-		return fmt.Errorf("unknown operation %d: this version reads, lists and stats", q.Op)
+		return fmt.Errorf("unknown operation %d: this version reads, lists, stats, gets and queries", q.Op)
 	}
 	if q.Length < least || q.Length > most {
 		return fmt.Errorf("length %d, must be between %d and %d", q.Length, least, most)
@@ -177,6 +218,29 @@ func (q *Question) Fits(a *Answer) error {
 		return fmt.Errorf("%d bytes, but %d were asked for", len(a.Data), q.Length)
 	case q.Op == AskList && len(a.Entries) > int(q.Length):
 		return fmt.Errorf("%d entries, but %d were asked for", len(a.Entries), q.Length)
+	case q.Op == AskGet && len(a.Value) > int(q.Length):
+		return fmt.Errorf("%d bytes, but %d were asked for", len(a.Value), q.Length)
+	case q.Op == AskQuery:
+		return q.fits(a)
+	}
+	return nil
+}
+
+// fits checks that records are those that were asked for, in their order, and that
+// going on from Next comes to an end.
+func (q *Question) fits(a *Answer) error {
+	if len(a.Records) > int(q.Length) {
+		return fmt.Errorf("%d records, but %d were asked for", len(a.Records), q.Length)
+	}
+	last := ""
+	for _, r := range a.Records {
+		if r.Key <= last || r.Key < q.From || !strings.HasPrefix(r.Key, q.Prefix) {
+			return fmt.Errorf("the record %.80q is not one that was asked for, or not in order", r.Key)
+		}
+		last = r.Key
+	}
+	if a.Next != "" && (len(a.Records) == 0 || a.Next <= last || !strings.HasPrefix(a.Next, q.Prefix)) {
+		return fmt.Errorf("the next record, %.80q, is not behind the others", a.Next)
 	}
 	return nil
 }
@@ -204,6 +268,14 @@ func (a *Answer) Encode() ([]byte, error) {
 			l.Entries = append(l.Entries, &scriptpb.ListEntry{Name: e.Name, Kind: scriptpb.FileKind(e.Kind)})
 		}
 		m.Answer = &scriptpb.Answer_Listing{Listing: l}
+	case fit.Op == AskGet:
+		m.Answer = &scriptpb.Answer_Value{Value: fit.Value}
+	case fit.Op == AskQuery:
+		l := &scriptpb.Records{Next: fit.Next}
+		for _, r := range fit.Records {
+			l.Records = append(l.Records, &scriptpb.RecordEntry{Key: r.Key, Value: r.Value, Denied: r.Denied})
+		}
+		m.Answer = &scriptpb.Answer_Records{Records: l}
 	case fit.Op == AskStat:
 		// A file older than 1970 is shown as of then: WIT has no other time for it.
 		m.Answer = &scriptpb.Answer_Stat{Stat: &scriptpb.Stat{
@@ -241,6 +313,13 @@ func DecodeAnswer(b []byte) (Answer, error) {
 		}
 		a.Op = AskStat
 		a.Stat = Stat{Kind: FileKind(m.Stat.Kind), Size: m.Stat.Size, Modified: time.UnixMilli(m.Stat.ModifiedMs).UTC()}
+	case *scriptpb.Answer_Value:
+		a.Op, a.Value = AskGet, m.Value
+	case *scriptpb.Answer_Records:
+		a.Op, a.Next = AskQuery, m.Records.Next
+		for _, r := range m.Records.Records {
+			a.Records = append(a.Records, Record{Key: r.Key, Value: r.Value, Denied: r.Denied})
+		}
 	case *scriptpb.Answer_Problem:
 		a.Problem = &Problem{Code: ProblemCode(m.Problem.Code), Message: m.Problem.Message}
 	}
@@ -286,8 +365,36 @@ func (a *Answer) check() error {
 		if a.Stat.Modified.After(maxTime) {
 			return errors.New("a time after the year 9999")
 		}
+	case AskGet:
+		if len(a.Value) > MaxData {
+			return fmt.Errorf("%d bytes of a value, at most %d are allowed", len(a.Value), MaxData)
+		}
+	case AskQuery:
+		return a.checkRecords()
 	default:
 		return errors.New("it holds no answer")
+	}
+	return nil
+}
+
+func (a *Answer) checkRecords() error {
+	if len(a.Records) > MaxRecords {
+		return fmt.Errorf("%d records, at most %d are allowed", len(a.Records), MaxRecords)
+	}
+	size := 0
+	for _, r := range a.Records {
+		if err := CheckKey(r.Key); err != nil {
+			return err
+		}
+		if r.Denied && len(r.Value) > 0 {
+			return errors.New("a record with a value that is denied")
+		}
+		if size += len(r.Key) + len(r.Value); size > MaxRecordBytes {
+			return fmt.Errorf("more than %d bytes of records", MaxRecordBytes)
+		}
+	}
+	if a.Next != "" {
+		return CheckKey(a.Next)
 	}
 	return nil
 }

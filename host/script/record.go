@@ -69,6 +69,19 @@ func SplitRecord(name string) (collection, key string, err error) {
 	return collection, key, nil
 }
 
+// CheckResource says what is wrong with name as that of something to which an
+// action can be done.
+func CheckResource(a Action, name string) error {
+	if !a.OfRecords() {
+		return checkPath(name)
+	}
+	_, key, err := SplitRecord(name)
+	if err == nil && a == Query && key != "" {
+		err = fmt.Errorf("%.80q is one record: it is collections that are queried", name)
+	}
+	return err
+}
+
 // JoinRecord is the inverse of SplitRecord.
 func JoinRecord(collection, key string) string {
 	if key == "" {

@@ -20,6 +20,7 @@
 package script
 
 import (
+	"strings"
 	"time"
 
 	"github.com/circles-host/circles/host/peer"
@@ -84,7 +85,7 @@ type Logic struct {
 	Undo ID
 }
 
-// Action is what a grant allows on a path.
+// Action is what a grant allows on a file or a record.
 type Action string
 
 // The actions on files. They are the Cedar action ids too.
@@ -95,8 +96,36 @@ const (
 	Remove Action = "remove" // unlink, remove a directory, rename away
 )
 
-// Grant lends the running script one action on a path of the caller's own
-// context, and on everything below it. Path is absolute and clean: "/shared".
+// The actions on records. They are the Cedar action ids too.
+const (
+	Get    Action = "get"    // a record's value
+	Put    Action = "put"    // make a record, or replace its value
+	Query  Action = "query"  // the keys of a collection, in order
+	Delete Action = "delete" // remove a record
+)
+
+// OfRecords reports whether a is done to records, and not to files.
+func (a Action) OfRecords() bool {
+	switch a {
+	case Get, Put, Query, Delete:
+		return true
+	}
+	return false
+}
+
+// Reads reports whether a changes nothing.
+func (a Action) Reads() bool {
+	switch a {
+	case Read, List, Get, Query:
+		return true
+	}
+	return false
+}
+
+// Grant lends the running script one action on a part of the caller's own
+// context. For an action on files, Path is absolute and clean, "/shared", and
+// everything below it is lent too. For one on records it is what SplitRecord
+// takes: a collection with all its records, or, but for Query, one record.
 type Grant struct {
 	Action Action
 	Path   string
@@ -148,14 +177,14 @@ type Receipt struct {
 	Kept Digest
 }
 
-// Effect is one change that a committed script made to its target's files, or,
-// in a dry run, would have made.
+// Effect is one change that a committed script made to its target's files and
+// records, or, in a dry run, would have made.
 //
-// The receipt goes to the caller too. Of a file that the script was not allowed
-// to read, Before and After are zero: the digest of a short text gives it away.
+// The receipt goes to the caller too. Of a file or record that the script was not
+// allowed to read, Before and After are zero: the digest of a short text gives it away.
 type Effect struct {
 	Kind   EffectKind
-	Path   string // absolute within the context
+	Path   string // absolute within the context; of a record, "/COLLECTION/KEY"
 	To     string // a rename's or link's other end
 	Before Blob   // zero when there was no file
 	After  Blob   // zero when there is none now
@@ -182,7 +211,20 @@ const (
 	MadeDir  EffectKind = 4
 	Linked   EffectKind = 5 // a symbolic link was made; To is its target
 	Touched  EffectKind = 6 // times only
+
+	RecordPut     EffectKind = 7 // made or changed
+	RecordDeleted EffectKind = 8
 )
+
+// Record takes apart the path of an effect on a record; ok is false if it is one
+// on a file.
+func (e Effect) Record() (collection, key string, ok bool) {
+	if e.Kind != RecordPut && e.Kind != RecordDeleted {
+		return "", "", false
+	}
+	collection, key, _ = strings.Cut(strings.TrimPrefix(e.Path, "/"), "/")
+	return collection, key, true
+}
 
 // Blob identifies file contents.
 type Blob struct {

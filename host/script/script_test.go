@@ -87,6 +87,10 @@ func sampleAnswers() []Answer {
 		{Question: Digest{1}, Op: AskRead, Data: []byte{}},
 		{Question: Digest{1}, Op: AskList, Entries: []ListEntry{{"a", KindFile}, {"ä b", KindDirectory}}},
 		{Question: Digest{1}, Op: AskList},
+		{Question: Digest{1}, Op: AskGet, Value: []byte{0, 1}},
+		{Question: Digest{1}, Op: AskGet, Value: []byte{}},
+		{Question: Digest{1}, Op: AskQuery, Records: []Record{{"a", []byte("1"), false}, {"b", nil, true}, {"ä", nil, false}}, Next: "ö"},
+		{Question: Digest{1}, Op: AskQuery},
 		{Question: Digest{1}, Op: AskStat, Stat: Stat{KindFile, 1 << 40, noon}},
 		{Question: Digest{1}, Problem: &Problem{ProblemDenied, "no grant"}},
 	}
@@ -606,12 +610,28 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 		"long list":      func(q *Question) { q.Op, q.Length = AskList, MaxListing+1 },
 		"stat of length": func(q *Question) { q.Op, q.Offset = AskStat, 0 },
 		"stat at offset": func(q *Question) { q.Op, q.Length = AskStat, 0 },
+
+		"get of a path":       func(q *Question) { q.Op, q.Path = AskGet, "/notes/a" },
+		"get of a collection": func(q *Question) { q.Op, q.Path = AskGet, "notes" },
+		"get of too much":     func(q *Question) { q.Op, q.Path, q.Length = AskGet, "notes/a", MaxData+1 },
+		"read of a record":    func(q *Question) { q.Path = "notes/a" },
+		"read from a key":     func(q *Question) { q.From = "a" },
+		"get with a prefix":   func(q *Question) { q.Op, q.Path, q.Prefix = AskGet, "notes/a", "a" },
+		"query of a record":   func(q *Question) { q.Op, q.Path, q.Offset = AskQuery, "notes/a", 0 },
+		"query of a path":     func(q *Question) { q.Op, q.Path, q.Offset = AskQuery, "/notes", 0 },
+		"query at offset":     func(q *Question) { q.Op, q.Path = AskQuery, "notes" },
+		"query of too much":   func(q *Question) { q.Op, q.Path, q.Offset, q.Length = AskQuery, "notes", 0, MaxRecords+1 },
+		"query of a long prefix": func(q *Question) {
+			q.Op, q.Path, q.Offset, q.Prefix = AskQuery, "notes", 0, strings.Repeat("k", MaxKey+1)
+		},
+		"query from what is none": func(q *Question) { q.Op, q.Path, q.Offset, q.From = AskQuery, "notes", 0, "\xff" },
 	} {
 		q := sampleQuestion()
 		change(&q)
 		if _, err := q.Encode(); err == nil {
 			t.Errorf("question, %s: encoded", name)
-		} else if b, err := marshal(&scriptpb.Question{Script: q.Script.bytes(), Seq: q.Seq, Op: scriptpb.Op(q.Op), Path: q.Path, Offset: q.Offset, Length: q.Length}); err != nil {
+		} else if b, err := marshal(&scriptpb.Question{Script: q.Script.bytes(), Seq: q.Seq, Op: scriptpb.Op(q.Op), Path: q.Path, Offset: q.Offset, Length: q.Length,
+			From: q.From, Prefix: strings.ToValidUTF8(q.Prefix, "?")}); err != nil && q.From != "\xff" {
 			t.Errorf("question, %s: %v", name, err)
 		} else if _, err := DecodeQuestion(b); err == nil {
 			t.Errorf("question, %s: decoded", name)
@@ -641,6 +661,13 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 		"kind of entry":  {Question: d, Op: AskList, Entries: []ListEntry{{"a", 9}}},
 		"kind":           {Question: d, Op: AskStat, Stat: Stat{Kind: 0}},
 		"late":           {Question: d, Op: AskStat, Stat: Stat{KindFile, 1, time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
+		"much value":     {Question: d, Op: AskGet, Value: make([]byte, MaxData+1)},
+		"many records":   {Question: d, Op: AskQuery, Records: make([]Record, MaxRecords+1)},
+		"large records":  {Question: d, Op: AskQuery, Records: []Record{{"a", make([]byte, MaxRecordBytes), false}}},
+		"no key":         {Question: d, Op: AskQuery, Records: []Record{{"", nil, false}}},
+		"key with NUL":   {Question: d, Op: AskQuery, Records: []Record{{"a\x00", nil, false}}},
+		"denied and not": {Question: d, Op: AskQuery, Records: []Record{{"a", []byte("x"), true}}},
+		"next is no key": {Question: d, Op: AskQuery, Next: strings.Repeat("k", MaxKey+1)},
 	} {
 		if _, err := a.Encode(); err == nil {
 			t.Errorf("answer, %s: encoded", name)
@@ -664,6 +691,30 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 	for _, a := range []Answer{{Op: AskList}, {Op: AskStat}, {Op: AskRead, Data: []byte("abc")}, {}} {
 		if q.Fits(&a) == nil {
 			t.Errorf("%+v fits a question for two bytes", a)
+		}
+	}
+	q = Question{Op: AskGet, Length: 2}
+	for _, a := range []Answer{{Op: AskRead}, {Op: AskGet, Value: []byte("abc")}, {Op: AskQuery}} {
+		if q.Fits(&a) == nil {
+			t.Errorf("%+v fits a question for two bytes of a record", a)
+		}
+	}
+	q = Question{Op: AskQuery, Length: 2, Prefix: "b/", From: "b/2"}
+	of := func(next string, keys ...string) Answer {
+		a := Answer{Op: AskQuery, Next: next}
+		for _, k := range keys {
+			a.Records = append(a.Records, Record{Key: k})
+		}
+		return a
+	}
+	for _, a := range []Answer{of(""), of("", "b/2"), of("b/4", "b/2", "b/3")} {
+		if err := q.Fits(&a); err != nil {
+			t.Errorf("%+v does not fit: %v", a, err)
+		}
+	}
+	for _, a := range []Answer{of("", "b/2", "b/3", "b/4"), of("", "b/1"), of("", "c"), of("", "b/3", "b/2"), of("", "b/2", "b/2"), of("b/2"), of("b/2", "b/2"), of("c", "b/2")} {
+		if q.Fits(&a) == nil {
+			t.Errorf("%+v fits", a)
 		}
 	}
 	q = Question{Op: AskList, Length: 1}

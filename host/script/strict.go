@@ -18,6 +18,7 @@ var maxItems = map[protoreflect.FullName]int{
 	"circles.v1.Receipt.policies": MaxPolicies,
 	"circles.v1.Receipt.effects":  MaxEffects,
 	"circles.v1.Listing.entries":  MaxListing,
+	"circles.v1.Records.records":  MaxRecords,
 }
 
 // unmarshal parses b into m if b is the one encoding of what it says (see

@@ -21,9 +21,9 @@ var (
 	}
 	effectTexts = [...]string{
 		0: "unknown", Created: "created", Modified: "modified", Removed: "removed", MadeDir: "made-dir",
-		Linked: "linked", Touched: "touched",
+		Linked: "linked", Touched: "touched", RecordPut: "record-put", RecordDeleted: "record-deleted",
 	}
-	opTexts   = [...]string{0: "unknown", AskRead: "read", AskList: "list", AskStat: "stat"}
+	opTexts   = [...]string{0: "unknown", AskRead: "read", AskList: "list", AskStat: "stat", AskGet: "get", AskQuery: "query"}
 	kindTexts = [...]string{
 		0: "unknown", KindFile: "file", KindDirectory: "directory", KindLink: "link", KindOther: "other",
 	}
@@ -72,7 +72,7 @@ func (k EffectKind) String() string { return text(effectTexts[:], uint8(k), "eff
 // MarshalText returns String.
 func (k EffectKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// String returns the operation's text, "read", "list" or "stat".
+// String returns the operation's text, "read", "list", "stat", "get" or "query".
 func (o Op) String() string { return text(opTexts[:], uint8(o), "op") }
 
 // String returns the kind's text, "file", "directory", "link" or "other".
@@ -146,10 +146,10 @@ func ParseDigest(s string) (Digest, error) {
 // ParseAction returns the action of that name.
 func ParseAction(s string) (Action, error) {
 	switch a := Action(s); a {
-	case Read, List, Write, Remove:
+	case Read, List, Write, Remove, Get, Put, Query, Delete:
 		return a, nil
 	}
-	return "", fmt.Errorf("no such action %.40q: use read, list, write or remove", s)
+	return "", fmt.Errorf("no such action %.40q: use read, list, write or remove for files, get, put, query or delete for records", s)
 }
 
 // MarshalJSON writes the receipt for people and programs. Field names are
@@ -160,7 +160,8 @@ func ParseAction(s string) (Action, error) {
 //	{"script":"sha256:…","caller":"did:key:…","target":"did:key:…","host":"did:key:…",
 //	 "code":"done","policies":["friends"],"module":"sha256:…","module_name":"guestbook",
 //	 "entry":"sign","result":"{\"ok\":true}",
-//	 "effects":[{"kind":"created","path":"/book/a","after":{"size":3,"digest":"sha256:…"}}],
+//	 "effects":[{"kind":"created","path":"/book/a","after":{"size":3,"digest":"sha256:…"}},
+//	            {"kind":"record-put","collection":"seats","key":"7b","after":{"size":2,"digest":"sha256:…"}}],
 //	 "usage":{"wall_ns":81000,"fuel":1200,"memory_bytes":1048576,"host_calls":4,
 //	          "output_bytes":11,"log_bytes":0,"file_bytes":42,"entries":1,"handles":1},
 //	 "started":"2026-01-02T03:04:05.006Z","finished":"2026-01-02T03:04:05.007Z"}
@@ -180,6 +181,8 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Kind       EffectKind `json:"kind"`
 		Path       string     `json:"path,omitempty"`
 		PathBase64 []byte     `json:"path_base64,omitempty"`
+		Collection string     `json:"collection,omitempty"` // of a record, in place of path
+		Key        string     `json:"key,omitempty"`
 		To         string     `json:"to,omitempty"`
 		ToBase64   []byte     `json:"to_base64,omitempty"`
 		Before     *blobJSON  `json:"before,omitempty"`
@@ -236,7 +239,11 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}
 	for _, e := range r.Effects {
 		j := effectJSON{Kind: e.Kind, Before: blob(e.Before), After: blob(e.After), Diff: e.Diff}
-		j.Path, j.PathBase64 = readable([]byte(e.Path))
+		if collection, key, ok := e.Record(); ok {
+			j.Collection, j.Key = collection, key
+		} else {
+			j.Path, j.PathBase64 = readable([]byte(e.Path))
+		}
 		j.To, j.ToBase64 = readable([]byte(e.To))
 		if e.End != (End{}) {
 			j.End = &endJSON{At: e.End.At, Before: blob(e.End.Before), After: blob(e.End.After)}

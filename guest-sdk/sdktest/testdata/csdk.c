@@ -76,6 +76,53 @@ CIRCLES_ENTRY(op) {
   return circles_ok(out, n);
 }
 
+/* Says "OP COLLECTION KEY [VALUE]" of the target's records, or in capitals of the
+ * caller's; "list COLLECTION START PREFIX LIMIT", where "-" is nothing. */
+CIRCLES_ENTRY(record) {
+  char line[4096], out[8192];
+  size_t n = 0;
+  if (params.len >= sizeof line) return circles_fail("params: too long");
+  memcpy(line, params.data, params.len);
+  line[params.len] = 0;
+  char *op = strtok(line, " "), *collection = strtok(NULL, " "), *key = strtok(NULL, " ");
+  if (key == NULL) return circles_fail("params: want OP COLLECTION KEY");
+  circles_context c = op[0] >= 'a' ? circles_target() : circles_caller();
+  op[0] |= 0x20;
+  circles_error err;
+  bool ok;
+  if (strcmp(op, "get") == 0) {
+    circles_bytes b;
+    if ((ok = circles_get_record(c, collection, key, &b, &err))) {
+      n = (size_t)snprintf(out, sizeof out, "%zu %s", b.len, (char *)b.data);
+      circles_bytes_free(&b);
+    }
+  } else if (strcmp(op, "put") == 0) {
+    char *value = strtok(NULL, "");
+    if (value == NULL) value = "";
+    ok = circles_put_record(c, collection, key, value, strlen(value), &err);
+  } else if (strcmp(op, "delete") == 0) {
+    ok = circles_delete_record(c, collection, key, &err);
+  } else {
+    char *prefix = strtok(NULL, " "), *limit = strtok(NULL, " ");
+    if (limit == NULL) return circles_fail("params: want list COLLECTION START PREFIX LIMIT");
+    if (strcmp(key, "-") == 0) key = "";
+    if (strcmp(prefix, "-") == 0) prefix = "";
+    circles_records l;
+    if ((ok = circles_list_records(c, collection, key, prefix, (uint32_t)strtoul(limit, NULL, 10), &l, &err))) {
+      for (size_t i = 0; i < l.len && n < sizeof out; i++)
+        n += (size_t)snprintf(out + n, sizeof out - n, "%s=%s ", (char *)l.data[i].key.data,
+                              l.data[i].denied ? "(denied)" : (char *)l.data[i].value.data);
+      n += (size_t)snprintf(out + n, sizeof out - n, "next:%s", (char *)l.next.data);
+      circles_records_free(&l);
+    }
+  }
+  if (!ok) {
+    n = (size_t)snprintf(out, sizeof out, "code %d, %s a message", err.code, err.message.len ? "with" : "without");
+    circles_error_free(&err);
+  }
+  return circles_ok(out, n);
+}
+
 CIRCLES_ENTRY_AS(two_words, "two-words") {
   circles_log(CIRCLES_WARN, "from C");
   return circles_ok(NULL, 0);

@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/circles-host/circles/host/records"
 )
 
 // Context is one peer's context, as a script may use it. What it allows is the
 // implementation's affair: Local asks the store, whose guard asks the policy.
 //
-// Paths come from a guest: any UTF-8 up to MaxPath bytes, "" included. Errors
-// that the guest shall see are *Error; of any other it learns only that the
+// Paths come from a guest: any UTF-8 up to MaxPath bytes, "" included; so do the
+// names of collections and keys, up to MaxName. Errors that the guest shall see are *Error; of any other it learns only that the
 // host failed. Methods are called by one goroutine at a time, with the context
 // of the run, and return when it ends.
 type Context interface {
@@ -30,6 +32,15 @@ type Context interface {
 	Stat(ctx context.Context, path string) (Stat, error)
 	MakeDirectory(ctx context.Context, path string) error
 	Remove(ctx context.Context, path string) error
+
+	// GetRecord returns a record's value, or TooLarge if it has more than limit
+	// bytes.
+	GetRecord(ctx context.Context, collection, key string, limit int) ([]byte, error)
+	PutRecord(ctx context.Context, collection, key string, value []byte) error
+	DeleteRecord(ctx context.Context, collection, key string) error
+	// ListRecords returns the records of a range in the order of their keys; at
+	// most MaxRecords of them, of MaxBytes.
+	ListRecords(ctx context.Context, collection string, r records.Range) (records.Page, error)
 }
 
 // Kind is what an entry is, in the order of the WIT enum.
@@ -113,27 +124,35 @@ func ReadOnly(c Context) Context { return readOnly{c} }
 
 type readOnly struct{ Context }
 
-func (r readOnly) refuse(verb, path string) error {
+func (r readOnly) refuse(verb, what string) error {
 	return &Error{
 		Code:    ReadOnlyContext,
-		Message: fmt.Sprintf("cannot %s %s: the context of %s is read-only for this script; return the data as the result, and let its owner write it", verb, quote(path), owner(r)),
+		Message: fmt.Sprintf("cannot %s %s: the context of %s is read-only for this script; return the data as the result, and let its owner write it", verb, what, owner(r)),
 	}
 }
 
+func (r readOnly) PutRecord(_ context.Context, collection, key string, _ []byte) error {
+	return r.refuse("put record", quoteRecord(collection, key))
+}
+
+func (r readOnly) DeleteRecord(_ context.Context, collection, key string) error {
+	return r.refuse("delete record", quoteRecord(collection, key))
+}
+
 func (r readOnly) Write(_ context.Context, path string, _ []byte) error {
-	return r.refuse("write", path)
+	return r.refuse("write", quote(path))
 }
 
 func (r readOnly) Append(_ context.Context, path string, _ []byte) error {
-	return r.refuse("append to", path)
+	return r.refuse("append to", quote(path))
 }
 
 func (r readOnly) MakeDirectory(_ context.Context, path string) error {
-	return r.refuse("make directory", path)
+	return r.refuse("make directory", quote(path))
 }
 
 func (r readOnly) Remove(_ context.Context, path string) error {
-	return r.refuse("remove", path)
+	return r.refuse("remove", quote(path))
 }
 
 // owner names a context's peer in a message.

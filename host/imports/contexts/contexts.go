@@ -40,7 +40,7 @@ type State interface {
 // The interface's name and version.
 const (
 	name    = "circles:host/contexts"
-	version = "0.1.0"
+	version = "0.1.1"
 )
 
 // Module returns the host module for an engine. A guest that calls it in a call
@@ -74,6 +74,14 @@ var (
 	entryRecord = abi.Record(
 		abi.Field{Name: "name", Type: abi.String},
 		abi.Field{Name: "kind", Type: kindEnum},
+	)
+	itemRecord = abi.Record(
+		abi.Field{Name: "key", Type: abi.String},
+		abi.Field{Name: "value", Type: abi.Option(abi.Bytes)},
+	)
+	pageRecord = abi.Record(
+		abi.Field{Name: "items", Type: abi.List(itemRecord)},
+		abi.Field{Name: "next", Type: abi.String},
 	)
 )
 
@@ -180,6 +188,30 @@ func Functions() []abi.Func {
 			Params: []*abi.Type{self, abi.String},
 			Result: abi.Result(nil, errorRecord),
 			Do:     act(Context.Remove),
+		},
+		{
+			Name:   "[method]context.get-record",
+			Params: []*abi.Type{self, abi.String, abi.String},
+			Result: abi.Result(abi.Bytes, errorRecord),
+			Do:     getRecord,
+		},
+		{
+			Name:   "[method]context.put-record",
+			Params: []*abi.Type{self, abi.String, abi.String, abi.Bytes},
+			Result: abi.Result(nil, errorRecord),
+			Do:     putRecord,
+		},
+		{
+			Name:   "[method]context.delete-record",
+			Params: []*abi.Type{self, abi.String, abi.String},
+			Result: abi.Result(nil, errorRecord),
+			Do:     deleteRecord,
+		},
+		{
+			Name:   "[method]context.list-records",
+			Params: []*abi.Type{self, abi.String, abi.String, abi.String, abi.U32},
+			Result: abi.Result(pageRecord, errorRecord),
+			Do:     listRecords,
 		},
 	}
 }

@@ -121,7 +121,7 @@ func bob(t testing.TB, limits overlay.Limits) store.Store {
 func update(t testing.TB, s store.Store, f func(contexts.Context)) {
 	t.Helper()
 	err := s.Update(context.Background(), func(tx store.Tx) error {
-		f(contexts.Local("did:key:z6MkBob", "bob", tx.Files(guard{"/secret"}), func(err error) { t.Errorf("reported: %v", err) }))
+		f(contexts.Local("did:key:z6MkBob", "bob", tx.Files(guard{"/secret"}), nil, func(err error) { t.Errorf("reported: %v", err) }))
 		return nil
 	})
 	if err != nil {
@@ -175,7 +175,7 @@ func TestLocal(t *testing.T) {
 	})
 	// All of it was in the one transaction, which was committed.
 	err := s.View(ctx, func(tx store.Tx) error {
-		b, err := contexts.Local("", "", tx.Files(nil), nil).Read(ctx, "/a", 5)
+		b, err := contexts.Local("", "", tx.Files(nil), nil, nil).Read(ctx, "/a", 5)
 		if string(b) != "newer" {
 			t.Errorf("after commit: %q, %v", b, err)
 		}
@@ -242,7 +242,7 @@ func TestLocalErrors(t *testing.T) {
 		}
 	})
 	err := s.View(ctx, func(tx store.Tx) error {
-		c := contexts.Local("did:key:z6MkBob", "bob", tx.Files(nil), nil)
+		c := contexts.Local("did:key:z6MkBob", "bob", tx.Files(nil), nil, nil)
 		for _, err := range []error{
 			c.Write(ctx, "/a", nil), c.Append(ctx, "/a", nil), c.MakeDirectory(ctx, "/x"), c.Remove(ctx, "/a"),
 			contexts.ReadOnly(c).Write(ctx, "/a", nil), contexts.ReadOnly(c).Append(ctx, "/a", nil),
@@ -279,7 +279,7 @@ func TestHostErrorsStayInside(t *testing.T) {
 		fmt.Errorf("%w: %w", store.ErrDenied, &os.PathError{Op: "open", Path: "/var/circles/peers/bob/data/a", Err: syscall.EACCES}),
 	} {
 		var reported error
-		c := contexts.Local("", "bob", broken{err: cause}, func(err error) { reported = err })
+		c := contexts.Local("", "bob", broken{err: cause}, nil, func(err error) { reported = err })
 		_, err := c.Read(t.Context(), "/a", 10)
 		var e *contexts.Error
 		if !errors.As(err, &e) || strings.Contains(e.Message, "var") {
@@ -302,7 +302,7 @@ func TestGoGuest(t *testing.T) {
 		big[i] = byte(i)
 	}
 	err := alice.Update(t.Context(), func(tx store.Tx) error {
-		c := contexts.Local("", "", tx.Files(nil), nil)
+		c := contexts.Local("", "", tx.Files(nil), nil, nil)
 		return errors.Join(c.Write(t.Context(), "/hello.txt", []byte("hello from the host")), c.MakeDirectory(t.Context(), "/names"))
 	})
 	if err != nil {
@@ -310,7 +310,7 @@ func TestGoGuest(t *testing.T) {
 	}
 	err = alice.View(t.Context(), func(lent store.Tx) error {
 		update(t, s, func(target contexts.Context) {
-			state := peers{contexts.ReadOnly(contexts.Local("did:key:z6MkAlice", "alice", lent.Files(nil), nil)), target}
+			state := peers{contexts.ReadOnly(contexts.Local("did:key:z6MkAlice", "alice", lent.Files(nil), nil, nil)), target}
 			if err := target.Write(t.Context(), "/big", big); err != nil {
 				t.Fatal(err)
 			}
@@ -557,7 +557,7 @@ func TestReadAtAllocatesByFile(t *testing.T) {
 func BenchmarkRead(b *testing.B) {
 	s := bob(b, overlay.Limits{})
 	err := s.View(b.Context(), func(tx store.Tx) error {
-		c := contexts.Local("", "bob", tx.Files(guard{"/secret"}), nil)
+		c := contexts.Local("", "bob", tx.Files(guard{"/secret"}), nil, nil)
 		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := c.Read(b.Context(), "/dir/b", 100); err != nil {

@@ -9,22 +9,24 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/store"
 )
 
-// Local returns the context of a peer on this host, over the file system of one
-// of its transactions. What the peer's policy allows is decided by the guard
-// that files was made with.
+// Local returns the context of a peer on this host, over the file system and the
+// records of one of its transactions. What the peer's policy allows is decided by
+// the guards that they were made with.
 //
 // report, if not nil, is told each error that the guest learns of only as "the
 // host failed", for the host's own log.
-func Local(id, name string, files store.FS, report func(error)) Context {
-	return &local{id: id, name: name, files: files, report: report}
+func Local(id, name string, files store.FS, of *records.Collections, report func(error)) Context {
+	return &local{id: id, name: name, files: files, records: of, report: report}
 }
 
 type local struct {
 	id, name string
 	files    store.FS
+	records  *records.Collections
 	report   func(error)
 }
 
@@ -224,17 +226,22 @@ func kindOf(k store.Kind) Kind {
 // fail puts a store's error into words for the script's owner. Only a guard's
 // own sentence is passed along; other texts may name the host's paths.
 func (l *local) fail(verb, p string, err error) error {
+	return l.failed(verb, clean(p), quote(p), err)
+}
+
+// failed is fail of what, which quoted shows.
+func (l *local) failed(verb, what, quoted string, err error) error {
 	code, why := IO, "the host failed; its own log says more"
 	switch {
 	case errors.Is(err, store.ErrDenied):
 		says := guardSays(err)
-		if says != "" && strings.Contains(says, clean(p)) {
+		if says != "" && strings.Contains(says, what) {
 			return &Error{Code: Denied, Message: says, Err: err} // says it all
 		}
 		code, why = Denied, says
 		if says == "" {
 			why = "the policy of " + owner(l) + " does not allow it"
-			l.tell(verb, p, err) // or the host's own user may not open it
+			l.tell(verb, quoted, err) // or the host's own user may not open it
 		}
 	case errors.Is(err, store.ErrNotExist):
 		code, why = NotFound, "there is no such file or directory"
@@ -265,15 +272,15 @@ func (l *local) fail(verb, p string, err error) error {
 	case errors.Is(err, store.ErrTooManyOpen):
 		code, why = TooLarge, "this script has too many files open; close some"
 	default:
-		l.tell(verb, p, err)
+		l.tell(verb, quoted, err)
 	}
-	return &Error{Code: code, Message: "cannot " + verb + " " + quote(p) + ": " + why, Err: err}
+	return &Error{Code: code, Message: "cannot " + verb + " " + quoted + ": " + why, Err: err}
 }
 
 // tell reports an error of which the guest does not learn the text.
-func (l *local) tell(verb, p string, err error) {
+func (l *local) tell(verb, quoted string, err error) {
 	if l.report != nil {
-		l.report(fmt.Errorf("%s %s in the context of %s: %w", verb, quote(p), owner(l), err))
+		l.report(fmt.Errorf("%s %s in the context of %s: %w", verb, quoted, owner(l), err))
 	}
 }
 
@@ -304,8 +311,9 @@ const maxShown = 200
 
 // quote shows a guest's path in a message, as the guest wrote it unless it
 // would not print.
-func quote(p string) string {
-	p = clean(p)
+func quote(p string) string { return printed(clean(p)) }
+
+func printed(p string) string {
 	if len(p) > maxShown {
 		p = p[:maxShown] + "…"
 	}

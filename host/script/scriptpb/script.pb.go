@@ -116,13 +116,15 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 type EffectKind int32
 
 const (
-	EffectKind_EFFECT_KIND_UNSPECIFIED EffectKind = 0
-	EffectKind_EFFECT_KIND_CREATED     EffectKind = 1
-	EffectKind_EFFECT_KIND_MODIFIED    EffectKind = 2
-	EffectKind_EFFECT_KIND_REMOVED     EffectKind = 3
-	EffectKind_EFFECT_KIND_MADE_DIR    EffectKind = 4
-	EffectKind_EFFECT_KIND_LINKED      EffectKind = 5
-	EffectKind_EFFECT_KIND_TOUCHED     EffectKind = 6
+	EffectKind_EFFECT_KIND_UNSPECIFIED    EffectKind = 0
+	EffectKind_EFFECT_KIND_CREATED        EffectKind = 1
+	EffectKind_EFFECT_KIND_MODIFIED       EffectKind = 2
+	EffectKind_EFFECT_KIND_REMOVED        EffectKind = 3
+	EffectKind_EFFECT_KIND_MADE_DIR       EffectKind = 4
+	EffectKind_EFFECT_KIND_LINKED         EffectKind = 5
+	EffectKind_EFFECT_KIND_TOUCHED        EffectKind = 6
+	EffectKind_EFFECT_KIND_RECORD_PUT     EffectKind = 7
+	EffectKind_EFFECT_KIND_RECORD_DELETED EffectKind = 8
 )
 
 // Enum value maps for EffectKind.
@@ -135,15 +137,19 @@ var (
 		4: "EFFECT_KIND_MADE_DIR",
 		5: "EFFECT_KIND_LINKED",
 		6: "EFFECT_KIND_TOUCHED",
+		7: "EFFECT_KIND_RECORD_PUT",
+		8: "EFFECT_KIND_RECORD_DELETED",
 	}
 	EffectKind_value = map[string]int32{
-		"EFFECT_KIND_UNSPECIFIED": 0,
-		"EFFECT_KIND_CREATED":     1,
-		"EFFECT_KIND_MODIFIED":    2,
-		"EFFECT_KIND_REMOVED":     3,
-		"EFFECT_KIND_MADE_DIR":    4,
-		"EFFECT_KIND_LINKED":      5,
-		"EFFECT_KIND_TOUCHED":     6,
+		"EFFECT_KIND_UNSPECIFIED":    0,
+		"EFFECT_KIND_CREATED":        1,
+		"EFFECT_KIND_MODIFIED":       2,
+		"EFFECT_KIND_REMOVED":        3,
+		"EFFECT_KIND_MADE_DIR":       4,
+		"EFFECT_KIND_LINKED":         5,
+		"EFFECT_KIND_TOUCHED":        6,
+		"EFFECT_KIND_RECORD_PUT":     7,
+		"EFFECT_KIND_RECORD_DELETED": 8,
 	}
 )
 
@@ -181,6 +187,8 @@ const (
 	Op_OP_READ        Op = 1
 	Op_OP_LIST        Op = 2
 	Op_OP_STAT        Op = 3
+	Op_OP_GET         Op = 4
+	Op_OP_QUERY       Op = 5
 )
 
 // Enum value maps for Op.
@@ -190,12 +198,16 @@ var (
 		1: "OP_READ",
 		2: "OP_LIST",
 		3: "OP_STAT",
+		4: "OP_GET",
+		5: "OP_QUERY",
 	}
 	Op_value = map[string]int32{
 		"OP_UNSPECIFIED": 0,
 		"OP_READ":        1,
 		"OP_LIST":        2,
 		"OP_STAT":        3,
+		"OP_GET":         4,
+		"OP_QUERY":       5,
 	}
 )
 
@@ -656,7 +668,7 @@ func (*Logic_Undo) isLogic_Logic() {}
 type Grant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // of an action on records: COLLECTION or COLLECTION/KEY
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,7 +924,7 @@ func (x *Receipt) GetKept() []byte {
 type Effect struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          EffectKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=circles.v1.EffectKind" json:"kind,omitempty"`
-	Path          []byte                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // bytes: a file name need not be UTF-8
+	Path          []byte                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // bytes: a file name need not be UTF-8; of a record, "/COLLECTION/KEY"
 	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	Before        *Blob                  `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`
 	After         *Blob                  `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
@@ -1230,9 +1242,11 @@ type Question struct {
 	Script        []byte                 `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"` // SHA-256 of the script's payload
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`      // 1, 2, 3 … within the script
 	Op            Op                     `protobuf:"varint,3,opt,name=op,proto3,enum=circles.v1.Op" json:"op,omitempty"`
-	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"` // of a question about records: COLLECTION/KEY, or COLLECTION
 	Offset        uint64                 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
+	From          string                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"` // of a query: the least key
+	Prefix        string                 `protobuf:"bytes,8,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1309,6 +1323,20 @@ func (x *Question) GetLength() uint32 {
 	return 0
 }
 
+func (x *Question) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Question) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
 // Answer answers one question. The caller signs it.
 type Answer struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1319,6 +1347,8 @@ type Answer struct {
 	//	*Answer_Listing
 	//	*Answer_Stat
 	//	*Answer_Problem
+	//	*Answer_Value
+	//	*Answer_Records
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1404,6 +1434,24 @@ func (x *Answer) GetProblem() *Problem {
 	return nil
 }
 
+func (x *Answer) GetValue() []byte {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Value); ok {
+			return x.Value
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetRecords() *Records {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Records); ok {
+			return x.Records
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -1424,6 +1472,14 @@ type Answer_Problem struct {
 	Problem *Problem `protobuf:"bytes,5,opt,name=problem,proto3,oneof"`
 }
 
+type Answer_Value struct {
+	Value []byte `protobuf:"bytes,6,opt,name=value,proto3,oneof"`
+}
+
+type Answer_Records struct {
+	Records *Records `protobuf:"bytes,7,opt,name=records,proto3,oneof"`
+}
+
 func (*Answer_Data) isAnswer_Answer() {}
 
 func (*Answer_Listing) isAnswer_Answer() {}
@@ -1431,6 +1487,122 @@ func (*Answer_Listing) isAnswer_Answer() {}
 func (*Answer_Stat) isAnswer_Answer() {}
 
 func (*Answer_Problem) isAnswer_Answer() {}
+
+func (*Answer_Value) isAnswer_Answer() {}
+
+func (*Answer_Records) isAnswer_Answer() {}
+
+type Records struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []*RecordEntry         `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Records) Reset() {
+	*x = Records{}
+	mi := &file_circles_v1_script_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Records) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Records) ProtoMessage() {}
+
+func (x *Records) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Records.ProtoReflect.Descriptor instead.
+func (*Records) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Records) GetRecords() []*RecordEntry {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *Records) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type RecordEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Denied        bool                   `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordEntry) Reset() {
+	*x = RecordEntry{}
+	mi := &file_circles_v1_script_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordEntry) ProtoMessage() {}
+
+func (x *RecordEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordEntry.ProtoReflect.Descriptor instead.
+func (*RecordEntry) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RecordEntry) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RecordEntry) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *RecordEntry) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
 
 type Listing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1441,7 +1613,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1625,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1638,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -1486,7 +1658,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1670,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1683,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListEntry) GetName() string {
@@ -1539,7 +1711,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1723,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1736,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -1598,7 +1770,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1782,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1795,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -1725,21 +1897,32 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\n" +
 	"file_bytes\x18\a \x01(\x04R\tfileBytes\x12\x18\n" +
 	"\aentries\x18\b \x01(\x04R\aentries\x12\x18\n" +
-	"\ahandles\x18\t \x01(\x04R\ahandles\"\x98\x01\n" +
+	"\ahandles\x18\t \x01(\x04R\ahandles\"\xc4\x01\n" +
 	"\bQuestion\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1e\n" +
 	"\x02op\x18\x03 \x01(\x0e2\x0e.circles.v1.OpR\x02op\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x04R\x06offset\x12\x16\n" +
-	"\x06length\x18\x06 \x01(\rR\x06length\"\xce\x01\n" +
+	"\x06length\x18\x06 \x01(\rR\x06length\x12\x12\n" +
+	"\x04from\x18\a \x01(\tR\x04from\x12\x16\n" +
+	"\x06prefix\x18\b \x01(\tR\x06prefix\"\x97\x02\n" +
 	"\x06Answer\x12\x1a\n" +
 	"\bquestion\x18\x01 \x01(\fR\bquestion\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12/\n" +
 	"\alisting\x18\x03 \x01(\v2\x13.circles.v1.ListingH\x00R\alisting\x12&\n" +
 	"\x04stat\x18\x04 \x01(\v2\x10.circles.v1.StatH\x00R\x04stat\x12/\n" +
-	"\aproblem\x18\x05 \x01(\v2\x13.circles.v1.ProblemH\x00R\aproblemB\b\n" +
-	"\x06answer\":\n" +
+	"\aproblem\x18\x05 \x01(\v2\x13.circles.v1.ProblemH\x00R\aproblem\x12\x16\n" +
+	"\x05value\x18\x06 \x01(\fH\x00R\x05value\x12/\n" +
+	"\arecords\x18\a \x01(\v2\x13.circles.v1.RecordsH\x00R\arecordsB\b\n" +
+	"\x06answer\"P\n" +
+	"\aRecords\x121\n" +
+	"\arecords\x18\x01 \x03(\v2\x17.circles.v1.RecordEntryR\arecords\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"M\n" +
+	"\vRecordEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\bR\x06denied\":\n" +
 	"\aListing\x12/\n" +
 	"\aentries\x18\x01 \x03(\v2\x15.circles.v1.ListEntryR\aentries\"I\n" +
 	"\tListEntry\x12\x12\n" +
@@ -1767,7 +1950,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\rCODE_CONFLICT\x10\n" +
 	"\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\v\x12\x11\n" +
-	"\rCODE_INTERNAL\x10\f*\xc0\x01\n" +
+	"\rCODE_INTERNAL\x10\f*\xfc\x01\n" +
 	"\n" +
 	"EffectKind\x12\x1b\n" +
 	"\x17EFFECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -1776,12 +1959,17 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x13EFFECT_KIND_REMOVED\x10\x03\x12\x18\n" +
 	"\x14EFFECT_KIND_MADE_DIR\x10\x04\x12\x16\n" +
 	"\x12EFFECT_KIND_LINKED\x10\x05\x12\x17\n" +
-	"\x13EFFECT_KIND_TOUCHED\x10\x06*?\n" +
+	"\x13EFFECT_KIND_TOUCHED\x10\x06\x12\x1a\n" +
+	"\x16EFFECT_KIND_RECORD_PUT\x10\a\x12\x1e\n" +
+	"\x1aEFFECT_KIND_RECORD_DELETED\x10\b*Y\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOP_READ\x10\x01\x12\v\n" +
 	"\aOP_LIST\x10\x02\x12\v\n" +
-	"\aOP_STAT\x10\x03*{\n" +
+	"\aOP_STAT\x10\x03\x12\n" +
+	"\n" +
+	"\x06OP_GET\x10\x04\x12\f\n" +
+	"\bOP_QUERY\x10\x05*{\n" +
 	"\bFileKind\x12\x19\n" +
 	"\x15FILE_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFILE_KIND_FILE\x10\x01\x12\x17\n" +
@@ -1812,28 +2000,30 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_circles_v1_script_proto_goTypes = []any{
-	(Code)(0),         // 0: circles.v1.Code
-	(EffectKind)(0),   // 1: circles.v1.EffectKind
-	(Op)(0),           // 2: circles.v1.Op
-	(FileKind)(0),     // 3: circles.v1.FileKind
-	(ProblemCode)(0),  // 4: circles.v1.ProblemCode
-	(*Envelope)(nil),  // 5: circles.v1.Envelope
-	(*Script)(nil),    // 6: circles.v1.Script
-	(*Logic)(nil),     // 7: circles.v1.Logic
-	(*Grant)(nil),     // 8: circles.v1.Grant
-	(*Receipt)(nil),   // 9: circles.v1.Receipt
-	(*Effect)(nil),    // 10: circles.v1.Effect
-	(*End)(nil),       // 11: circles.v1.End
-	(*Blob)(nil),      // 12: circles.v1.Blob
-	(*Usage)(nil),     // 13: circles.v1.Usage
-	(*Question)(nil),  // 14: circles.v1.Question
-	(*Answer)(nil),    // 15: circles.v1.Answer
-	(*Listing)(nil),   // 16: circles.v1.Listing
-	(*ListEntry)(nil), // 17: circles.v1.ListEntry
-	(*Stat)(nil),      // 18: circles.v1.Stat
-	(*Problem)(nil),   // 19: circles.v1.Problem
+	(Code)(0),           // 0: circles.v1.Code
+	(EffectKind)(0),     // 1: circles.v1.EffectKind
+	(Op)(0),             // 2: circles.v1.Op
+	(FileKind)(0),       // 3: circles.v1.FileKind
+	(ProblemCode)(0),    // 4: circles.v1.ProblemCode
+	(*Envelope)(nil),    // 5: circles.v1.Envelope
+	(*Script)(nil),      // 6: circles.v1.Script
+	(*Logic)(nil),       // 7: circles.v1.Logic
+	(*Grant)(nil),       // 8: circles.v1.Grant
+	(*Receipt)(nil),     // 9: circles.v1.Receipt
+	(*Effect)(nil),      // 10: circles.v1.Effect
+	(*End)(nil),         // 11: circles.v1.End
+	(*Blob)(nil),        // 12: circles.v1.Blob
+	(*Usage)(nil),       // 13: circles.v1.Usage
+	(*Question)(nil),    // 14: circles.v1.Question
+	(*Answer)(nil),      // 15: circles.v1.Answer
+	(*Records)(nil),     // 16: circles.v1.Records
+	(*RecordEntry)(nil), // 17: circles.v1.RecordEntry
+	(*Listing)(nil),     // 18: circles.v1.Listing
+	(*ListEntry)(nil),   // 19: circles.v1.ListEntry
+	(*Stat)(nil),        // 20: circles.v1.Stat
+	(*Problem)(nil),     // 21: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
 	7,  // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
@@ -1848,18 +2038,20 @@ var file_circles_v1_script_proto_depIdxs = []int32{
 	12, // 9: circles.v1.End.before:type_name -> circles.v1.Blob
 	12, // 10: circles.v1.End.after:type_name -> circles.v1.Blob
 	2,  // 11: circles.v1.Question.op:type_name -> circles.v1.Op
-	16, // 12: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	18, // 13: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	19, // 14: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	17, // 15: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	3,  // 16: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	3,  // 17: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	4,  // 18: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	18, // 12: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	20, // 13: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	21, // 14: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	16, // 15: circles.v1.Answer.records:type_name -> circles.v1.Records
+	17, // 16: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	19, // 17: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	3,  // 18: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	3,  // 19: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	4,  // 20: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -1878,6 +2070,8 @@ func file_circles_v1_script_proto_init() {
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
 		(*Answer_Problem)(nil),
+		(*Answer_Value)(nil),
+		(*Answer_Records)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1885,7 +2079,7 @@ func file_circles_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing/fstest"
 
@@ -125,6 +126,57 @@ func classify(ptr, n uint32) uint32 {
 			}
 		}
 		return []byte(s), nil
+	})
+}
+
+// records says what an operation on records gives: "get C KEY", "put C KEY VALUE",
+// "delete C KEY", "page C START PREFIX LIMIT" with "-" for nothing, "all C PREFIX";
+// in capitals, of the caller.
+//
+//go:wasmexport records
+func records(ptr, n uint32) uint32 {
+	return circles.Handle(ptr, n, func(params []byte) ([]byte, error) {
+		words := append(strings.SplitN(string(params), " ", 5), "", "", "", "")
+		for i, w := range words {
+			if w == "-" {
+				words[i] = ""
+			}
+		}
+		of := me
+		if words[0] != strings.ToLower(words[0]) {
+			of = circles.Caller()
+		}
+		c := of.Collection(words[1])
+		var out []byte
+		var err error
+		switch strings.ToLower(words[0]) {
+		case "get":
+			out, err = c.Get(words[2])
+		case "put":
+			err = c.Put(words[2], []byte(words[3]))
+		case "delete":
+			err = c.Delete(words[2])
+		case "page":
+			limit, _ := strconv.Atoi(words[4])
+			var page []circles.Record
+			var next string
+			page, next, err = c.Page(words[2], words[3], uint32(limit))
+			for _, r := range page {
+				out = fmt.Appendf(out, "%s=%s:%t ", r.Key, r.Value, r.Denied)
+			}
+			out = append(out, next...)
+		case "all":
+			for r, failure := range c.All(words[2]) {
+				if err = failure; err == nil {
+					out = fmt.Appendf(out, "%s=%s ", r.Key, r.Value)
+				}
+			}
+		}
+		var e *circles.Error
+		if errors.As(err, &e) {
+			return fmt.Appendf(nil, "%v %s %s", e.Code, e.Op, e.Path), nil
+		}
+		return out, err
 	})
 }
 
