@@ -90,7 +90,7 @@ type History struct {
 	mu      sync.Mutex
 	loaded  bool
 	buckets []*bucket // oldest first
-	bytes   int64     // in all of them
+	bytes   int64     // in all of them; what undos took out counts until its bucket goes
 	names   int
 	remove  []string // names of buckets[0] that are still to be removed, when it goes
 	going   *bucket  // buckets[0], if remove is of it

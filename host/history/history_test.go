@@ -16,6 +16,7 @@ import (
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/mem"
+	"github.com/circles-host/circles/host/store/overlay"
 )
 
 // world is a context with a history, in which scripts are functions.
@@ -24,16 +25,36 @@ type world struct {
 	s   store.Store
 	h   *History
 	now time.Time
-	n   byte
+	n   int
+
+	looked int // how often the store was asked for an entry or a directory
 }
 
 func newWorld(t *testing.T, c Config) *world {
 	w := &world{T: t, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	w.s = mem.New(mem.Config{Now: func() time.Time { w.now = w.now.Add(time.Millisecond); return w.now }})
+	w.s = mem.NewOn(mem.Config{Now: func() time.Time { w.now = w.now.Add(time.Millisecond); return w.now }},
+		func(b overlay.Backend) overlay.Backend { return counting{b, w} })
 	t.Cleanup(func() { w.s.Close() })
 	c.Now = func() time.Time { return w.now }
 	w.h = New(c)
 	return w
+}
+
+// counting counts what the store is asked for.
+type counting struct {
+	overlay.Backend
+	w *world
+}
+
+func (c counting) Lstat(path string) (overlay.Attr, error) {
+	c.w.looked++
+	return c.Backend.Lstat(path)
+}
+
+func (c counting) ReadDir(path string, limit int) ([]overlay.Name, error) {
+	names, err := c.Backend.ReadDir(path, limit)
+	c.w.looked += 1 + len(names)
+	return names, err
 }
 
 // files are those of one transaction; what fails ends the test.
@@ -150,7 +171,7 @@ func (w *world) private() (tree map[string]string) {
 func (w *world) script(f func(*files)) (script.ID, *Kept) {
 	w.Helper()
 	w.n++
-	id := script.ID{w.n, 1}
+	id := script.ID{byte(w.n), byte(w.n >> 8), 1}
 	kept, err := w.run(id, func(tx store.Tx) error {
 		f(&files{w.T, tx.Files(nil), tx})
 		return nil
@@ -183,7 +204,7 @@ func (w *world) run(id script.ID, f func(store.Tx) error) (kept *Kept, err error
 // undo undoes a script, by one of its own, whose id it returns.
 func (w *world) undo(id script.ID) (script.ID, error) {
 	w.n++
-	by := script.ID{w.n, 2}
+	by := script.ID{byte(w.n), byte(w.n >> 8), 2}
 	_, err := w.run(by, func(tx store.Tx) error {
 		m, err := w.h.Find(w.Context(), tx, id)
 		if err != nil {
