@@ -379,7 +379,7 @@ func TestDirectorySwappedAfterALook(t *testing.T) {
 			c := memoryConfig(t)
 			out := outside(t, c)
 			d := filepath.Join(c.Data, "d")
-			must(t, os.Mkdir(d, 0o755))
+			must(t, os.MkdirAll(d, 0o755))
 			for _, f := range []string{"first", "secret"} {
 				must(t, os.WriteFile(filepath.Join(d, f), []byte("inside"), 0o644))
 			}
