@@ -67,6 +67,27 @@ func TestLinkMovedUntilItLeadsOut(t *testing.T) {
 	)
 }
 
+// A directory that is held open is that directory wherever it goes, and nothing
+// above it is reached through it.
+func TestDirectoryRenamedToClimb(t *testing.T) {
+	(&world{}).steps(t,
+		do("mkdir", "a"), do("mkdir", "a/b"), do("mkdir", "a/b/c"), do("open", "cw", "secret"), do("open", "cw", "a/b/c/f"),
+		do("c=", "open", "rd", "a/b/c"),
+		do("rename", "a/b/c", "c"), // up
+		do("open", "r", "f", "c"),
+		do("open", "r", "../secret", "c").is("NOTCAPABLE"),
+		do("open", "r", "../../secret", "c").is("NOTCAPABLE"),
+		do("mkdir", "a/b/c"),
+		do("rename", "c", "a/b/c"), // and down, over another
+		do("open", "r", "f", "c"),
+		do("open", "r", "../../../secret", "c").is("NOTCAPABLE"),
+		do("rename", "f", "../f", "c", "c").is("NOTCAPABLE"),
+		do("rename", "a", "a/b/c/a").is("INVAL"), // into itself, which would be nowhere
+		do("b=", "open", "rd", "a/b"),
+		do("rename", "a", "deep", "/", "b").is("INVAL"),
+	)
+}
+
 func TestLinksInALoop(t *testing.T) {
 	(&world{}).steps(t,
 		do("symlink", "b", "a"), do("symlink", "a", "b"), do("symlink", "self", "self"),
@@ -395,6 +416,52 @@ func TestUnlinkedFileGoesOn(t *testing.T) {
 		do("readdir", "d", "4096", "0").is("OK 51: . .."),
 	)
 	w.steps(t, do("readdir", "/", "4096", "0").is("OK 51: . .."))
+}
+
+func TestUnlinkedFileThatGoesOnGrowing(t *testing.T) {
+	w := &world{store: mem.New(mem.Config{Limits: overlay.Limits{StagedBytes: 1000, Entries: 2, FileSize: 800}})}
+	w.steps(t,
+		do("f=", "open", "cw", "f"), do("unlink", "f"), // no name leads to it
+		do("truncate", "f", "801").is("FBIG"),
+		do("allocate", "f", "0", "801").is("FBIG"),
+		do("truncate", "f", "800"),
+		do("g=", "open", "cw", "g"), do("unlink", "g"),
+		do("truncate", "g", "201").is("DQUOT"),
+		do("allocate", "g", "0", "201").is("DQUOT"),
+		do("pwrite", "g", "x", "200").is("DQUOT"),
+		do("truncate", "g", "200"),
+		do("open", "cw", "h").is("DQUOT"), // nor is it forgotten
+		do("close", "f"),
+		do("truncate", "g", "800"), // its room is free when nobody has it open
+		do("h=", "open", "cw", "h"), do("truncate", "h", "200"),
+	)
+}
+
+func TestThirtyThousandFilesDirectoriesAndLinks(t *testing.T) {
+	w := &world{limits: engine.Limits{Wall: time.Minute}}
+	w.steps(t,
+		do("mkdir", "d"), do("d=", "open", "rd", "d"),
+		do("many", "30000", "d").is("OK 30000"),
+		do("many-directories", "30000", "d").is("OK 30000"),
+		do("many-links", "30000", "d").is("OK 30000"),
+		do("readdir-all", "d", "65536").is("OK 90002"),
+		do("many-directories", "30000", "/").is("DQUOT 9999"), // 100,000 names in one transaction, d among them
+		do("unlink", "many.0", "d"),
+	)
+	err := w.store.Update(context.Background(), func(tx store.Tx) error {
+		tx.Limit(store.Limits{Entries: 50})
+		w := &world{store: w.store, limits: w.limits, dirs: func(store.Tx) []Preopened { return []Preopened{{"/", tx.Files(nil)}} }, within: true}
+		w.steps(t,
+			do("mkdir", "e"), do("e=", "open", "rd", "e"),
+			do("many", "30000", "e").is("DQUOT 49"),
+			do("many-directories", "30000", "e").is("DQUOT 0"),
+			do("many-links", "30000", "e").is("DQUOT 0"),
+		)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestFileOfTheLargestSize(t *testing.T) {

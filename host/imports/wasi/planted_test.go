@@ -3,11 +3,17 @@
 package wasi
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -109,6 +115,132 @@ func TestLinkPlantedByTheHost(t *testing.T) {
 	)
 	if _, err := os.Stat(filepath.Join(outside, "f")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestProcLinksLeftInTheDirectory(t *testing.T) {
+	w, data, outside := planted(t)
+	open, err := os.Open(filepath.Join(outside, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	var steps []step
+	for link, target := range map[string]string{
+		"root": "/proc/self/root", "cwd": "/proc/self/cwd", "thread": "/proc/thread-self/root/etc",
+		"fd": fmt.Sprintf("/proc/self/fd/%d", open.Fd()), "fds": "/dev/fd", "up": "../../../../../../proc/self/root",
+	} {
+		if err := os.Symlink(target, filepath.Join(data, link)); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps,
+			do("open", "r", link).is("NOTCAPABLE"), do("open", "rd", link).is("NOTCAPABLE"), do("open", "w", link).is("NOTCAPABLE"),
+			do("open", "r", link+"/etc/passwd").is("NOTCAPABLE"), do("stat", link).is("NOTCAPABLE"), do("open", "rn", link).is("LOOP"))
+	}
+	// And those that a guest would make.
+	steps = append(steps, do("symlink", "/proc/self/root", "own").is("NOTCAPABLE"), do("symlink", "../proc/self/root", "own").is("NOTCAPABLE"))
+	w.steps(t, steps...)
+}
+
+// A hard link is no link that anything could see: what it shows is read, and what
+// is written goes to a file of the context's own. A guest can make none.
+func TestHardLinkToTheOutside(t *testing.T) {
+	w, data, outside := planted(t)
+	if err := os.Link(filepath.Join(outside, "f"), filepath.Join(data, "planted")); err != nil {
+		t.Fatal(err)
+	}
+	w.steps(t,
+		do("link", "../outside/f", "own").is("NOTSUP"), do("link", "/outside/f", "own").is("NOTCAPABLE"), do("lstat", "own").is("NOENT"),
+		do("f=", "open", "rw", "planted"), do("read", "f", "9").is("OK outside"), do("pwrite", "f", "changed", "0").is("OK 7"), do("utimes", "planted", "1", "1", "5"),
+	)
+	for file, want := range map[string]string{filepath.Join(data, "planted"): "changed", filepath.Join(outside, "f"): "outside"} {
+		if got, err := os.ReadFile(file); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v; want %q", file, got, err, want)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(outside, "f")); err != nil || info.ModTime().Before(time.Now().Add(-time.Hour)) {
+		t.Errorf("the file outside: %v, %v", info, err)
+	}
+}
+
+// The numbers of inodes and devices would tell a guest of the host's disks, and
+// whether two contexts share one.
+func TestInodeNumbersAreNotTheHosts(t *testing.T) {
+	ids := func() []string {
+		w, data, _ := planted(t)
+		names := []string{"f", "d", "d/g"}
+		write(t, filepath.Join(data, "f"), "x")
+		if err := os.Mkdir(filepath.Join(data, "d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(data, "d/g"), "x")
+		params := ""
+		for _, name := range names {
+			params += fmt.Sprintf("\"ids\"\t%q\n", name)
+		}
+		out, _, err := w.run(t, engine.Call{Params: []byte(params)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := strings.Split(strings.TrimSpace(string(out.Result)), "\n")
+		for i, name := range names {
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(data, name), &st); err != nil {
+				t.Fatal(err)
+			}
+			var device, inode uint64
+			if n, err := fmt.Sscanf(shown[i], "0\t\"%d %d\"", &device, &inode); n != 2 || err != nil {
+				t.Fatalf("%s: %q", name, shown[i])
+			}
+			if device == uint64(st.Dev) || inode == st.Ino {
+				t.Errorf("%s shows device %d and inode %d, which are %d and %d on the host", name, device, inode, st.Dev, st.Ino)
+			}
+		}
+		return shown
+	}
+	// They are of the path alone, the same wherever a context is kept.
+	if a, b := ids(), ids(); !slices.Equal(a, b) {
+		t.Errorf("%q in one place and %q in another", a, b)
+	}
+}
+
+// One script makes and moves links while others read: nobody sees outside.
+func TestLinksSwappedByAnotherScript(t *testing.T) {
+	w, data, outside := planted(t)
+	if err := os.MkdirAll(filepath.Join(data, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(data, "d/f"), "inside")
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wait.Go(func() {
+		writer := &world{store: w.store, ctx: ctx}
+		for swaps := 0; ctx.Err() == nil; swaps++ {
+			_, _, err := writer.run(t, engine.Call{Args: []string{"swap", strconv.Itoa(swaps)}})
+			var failed *engine.Failure
+			if errors.As(err, &failed) && failed.Kind != engine.Cancelled {
+				t.Errorf("swap %d: %v: %s", swaps, err, failed.Log)
+				return
+			}
+		}
+	})
+	for range 2 {
+		wait.Go(func() {
+			reader := &world{store: w.store, view: true}
+			for range 30 {
+				_, _, err := reader.run(t, engine.Call{Args: []string{"watch"}})
+				if err != nil {
+					t.Errorf("a reader: %v", err)
+				}
+			}
+			cancel()
+		})
+	}
+	wait.Wait()
+	if got, err := os.ReadFile(filepath.Join(outside, "f")); err != nil || string(got) != "outside" {
+		t.Errorf("the file outside is %q, %v", got, err)
 	}
 }
 

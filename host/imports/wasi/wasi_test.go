@@ -72,6 +72,7 @@ type world struct {
 	ctx    context.Context               // default context.Background()
 	view   bool                          // run in a read-only transaction
 	dirs   func(tx store.Tx) []Preopened // default "/"
+	within bool                          // in the transaction that dirs are of, and not in one of its own
 }
 
 // run runs the guest in one transaction, which commits if it does well.
@@ -86,14 +87,18 @@ func (w *world) run(t *testing.T, call engine.Call) (out engine.Output, files *F
 	}
 	call.Limits = w.limits
 	transact := w.store.Update
+	if w.within {
+		transact = func(_ context.Context, f func(store.Tx) error) error { return f(nil) }
+	}
 	if w.view {
 		transact = w.store.View
 	}
 	err = transact(w.ctx, func(tx store.Tx) error {
 		var ctx context.Context
-		ctx, files = Mount(w.ctx, tx.Files(w.guard), w.config)
 		if w.dirs != nil {
 			ctx, files = MountAll(w.ctx, w.dirs(tx), w.config)
+		} else {
+			ctx, files = Mount(w.ctx, tx.Files(w.guard), w.config)
 		}
 		out, err = b.engine.Run(ctx, b.guest, call)
 		return errors.Join(err, files.Close())

@@ -156,6 +156,12 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			errno = fdFilestatGet(fd(1), unsafe.Pointer(&b))
 		}
 		return errno, strconv.FormatBool(string(a[:16]) == string(b[:16])) + " " + decimal(binary.LittleEndian.Uint64(a[24:]))
+	case "ids": // PATH: prints device and inode
+		var b [64]byte
+		if errno = pathFilestatGet(3, 0, ptr(w[0]), size(w[0]), unsafe.Pointer(&b)); errno != 0 {
+			return errno, ""
+		}
+		return 0, decimal(binary.LittleEndian.Uint64(b[:])) + " " + decimal(binary.LittleEndian.Uint64(b[8:]))
 	case "dirents": // FD: prints "name type", and whether the inode is that of the name
 		b := make([]byte, 4096)
 		var used uint32
@@ -392,16 +398,24 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 		s[48], s[48+8] = 1, byte(number(w[1]))
 		binary.LittleEndian.PutUint32(s[48+16:], fd(2))
 		return g.poll(s)
-	case "many": // COUNT FD: makes so many files
+	case "many", "many-directories", "many-links": // COUNT FD: makes so many files, directories, links
 		for i := range number(w[0]) {
-			if errno, detail = g.run([]string{"t=", "open", "cw", "file." + decimal(i), w[1]}); errno == 0 {
-				errno = fdClose(g.fds["t"])
+			name := do + "." + decimal(i)
+			switch do {
+			case "many":
+				if errno, _ = g.run([]string{"t=", "open", "cw", name, w[1]}); errno == 0 {
+					errno = fdClose(g.fds["t"])
+				}
+			case "many-directories":
+				errno = pathCreateDirectory(fd(1), ptr(name), size(name))
+			case "many-links":
+				errno = pathSymlink(ptr("target"), size("target"), fd(1), ptr(name), size(name))
 			}
 			if errno != 0 {
 				return errno, decimal(i)
 			}
 		}
-		return 0, ""
+		return 0, w[0]
 	case "poll-count": // COUNT
 		n := number(w[0])
 		s := make([]byte, min(n, 2048)*48+1)

@@ -47,6 +47,9 @@ func program(name string) {
 				os.Exit(1)
 			}
 		}
+	case "swap":
+		n, _ := strconv.Atoi(os.Args[2])
+		err = swap(n)
 	case "stats":
 		n, _ := strconv.Atoi(os.Args[2])
 		for range n {
@@ -308,4 +311,26 @@ func bench(what string) (time.Duration, error) {
 	}
 	fdClose(fd)
 	return time.Since(start), nil
+}
+
+// swap puts links that would lead out, if they could, where others look: one move
+// a run, so that each of the states in between is there for a while.
+func swap(n int) error {
+	for _, d := range []string{"/a", "/a/b", "/a/b/c"} {
+		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	for _, link := range [][2]string{
+		{"../outside", "/link"}, {"/outside", "/link"}, // refused
+		{"../outside", "/a/b/link"}, {"../../outside/f", "/a/b/c/file"}, // good where they are
+	} {
+		_ = os.Symlink(link[0], link[1])
+	}
+	moves := [][2]string{
+		{"/d", "/aside"}, {"/a/b/link", "/d"}, {"/d", "/a/b/link"}, {"/aside", "/d"},
+		{"/d/f", "/aside"}, {"/a/b/c/file", "/d/f"}, {"/d/f", "/a/b/c/file"}, {"/aside", "/d/f"},
+	}
+	move := moves[n%len(moves)]
+	return os.Rename(move[0], move[1])
 }
