@@ -83,7 +83,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	r := h.receipt(a, work)
 	watched := watching(a.Target())
 	var sealed []byte
-	err := transact(ctx, func(of store.Tx) error {
+	attempt := func(of store.Tx) error {
 		tx := newTransaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
 		r.files = tx.Usage()
@@ -100,7 +100,14 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 			return err
 		}
 		return tx.Append(logKey(a.Script()), sealed)
-	})
+	}
+	err := transact(ctx, attempt)
+	for runs := 1; errors.Is(err, store.ErrConflict) && runs < maxRuns && ctx.Err() == nil; runs++ {
+		// Another worker committed first, or the owner changed a file, and nothing of
+		// this run is left. It might do something else now: so it runs again.
+		r, watched = h.receipt(a, work), watching(a.Target())
+		err = transact(ctx, attempt)
+	}
 	if errors.Is(err, store.ErrExists) {
 		return h.first(ctx, target, a.Verified) // it was delivered twice at once
 	}
@@ -116,13 +123,17 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 
 var errDryRun = errors.New("dry run")
 
+// maxRuns bounds how often a script runs of which others change the files meanwhile.
+// Who is that unlucky is usually ended by the deadline.
+const maxRuns = 20
+
 // first returns the receipt of the delivery that won.
 func (h *Host) first(ctx context.Context, target *peerContext, v *envelope.Verified) ([]byte, error) {
 	entry, ok, err := target.store.Entry(context.WithoutCancel(ctx), logKey(v.Script()))
 	if err != nil || !ok {
 		return nil, h.bare(fmt.Errorf("find the receipt of script %v: %v, %w", v.ID(), ok, err))
 	}
-	r, _, err := envelope.OpenReceipt(entry.Data, h.key.ID())
+	r, _, err := envelope.OpenReceipt(entry.Data, "") // of whichever worker did it
 	if err != nil {
 		return nil, h.bare(err)
 	}

@@ -151,7 +151,10 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 	case errors.As(err, &touched):
 		return script.Conflict, touched.Error()
 	case errors.Is(err, store.ErrConflict):
-		return script.Unavailable, "the owner changed the same files meanwhile, by other means, and nothing of the script was kept; send a new one"
+		return script.Unavailable, "its files were changed, by another worker or by their owner, each time that it ran, and nothing of it was kept; send a new one when the context is less busy"
+	case errors.Is(err, store.ErrUnknown):
+		// Once this is in the log, under the script's key, it is true.
+		return script.Unavailable, "what keeps the files did not answer in time, and nothing of the script was kept; send a new one"
 	case errors.Is(err, store.ErrLogFull):
 		return script.OverLimit, "the log of this context has no room for another receipt, so nothing of the script was kept; the context's owner can make room: log, under [quota]"
 	case errors.Is(err, store.ErrQuota), errors.Is(err, store.ErrTooBig):
