@@ -135,12 +135,12 @@ func (c Config) connect(ctx context.Context, r *remote) (*nats.Conn, error) {
 	o := []nats.Option{
 		nats.Name("circles"),
 		nats.SetCustomDialer(d),
-		nats.SkipHostLookup(),           // names are for certificates
-		nats.IgnoreDiscoveredServers(),  // a server does not choose whom we talk to
-		nats.Timeout(dialTime),          //
-		nats.MaxReconnects(-1),          // until Close
-		nats.ReconnectWait(time.Second), //
-		nats.ReconnectBufSize(-1),       // what cannot be sent now fails, and is not sent later
+		nats.SkipHostLookup(),          // names are for certificates
+		nats.IgnoreDiscoveredServers(), // a server does not choose whom we talk to
+		nats.Timeout(dialTime),
+		nats.MaxReconnects(-1), // until Close
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectBufSize(-1), // what cannot be sent now fails, and is not sent later
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { r.interrupt(err) }),

@@ -278,7 +278,6 @@ func TestLostAcknowledgement(t *testing.T) {
 type proxy struct {
 	l    net.Listener
 	deaf atomic.Bool
-	wg   sync.WaitGroup
 }
 
 func startProxy(t *testing.T, to string) *proxy {

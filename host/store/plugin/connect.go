@@ -4,18 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/rpc"
 	"os"
 	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/circles-host/circles/host/store/overlay"
 	pb "github.com/circles-host/circles/host/store/plugin/storagepb"
@@ -44,8 +46,8 @@ func (k kind) GRPCServer(_ *goplugin.GRPCBroker, s *grpc.Server) error {
 	return nil
 }
 
-func (kind) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	return conn, nil
+func (kind) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+	return nil, errors.New("the connection is made by connect")
 }
 
 // Server and Client refuse the protocol that go-plugin had before gRPC.
@@ -60,11 +62,16 @@ type connection struct {
 	client  *client
 	backend overlay.Backend // the client
 	process *process
-	plugin  *goplugin.Client
+	conn    *grpc.ClientConn
 	dir     string
 }
 
 // connect starts the plugin and opens the context in it.
+//
+// go-plugin starts the process, by our own means, shakes hands and makes the
+// certificates. The connection is made here: go-plugin's has a channel on which a
+// plugin could announce further connections without end, waits for as long as a
+// process lives, and is not taken down when it fails.
 func connect(ctx context.Context, c Config, h *head) (_ *connection, err error) {
 	out := newOutput(c.Log.With("command", c.Command), c.Now)
 	defer func() {
@@ -84,7 +91,7 @@ func connect(ctx context.Context, c Config, h *head) (_ *connection, err error) 
 			k.end()
 		}
 	}()
-	k.plugin = goplugin.NewClient(&goplugin.ClientConfig{
+	config := &goplugin.ClientConfig{
 		HandshakeConfig:  handshake,
 		VersionedPlugins: map[int]goplugin.PluginSet{Version: {pluginName: kind{}}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
@@ -93,25 +100,15 @@ func connect(ctx context.Context, c Config, h *head) (_ *connection, err error) 
 		StartTimeout:     c.StartTimeout,
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
 		Stderr:           out,
-		SyncStdout:       out,
-		SyncStderr:       out,
 		Logger:           hclog.NewNullLogger(), // which would log all that the plugin writes
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, sockets string) (runner.Runner, error) {
 			k.process.env, k.process.dir = cmd.Env, sockets
 			return k.process, nil
 		},
-		GRPCDialOptions: []grpc.DialOption{
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-			grpc.WithMaxHeaderListSize(64 << 10),
-			grpc.WithDisableServiceConfig(),
-			grpc.WithDisableRetry(),
-			grpc.WithChainStreamInterceptor(noBroker),
-		},
-	})
-	// go-plugin waits for as long as the process lives, for some things.
+	}
 	stop := context.AfterFunc(ctx, k.kill)
 	timer := time.AfterFunc(c.StartTimeout, k.kill)
-	protocol, err := k.plugin.Client()
+	addr, err := goplugin.NewClient(config).Start()
 	inTime := timer.Stop()
 	stop()
 	switch {
@@ -121,16 +118,28 @@ func connect(ctx context.Context, c Config, h *head) (_ *connection, err error) 
 		return nil, fmt.Errorf("the storage plugin was not ready within %v", c.StartTimeout)
 	case err != nil:
 		return nil, fmt.Errorf("start the storage plugin: %s", printable(err.Error()))
+	case config.TLSConfig == nil || config.TLSConfig.RootCAs == nil:
+		return nil, errors.New("start the storage plugin: it has no certificate, so it does not do AutoMTLS")
 	}
-	raw, err := protocol.Dispense(pluginName)
+	k.conn, err = grpc.NewClient("passthrough:///plugin",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, addr.Network(), addr.String())
+		}),
+		grpc.WithTransportCredentials(credentials.NewTLS(config.TLSConfig)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithMaxHeaderListSize(64<<10),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+	)
 	if err != nil {
-		return nil, fmt.Errorf("start the storage plugin: %w", err)
+		return nil, fmt.Errorf("connect to the storage plugin: %w", err)
 	}
-	k.client = newClient(c, raw.(*grpc.ClientConn), h, k.kill)
+	k.client = newClient(c, k.conn, h, k.kill)
 	go func() {
 		<-k.process.ended
 		_ = k.client.fail(k.process.err)
 	}()
+	go drain(k.conn, out)
 	if k.backend, err = k.client.open(ctx); err != nil {
 		return nil, fmt.Errorf("open the context in the storage plugin: %w", err)
 	}
@@ -140,13 +149,32 @@ func connect(ctx context.Context, c Config, h *head) (_ *connection, err error) 
 	return k, nil
 }
 
-// noBroker refuses go-plugin's channel for further connections: nobody uses it,
-// and a plugin could fill the host's memory with announcements of such.
-func noBroker(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	if strings.HasPrefix(method, "/plugin.GRPCBroker/") {
-		return nil, status.Error(codes.Unimplemented, "not used")
+// drain reads what the plugin writes to os.Stdout and os.Stderr, which go-plugin's
+// server sends over a stream of its own, and does not go on without. Its messages
+// are a number for which of the two it is, and the bytes.
+func drain(conn *grpc.ClientConn, out io.Writer) {
+	stream, err := conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/plugin.GRPCStdio/StreamStdio")
+	if err != nil {
+		return
 	}
-	return streamer(ctx, desc, cc, method, opts...)
+	if stream.SendMsg(&emptypb.Empty{}) != nil || stream.CloseSend() != nil {
+		return
+	}
+	for {
+		var m emptypb.Empty // its fields are unknown to us, and kept as they came
+		if stream.RecvMsg(&m) != nil {
+			return
+		}
+		for b := m.ProtoReflect().GetUnknown(); len(b) > 0; {
+			number, kind, n := protowire.ConsumeTag(b)
+			size := protowire.ConsumeFieldValue(number, kind, b[n:])
+			if number == 2 && kind == protowire.BytesType {
+				data, _ := protowire.ConsumeBytes(b[n:])
+				_, _ = out.Write(data)
+			}
+			b = b[n+size:]
+		}
+	}
 }
 
 func (k *connection) kill() { _ = k.process.Kill(context.Background()) }
@@ -160,7 +188,9 @@ func (k *connection) end() {
 		k.process.leave(leaveGrace)
 		<-k.process.ended
 	}
-	k.plugin.Kill() // the process is gone, so this waits for nothing
+	if k.conn != nil {
+		k.conn.Close()
+	}
 	os.RemoveAll(k.dir)
 }
 

@@ -401,7 +401,7 @@ func TestLies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := play("lies", name)
-			c.Log = quiet
+			c.Log, c.CallTimeout = quiet, time.Minute
 			s := mustOpen(t, c)
 			begin := time.Now()
 			err := l.meet(s)

@@ -59,6 +59,7 @@ func mustOpen(t *testing.T, c Config) *Store {
 
 // TestStore is the suite across the process boundary.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storetest.RunDurable(t, func(t *testing.T) (store.Store, func() store.Store) {
 		c := exampleConfig(t)
 		return mustOpen(t, c), func() store.Store { return mustOpen(t, c) }
@@ -67,6 +68,7 @@ func TestStore(t *testing.T) {
 
 // TestCrash kills hosts; their plugins end with them, wherever they are.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	storetest.Crash(t, storetest.Crasher{
 		Place: func(t *testing.T) string { return t.TempDir() },
 		Open: func(place string) ([]store.Store, error) {
@@ -79,6 +81,7 @@ func TestCrash(t *testing.T) {
 // TestGuide builds the plugin that the guide shows, as its reader would: in a
 // module of its own. It passes the suite.
 func TestGuide(t *testing.T) {
+	t.Parallel()
 	guide, err := os.ReadFile("../../../cmd/circles-host/docs/storage-plugins.md")
 	if err != nil {
 		t.Fatal(err)
@@ -120,8 +123,7 @@ func TestGuide(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	storetest.RunDurable(t, func(t *testing.T) (store.Store, func() store.Store) {
-		c := Config{Command: filepath.Join(dir, "vault"), Settings: map[string]string{"path": filepath.Join(t.TempDir(), "context")}}
-		return mustOpen(t, c), func() store.Store { return mustOpen(t, c) }
+	storetest.Run(t, func(t *testing.T) store.Store {
+		return mustOpen(t, Config{Command: filepath.Join(dir, "vault"), Settings: map[string]string{"path": filepath.Join(t.TempDir(), "context")}})
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -188,13 +189,19 @@ func TestEndsWithTheHost(t *testing.T) {
 // hangs.
 func TestStopped(t *testing.T) {
 	c := exampleConfig(t)
-	c.Log, c.CallTimeout = quiet, 500*time.Millisecond
+	c.Log, c.CallTimeout = quiet, time.Second
 	s := mustOpen(t, c)
 	if err := put(s, "f", "content", store.Key{1}); err != nil {
 		t.Fatal(err)
 	}
 	p := s.now.connection.process
 	syscall.Kill(p.cmd.Process.Pid, syscall.SIGSTOP)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		if err != nil || strings.Contains(string(b), ") T ") {
+			break
+		}
+	}
 	if err := stat(s); !errors.Is(err, errDead) {
 		t.Errorf("stat: %v", err)
 	}
@@ -202,4 +209,42 @@ func TestStopped(t *testing.T) {
 	if got := get(t, s, "f"); got != "content" {
 		t.Errorf("the next one gives %q", got)
 	}
+}
+
+// TestKeepsNothing: processes that come and go, well or badly, leave no descriptor
+// and no goroutine behind.
+func TestKeepsNothing(t *testing.T) {
+	count := func() (files, goroutines int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list), runtime.NumGoroutine()
+	}
+	use := func(n int) {
+		for range n {
+			s := mustOpen(t, play("honest"))
+			if err := put(s, "f", "content", store.Key{1}); err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			for _, c := range []Config{play("plain"), play("says", "hello"), {Command: "false"}, {Command: example}} {
+				c.Log = quiet
+				if _, err := Open(context.Background(), c); err == nil {
+					t.Fatal("it opens")
+				}
+			}
+		}
+	}
+	use(1)
+	files, goroutines := count()
+	use(4)
+	var f, g int
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if f, g = count(); f <= files && g <= goroutines {
+			return
+		}
+	}
+	stacks := make([]byte, 1<<20)
+	t.Errorf("%d files, were %d; %d goroutines, were %d\n%s", f, files, g, goroutines, stacks[:runtime.Stack(stacks, true)])
 }
