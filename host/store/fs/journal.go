@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,6 @@ import (
 type Journal struct {
 	dir   string // absolute, without links
 	dirFD int
-	id    string // of its files
 	size  int64
 	age   time.Duration
 	disk  disk
@@ -40,6 +40,8 @@ type Journal struct {
 	batch   uint64 // the last one written
 	next    *batch // the one that is gathered
 	writing bool
+	id      string // of the files
+	life    int    // counts ids
 	broken  error
 	closed  bool
 	open    int
@@ -74,6 +76,7 @@ type batch struct {
 
 // redoPlace is where a record is.
 type redoPlace struct {
+	life int
 	file int
 	off  int64
 }
@@ -112,10 +115,8 @@ func openJournal(c JournalConfig, d disk) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	var id [16]byte
-	rand.Read(id[:])
 	j := &Journal{
-		dir: dir, dirFD: fd, id: hex.EncodeToString(id[:]), size: c.Size, age: c.Age, disk: d,
+		dir: dir, dirFD: fd, size: c.Size, age: c.Age, disk: d,
 		freed: make(chan struct{}), next: newBatch(), devices: map[uint64]int{},
 	}
 	j.changed.L = &j.mu
@@ -149,66 +150,110 @@ func (j *Journal) begin() error {
 	if j.files[0].f != nil {
 		return nil
 	}
+	var id [16]byte
+	rand.Read(id[:])
+	j.id = hex.EncodeToString(id[:])
+	j.life++
 	for i := range j.files {
 		name := redoName(j.id, i)
 		f, err := j.disk.create(j.dirFD, name, 0o600)
-		if err == nil && i == 0 {
-			// Whoever gets this lock knows that we are dead.
-			if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-				f.Close()
+		if err == nil {
+			j.files[i] = redoFile{f: f, path: filepath.Join(j.dir, name), users: map[*session]struct{}{}}
+			if i == 0 { // whoever gets this lock knows that we are dead
+				err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+			} else {
+				err = j.disk.sync(j.dirFD)
 			}
 		}
 		if err != nil {
-			if j.files[0].f != nil {
-				j.files[0].f.Close()
-				j.files[0].f = nil
-			}
-			_ = j.disk.unlink(j.dirFD, redoName(j.id, 0))
-			return fmt.Errorf("make journal: %w", err)
+			j.end()
+			return fmt.Errorf("make journal: %w", fileError(err))
 		}
-		j.files[i] = redoFile{f: f, path: filepath.Join(j.dir, name), users: map[*session]struct{}{}}
-	}
-	if err := j.disk.sync(j.dirFD); err != nil {
-		return fmt.Errorf("make journal: %w", err)
 	}
 	return nil
 }
 
-// attach lets a session commit.
-func (j *Journal) attach(s *session, device uint64, dir int) error {
+// end lets the files go, and removes them if nobody needs them.
+func (j *Journal) end() {
+	needed := j.broken != nil
+	for i := range j.files {
+		for s := range j.files[i].users {
+			if !needed && j.keep(s.id, &j.files[i]) != nil {
+				needed = true
+			}
+		}
+	}
+	for i := range slices.Backward(j.files[:]) {
+		if f := j.files[i].f; f != nil {
+			if !needed {
+				_ = j.disk.unlink(j.dirFD, redoName(j.id, i))
+			}
+			f.Close() // of the first, this gives up the lock
+		}
+	}
+	j.files, j.broken = [2]redoFile{}, nil
+	if j.timer != nil {
+		j.timer.Stop()
+	}
+}
+
+// idle waits until nothing is written. It is called with the lock.
+func (j *Journal) idle() {
+	for j.writing || j.files[0].draining || j.files[1].draining {
+		j.changed.Wait()
+	}
+}
+
+// attach lets a session commit. A journal that could not be written is left to
+// those who open the contexts that used it, and another one begun.
+func (j *Journal) attach(s *session, device uint64, dir int) (id string, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	switch {
-	case j.closed:
-		return fmt.Errorf("journal: %w", store.ErrClosed)
-	case j.broken != nil:
-		return j.broken
+	if j.broken != nil {
+		if j.idle(); j.broken != nil {
+			j.end()
+		}
+	}
+	if j.closed {
+		return "", fmt.Errorf("journal: %w", store.ErrClosed)
 	}
 	if err := j.begin(); err != nil {
-		return err
+		return "", err
 	}
 	if _, ok := j.devices[device]; !ok {
 		fd, err := openat(dir, ".", dirFlags, 0)
 		if err != nil {
-			return err
+			return "", err
 		}
 		j.devices[device] = fd
 	}
 	j.open++
-	return nil
+	s.life = j.life
+	return j.id, nil
 }
 
-// detach forgets a session whose records are superfluous, or is told that it will
-// not apply any more of them (kept).
-func (j *Journal) detach(s *session, kept bool) {
+// detach lets a session go. If it is needed, its records are to be found by those
+// who open its context again.
+func (j *Journal) detach(s *session, needed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.open--
-	if !kept {
+	if !needed {
 		for i := range j.files {
 			delete(j.files[i].users, s)
 		}
 	}
+	if j.open--; j.open == 0 {
+		if j.idle(); j.open == 0 && j.files[0].f != nil {
+			j.end()
+		}
+	}
+}
+
+// is reports whether a journal is this one, and its files are in use.
+func (j *Journal) is(id string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.id == id && j.files[0].f != nil
 }
 
 // forget drops the records of a session that was finished by opening its context
@@ -260,6 +305,10 @@ func (j *Journal) commit(ctx context.Context, s *session, frame []byte) (redoPla
 		return redoPlace{}, err
 	}
 	j.mu.Lock()
+	if s.life != j.life {
+		j.mu.Unlock()
+		return redoPlace{}, fmt.Errorf("%w any more, since it failed for another context", errUndecided)
+	}
 	b := j.next
 	k := len(b.frames)
 	b.frames = append(b.frames, frame)
@@ -270,6 +319,15 @@ func (j *Journal) commit(ctx context.Context, s *session, frame []byte) (redoPla
 	} else {
 		for j.writing {
 			j.changed.Wait()
+		}
+		// Those who are about to commit come along, as long as there are more of
+		// them: where there is more to do than processors, waiting for the disk
+		// would not give them time to.
+		for n := 0; len(b.frames) > n; {
+			n = len(b.frames)
+			j.mu.Unlock()
+			runtime.Gosched()
+			j.mu.Lock()
 		}
 		j.next, j.writing = newBatch(), true
 		b.err = j.write(b)
@@ -309,7 +367,7 @@ func (j *Journal) write(b *batch) error {
 	}
 	for i, frame := range b.frames {
 		seal(frame, file.epoch, j.batch+1, i == len(b.frames)-1, false)
-		b.places = append(b.places, redoPlace{file: j.active, off: start + int64(len(buf))})
+		b.places = append(b.places, redoPlace{life: j.life, file: j.active, off: start + int64(len(buf))})
 		buf = append(buf, frame...)
 	}
 	for _, s := range b.by {
@@ -372,22 +430,29 @@ func (j *Journal) fail(err error) error {
 // applied says that a record that was decided has been applied, or that it could
 // not be (kept).
 func (j *Journal) applied(p redoPlace, kept bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if p.life != j.life {
+		return
+	}
 	file := &j.files[p.file]
 	if !kept {
 		// For a crash of the process: then what is in the kernel's cache is as
 		// good as on the disk. No more than a hint, so nobody waits for it.
 		_ = j.disk.write(file.f, []byte{1}, p.off+frameFlag)
 	}
-	j.mu.Lock()
 	file.pending--
 	j.changed.Broadcast()
-	j.mu.Unlock()
 }
 
 // distrust takes back what applied said of records.
 func (j *Journal) distrust(places []redoPlace) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	for _, p := range places {
-		_ = j.disk.write(j.files[p.file].f, []byte{0}, p.off+frameFlag)
+		if p.life == j.life && j.files[p.file].f != nil {
+			_ = j.disk.write(j.files[p.file].f, []byte{0}, p.off+frameFlag)
+		}
 	}
 }
 
@@ -400,7 +465,7 @@ func (j *Journal) arm() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		switch {
-		case j.closed || j.broken != nil || j.files[j.active].end == 0:
+		case j.broken != nil || j.files[j.active].end == 0:
 		case j.files[1-j.active].draining:
 			j.arm()
 		default:
@@ -431,12 +496,13 @@ func (j *Journal) drain() {
 		}
 		j.mu.Lock()
 		defer j.mu.Unlock()
+		file.draining = false
 		if err != nil {
 			j.fail(fmt.Errorf("make the journal's records superfluous: %w", err))
 			return
 		}
 		clear(file.users)
-		file.end, file.draining = 0, false
+		file.end = 0
 		close(j.freed)
 		j.freed = make(chan struct{})
 		j.changed.Broadcast()
@@ -447,20 +513,27 @@ func (j *Journal) drain() {
 // file of the context's own, for when it is opened again: it does not hold up the
 // others.
 func (j *Journal) settle(users []*session, file *redoFile) error {
-	var many []*session
+	var some []*session
 	work := 0
 	for _, s := range users {
 		if n := s.unsynced(); n > 0 {
 			work += n
-			many = append(many, s)
+			some = append(some, s)
+		} else {
+			s.settling.Lock() // somebody else may be at it
+			s.settling.Unlock()
 		}
 	}
 	if work >= manySyncs && wholeSyncReports() {
-		j.settleTogether(many)
+		j.settleTogether(some)
+	} else {
+		for _, s := range some {
+			_ = s.settle() // and below is seen how it went
+		}
 	}
 	var errs []error
 	for _, s := range users {
-		if s.settle() == nil {
+		if _, err := s.state(); err == nil {
 			continue
 		}
 		if err := j.keep(s.id, file); err != nil {
@@ -571,16 +644,16 @@ func (j *Journal) void(file *redoFile) error {
 	return j.disk.datasync(file.f)
 }
 
-// Err is why the journal takes no more commits; nil while it does. Contexts that are
-// opened from then on need another one.
+// Err is why the journal takes no more commits; nil while it does. It begins anew
+// with the next context that is opened.
 func (j *Journal) Err() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.broken
 }
 
-// Close releases the journal, and removes its files. The contexts that use it are
-// closed first.
+// Close releases the journal. The contexts that use it are closed first; with the
+// last of them its files went.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	if j.closed {
@@ -592,46 +665,11 @@ func (j *Journal) Close() error {
 		return fmt.Errorf("close journal %s: %d contexts are still open: close them first", j.dir, j.open)
 	}
 	j.closed = true
-	if j.timer != nil {
-		j.timer.Stop()
-	}
 	j.mu.Unlock()
 	j.work.Wait()
-	err := j.leave()
-	for i := range j.files {
-		if j.files[i].f != nil {
-			j.files[i].f.Close() // of the first, this gives up the lock
-		}
-	}
 	for _, fd := range j.devices {
 		unix.Close(fd)
 	}
 	unix.Close(j.dirFD)
-	if err != nil {
-		return fmt.Errorf("close journal %s: %w", j.dir, err)
-	}
-	return nil
-}
-
-// leave removes the files, if what is needed of them is kept elsewhere.
-func (j *Journal) leave() error {
-	if j.files[0].f == nil {
-		return nil
-	}
-	if j.broken != nil {
-		return nil // the files stay, for those who open the contexts
-	}
-	for i := range j.files {
-		for s := range j.files[i].users {
-			if err := j.keep(s.id, &j.files[i]); err != nil {
-				return err
-			}
-		}
-	}
-	for i := range slices.Backward(j.files[:]) {
-		if err := j.disk.unlink(j.dirFD, redoName(j.id, i)); err != nil {
-			return err
-		}
-	}
 	return nil
 }

@@ -23,6 +23,7 @@ type session struct {
 	journal *Journal
 	id      contextID
 	tx      string // the context's Tx directory, relative to the journal's
+	life    int    // of the journal
 	seq     uint64 // of its last record; by the backend, with its lock
 
 	settling sync.Mutex // held while what was applied is made durable, and while files move
@@ -318,10 +319,11 @@ func (b *backend) attach() error {
 	}
 	s := &session{b: b, journal: b.journal, tx: toTx, files: map[string]struct{}{}, moving: map[string]struct{}{}, dirs: map[string]struct{}{}}
 	rand.Read(s.id[:])
-	if err := b.journal.attach(s, b.lower.dev, b.txDir); err != nil {
+	id, err := b.journal.attach(s, b.lower.dev, b.txDir)
+	if err != nil {
 		return err
 	}
-	if err := b.refer(reference{b.journal.id, s.id, toDir}); err != nil {
+	if err := b.refer(reference{id, s.id, toDir}); err != nil {
 		b.journal.detach(s, false)
 		return fmt.Errorf("note which journal has the commits: %w", fileError(err))
 	}
@@ -429,7 +431,7 @@ func (b *backend) look(ref reference) (*claim, error) {
 		dirs = append(dirs, b.journal.dir)
 	}
 	for _, dir := range dirs {
-		c := &claim{reference: ref, dir: dir, live: b.journal != nil && b.journal.id == ref.journal}
+		c := &claim{reference: ref, dir: dir, live: b.journal != nil && b.journal.is(ref.journal)}
 		found := false
 		for i, name := range []string{redoName(ref.journal, 0), redoName(ref.journal, 1), keptName(ref.journal, ref.context)} {
 			f, err := openRedo(filepath.Join(dir, name))
