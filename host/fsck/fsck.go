@@ -97,6 +97,12 @@ func Check(ctx context.Context, c Config, report func(store.Finding)) (Result, e
 	if closed := s.Close(); err == nil {
 		err = closed
 	}
+	if err != nil && ctx.Err() == nil {
+		// What keeps the context could not be read: a disk that fails, or damage that
+		// shows only where it is met.
+		k.report(store.Finding{Where: "files", What: err.Error(), Damage: true})
+		k.result.Unknown, err = "not all of them can be read", nil
+	}
 	if err == nil && c.Repair && len(k.mend) > 0 {
 		err = k.repair()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +23,7 @@ const maxValue = 64 << 20
 // conn is a connection and its prepared statements; for one goroutine at a time.
 type conn struct {
 	db    *sqlite3.Conn
+	still bool // on a disk that is read only, where SQLite keeps no log of changes
 	stmts map[string]*sqlite3.Stmt
 }
 
@@ -34,10 +36,17 @@ func openConn(path, vfs string, readOnly bool) (_ *conn, err error) {
 	// In SQLite's URIs a plus is a plus.
 	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: strings.ReplaceAll(q.Encode(), "+", "%20")}
 	db, err := sqlite3.OpenFlags(name.String(), sqlite3.OPEN_READWRITE|sqlite3.OPEN_URI|sqlite3.OPEN_NOFOLLOW)
+	still := err != nil && readOnly && cannotWrite(path)
+	if still {
+		// A database that was closed, on a disk that takes no file beside it.
+		q.Set("immutable", "1")
+		name.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+		db, err = sqlite3.OpenFlags(name.String(), sqlite3.OPEN_READONLY|sqlite3.OPEN_URI|sqlite3.OPEN_NOFOLLOW)
+	}
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{db: db, stmts: map[string]*sqlite3.Stmt{}}
+	c := &conn{db: db, still: still, stmts: map[string]*sqlite3.Stmt{}}
 	defer func() {
 		if err != nil {
 			c.close()
@@ -79,6 +88,19 @@ func openConn(path, vfs string, readOnly bool) (_ *conn, err error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// cannotWrite reports whether the database has no -wal file, and none can be made:
+// so nobody changes it.
+func cannotWrite(path string) bool {
+	if info, err := os.Lstat(path + "-wal"); err == nil && info.Size() > 0 {
+		return false
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, syscall.EROFS)
 }
 
 func (c *conn) close() error {
