@@ -89,8 +89,12 @@ func checkContext(c *cli.Context) error {
 			return err
 		}
 	} else {
+		left := count(result.Files, "file")
+		if result.Records > 0 {
+			left += " and " + count(result.Records, "record")
+		}
 		about := fmt.Sprintf("%s, %s as scripts left them, %s kept to undo scripts by",
-			count(result.Receipts, "receipt"), count(result.Files, "file"), count(result.Kept, "file"))
+			count(result.Receipts, "receipt"), left, count(result.Kept, "file"))
 		if result.Unknown != "" {
 			p.f("%s files were not compared with the log: %s\n", p.yellow("!"), line(result.Unknown))
 		}

@@ -1,5 +1,5 @@
-// Package fsck checks a context: what keeps it, its log, and its files against
-// what the log says that scripts left there. Start with Check.
+// Package fsck checks a context: what keeps it, its log, and its files and records
+// against what the log says that scripts left there. Start with Check.
 //
 // Without Config.Repair nothing is written, so it works on a disk that is full or
 // read only. What it takes is bounded: 200 bytes for each file that scripts left,
@@ -12,7 +12,8 @@
 // with another time, somebody edited it. A file that is gone may have been removed
 // by its owner. Where nobody edits, both are damage. The time that a script left is
 // known for as long as it can be undone (package history); after that, any time
-// while it ran counts.
+// while it ran counts. Records are lines of text, which have no times: what differs
+// is an edit where the owner may edit, what cannot be read is damage.
 //
 // # What is mended
 //
@@ -57,6 +58,7 @@ type Config struct {
 type Result struct {
 	Receipts int `json:"receipts"` // in the log, each signed and chained to the one before
 	Files    int `json:"files"`    // files, directories and links that are as a script left them
+	Records  int `json:"records"`  // records that are as a script left them
 	Kept     int `json:"kept"`     // files that are kept, and as they were
 	// Damaged counts findings of damage that is not mended.
 	Damaged int `json:"damaged"`
@@ -70,7 +72,7 @@ const maxPaths = 1_000_000
 // Check checks a context, and reports what it finds as it finds it. An error says
 // that it could not be checked.
 func Check(ctx context.Context, c Config, report func(store.Finding)) (Result, error) {
-	k := &check{Config: c, ctx: ctx, expected: map[string]expected{}, undone: map[script.ID]bool{}, kept: map[script.Digest]history.KeptFile{}}
+	k := &check{Config: c, ctx: ctx, expected: map[string]expected{}, recorded: map[string]record{}, undone: map[script.ID]bool{}, kept: map[script.Digest]history.KeptFile{}}
 	k.report = func(f store.Finding) {
 		if f.Damage && !f.Fixed {
 			k.result.Damaged++
@@ -117,6 +119,7 @@ type check struct {
 	unfinished bool
 
 	expected map[string]expected // by path
+	recorded map[string]record   // by COLLECTION/KEY
 	undone   map[script.ID]bool  // what is kept of these was put back
 	kept     map[script.Digest]history.KeptFile
 	mend     []damaged
@@ -158,7 +161,10 @@ func (k *check) read(s store.Store) error {
 		if k.result.Unknown != "" {
 			return nil
 		}
-		return k.files(tx.Files(nil))
+		if err := k.files(tx.Files(nil)); err != nil {
+			return err
+		}
+		return k.records(tx.Private())
 	})
 }
 
@@ -232,13 +238,19 @@ func (k *check) did(archive *history.Archive, r *script.Receipt) error {
 			for l := range m.Left() {
 				k.expect(r, l)
 			}
+			k.expectRecords(r, m)
 			return nil
 		}
 	}
 	if r.MoreEffects > 0 {
 		clear(k.expected) // anything may have been among them
+		clear(k.recorded)
 	}
+	k.expectRecords(r, nil)
 	for _, e := range r.Effects {
+		if _, _, ok := e.Record(); ok {
+			continue
+		}
 		k.expect(r, history.Left{Path: e.Path, Kind: changes[e.Kind], Link: e.To, New: e.After, End: e.End})
 	}
 	return nil

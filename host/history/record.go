@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/script"
@@ -100,4 +101,20 @@ func (u *undoing) undoRecords() error {
 		}
 	}
 	return nil
+}
+
+// Records are the names of the records that the script changed, and what it left of
+// each; a zero Blob if it left none.
+func (m *Manifest) Records() iter.Seq2[string, script.Blob] {
+	return func(yield func(string, script.Blob) bool) {
+		for _, r := range m.records {
+			var left script.Blob
+			if r.New != nil {
+				left = *r.New
+			}
+			if !yield(r.Name, left) {
+				return
+			}
+		}
+	}
 }

@@ -542,3 +542,27 @@ func (t *Tx) unlink(path string, was store.Info) error {
 	}
 	return t.fs.Unlink(path)
 }
+
+// maxNames bounds the collections that are looked for in one context.
+const maxNames = 1 << 20
+
+// Names are the collections that a private file system holds, in order. What is
+// there and can be none is left out.
+func Names(private store.FS) ([]string, error) {
+	d, err := private.Open(root, store.FlagRead|store.FlagDirectory)
+	if errors.Is(err, store.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(0, maxNames)
+	var names []string
+	for _, e := range entries {
+		if e.Kind == store.KindDir && script.CheckCollection(e.Name) == nil {
+			names = append(names, e.Name)
+		}
+	}
+	return names, err
+}

@@ -535,6 +535,16 @@ func TestNames(t *testing.T) {
 	if names := b.files("/"); !slices.Equal(names, []string{"records"}) {
 		t.Errorf("there is %q", names)
 	}
+	b.owner(func(fs store.FS) error {
+		return errors.Join(writeFile(fs, "records/README", ""), fs.Mkdir("records/Not One"))
+	})
+	b.must(b.s.View(ctx, func(tx store.Tx) error {
+		names, err := Names(tx.Private())
+		if want := []string{"a", "a1-b2", strings.Repeat("a", 64), "con", "index"}; !slices.Equal(names, want) {
+			t.Errorf("the collections are %q, want %q", names, want)
+		}
+		return err
+	}))
 }
 
 type guardFunc func(op Op, collection, key string) error
