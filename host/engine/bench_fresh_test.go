@@ -2,21 +2,25 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/engine/abi"
 	"github.com/circles-host/circles/host/engine/abi/abitest"
+	"github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/mem"
@@ -39,9 +43,14 @@ var goReactor = sync.OnceValues(func() ([]byte, error) {
 })
 
 // onePage is a module with one page of memory that does next to nothing.
-func onePage() []byte {
+func onePage() []byte { return pages(1) }
+
+func pages(n uint32) []byte {
 	var m abitest.Module
-	m.Memory(1)
+	m.Memory(n)
+	if n > 1 { // as a program with static data of that size has
+		m.Data(8<<10, strings.Repeat("static data ", int(n)*4000))
+	}
 	m.Bump(1024)
 	m.Func("run", "ii", "i", abitest.I32(16))
 	return m.Bytes()
@@ -57,16 +66,21 @@ func BenchmarkFresh(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	c, err := os.ReadFile("../../modules/guestbook/guestbook.wasm")
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, g := range []struct {
 		name string
 		wasm []byte
-	}{{"go", wasm}, {"small", onePage()}} {
+	}{{"go", wasm}, {"c", c}, {"1MiB", pages(16)}, {"small", onePage()}} {
 		b.Run(g.name, func(b *testing.B) {
 			ctx := b.Context()
 			ours := fresh(b, g.wasm)
 			rt := wazero.NewRuntime(ctx)
 			defer rt.Close(ctx)
 			wasi_snapshot_preview1.MustInstantiate(ctx, rt)
+			stub(b, rt)
 			raw, page := rawCall(b, rt, g.wasm), rawCall(b, rt, onePage())
 			var times [3][]float64
 			for b.Loop() {
@@ -94,7 +108,7 @@ func BenchmarkFresh(b *testing.B) {
 // fresh returns what makes one call in the engine as the host does.
 func fresh(b testing.TB, wasm []byte) func() {
 	ctx := context.Background()
-	e, err := engine.New(ctx, engine.Config{}, wasi.Module())
+	e, err := engine.New(ctx, engine.Config{}, wasi.Module(), contexts.Module())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -113,7 +127,8 @@ func fresh(b testing.TB, wasm []byte) func() {
 		ctx, mounted := wasi.Mount(ctx, files, wasi.Config{})
 		_, err := e.Run(ctx, p, call)
 		mounted.Close()
-		if err != nil {
+		var f *engine.Failure
+		if err != nil && (!errors.As(err, &f) || f.Kind != engine.Returned) {
 			b.Fatal(err)
 		}
 	}
@@ -138,6 +153,24 @@ func opened(b testing.TB) store.FS {
 		}
 	})
 	return <-files
+}
+
+// stub is circles:host/contexts for wazero alone, never called: the C guest is
+// given params that it refuses.
+func stub(b testing.TB, rt wazero.Runtime) {
+	m := rt.NewHostModuleBuilder("circles:host/contexts@0.1.0")
+	i32, i64 := api.ValueTypeI32, api.ValueTypeI64
+	nothing := api.GoFunc(func(context.Context, []uint64) {})
+	for name, t := range map[string][2][]api.ValueType{
+		"caller": {nil, {i32}}, "target": {nil, {i32}}, "[resource-drop]context": {{i32}, nil},
+		"[method]context.id": {{i32, i32}, nil}, "[method]context.name": {{i32, i32}, nil},
+		"[method]context.read-at": {{i32, i32, i32, i64, i32, i32}, nil},
+	} {
+		m = m.NewFunctionBuilder().WithGoFunction(nothing, t[0], t[1]).Export(name)
+	}
+	if _, err := m.Instantiate(context.Background()); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // rawCall returns what makes one call with wazero alone.

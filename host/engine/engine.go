@@ -9,6 +9,9 @@
 // Run's error, when the guest is at fault, is a *Failure, whose Kind tells a
 // trap, an exit, a deadline, a lack of memory and a returned error apart.
 //
+// A run begins with an image of memory that was made when the module was compiled,
+// where that is possible: SNAPSHOTS.md says how and when. No instance serves two.
+//
 // # Host functions
 //
 // A HostModule's functions run on the goroutine of the run that calls them. The
@@ -18,6 +21,8 @@
 //   - ctx ends with the run's deadline; one that waits must heed it, since
 //     nothing can stop it from outside;
 //   - CallState(ctx) is Call.State, and Log(ctx) takes what the guest logs;
+//   - the guest's memory is its for as long as it runs, and then another run's: no
+//     slice of it and no api.Memory may be kept or passed to another goroutine;
 //   - panicking with an error ends the run. It reaches the caller of Run as
 //     Failure.Cause, for errors.As. Any other panic, and Go's own (a nil
 //     dereference, an index), is a bug of the host: a *PanicError, no Failure.

@@ -73,6 +73,13 @@
 // A Go guest grows by a sixth, and takes wazero 1.2 to 1.6 times as long to
 // compile. Meter itself takes some 20 ms a megabyte.
 //
+// # Images
+//
+// [Prepare] does the same in the same pass, and makes a module whose instances can
+// begin with memory and globals that were captured once: it takes out data, start
+// and table. See ../SNAPSHOTS.md for what the engine makes of that. TestSpecification
+// and TestRandomPrograms run every module plain, metered and prepared.
+//
 // # What is done to the module
 //
 // Meter appends two types, an import, a global, a function and an export. Sections
