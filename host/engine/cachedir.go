@@ -67,6 +67,11 @@ func pruneCache(dir string, max int64) error {
 	if err != nil {
 		return err
 	}
+	images, err := filepath.Glob(filepath.Join(dir, imageDir, "*"))
+	if err != nil {
+		return err
+	}
+	names = append(names, images...)
 	var files []fs.FileInfo
 	paths := make(map[fs.FileInfo]string, len(names))
 	total := int64(0)

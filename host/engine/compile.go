@@ -42,7 +42,8 @@ type Engine struct {
 	base    wazero.ModuleConfig // what the instances of all calls share
 	compile chan struct{}       // a token for each compilation that is running
 
-	maxTypes int // maxGenerationTypes; less in tests
+	maxTypes int           // maxGenerationTypes; less in tests
+	slow     time.Duration // primeSlow; less in tests
 
 	images atomic.Int64 // bytes of all programs' primed images
 
@@ -79,6 +80,7 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 		compile:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 		idle:     make(chan struct{}),
 		maxTypes: maxGenerationTypes,
+		slow:     primeSlow,
 		// The defaults of a ModuleConfig are fakes that are made anew, and
 		// seeded, for each instance: 10 µs, and predictable random numbers.
 		base: wazero.NewModuleConfig().
@@ -441,6 +443,9 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 	}
 	p.info.exports, p.info.calls = nil, nil // up to 10 MB of names that nobody asks for any more
 	if err := p.prime(ctx, prepared); err != nil {
+		for _, im := range []*image{p.primed, p.blank} {
+			im.close()
+		}
 		compiled.Close(ctx)
 		return nil, fmt.Errorf("compile module: %w", err)
 	}

@@ -38,10 +38,11 @@ import (
 // Config configures an Engine. The zero value works: no disk cache, defaults
 // for the limits.
 type Config struct {
-	// CacheDir keeps compiled code between runs. It must belong to the host
-	// alone (0700): what lies in it is executed. Empty means in memory only.
+	// CacheDir keeps compiled code, and images of modules that are slow to initialise,
+	// between runs. It must belong to the host alone (0700): what lies in it is
+	// executed. Empty means in memory only.
 	CacheDir string
-	// MaxCacheBytes bounds CacheDir; the oldest code goes first. It is enforced
+	// MaxCacheBytes bounds CacheDir; the oldest file goes first. It is enforced
 	// from time to time, not to the byte. 0 means 2 GiB.
 	MaxCacheBytes int64
 	// MaxModuleBytes bounds what Compile accepts. 0 means 32 MiB.

@@ -136,30 +136,41 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 		return err
 	}
 	p.blank = blank
-	failed := p.initialise(r, mod)
-	p.info.Plain = r.impure(failed)
-	p.pure = p.info.Plain == ""
-	if !p.pure {
-		return nil
+	e := p.engine
+	key := p.imageKey(m)
+	p.primed = e.loadImage(key, blank, r.memory.max)
+	if p.primed == nil {
+		start := time.Now()
+		failed := p.initialise(r, mod)
+		took := time.Since(start)
+		p.info.Plain = r.impure(failed)
+		if p.info.Plain != "" {
+			return nil
+		}
+		if p.primed, err = capture(mod, m.Globals, blank.globals); err != nil {
+			return err
+		}
+		if took >= e.slow {
+			_ = e.storeImage(key, p.primed) // or else it is done again
+		}
 	}
-	e, size := p.engine, int64(mod.Memory().Size())
+	p.pure = true
+	size := int64(p.primed.memory.Size())
 	switch {
 	case e.config.Plain:
 		p.info.Plain = "this host is configured to initialise modules in each run"
-		return nil
 	case e.images.Add(size) > e.config.MaxImages:
 		e.images.Add(-size)
 		p.info.Plain = fmt.Sprintf("this host keeps images of %d bytes, and has no room for this one's %d", e.config.MaxImages, size)
+	default:
+		p.info.Image = uint64(size)
+		p.blank = nil
+		blank.close()
 		return nil
 	}
-	if p.primed, err = capture(mod, m.Globals, blank.globals); err != nil {
-		e.images.Add(-size)
-	} else {
-		p.info.Image = uint64(size)
-	}
-	p.blank = nil
-	blank.close()
-	return err
+	p.primed.close()
+	p.primed = nil
+	return nil
 }
 
 // impure says why a module that was initialised by r, with that outcome, is to be
