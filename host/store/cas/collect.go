@@ -42,7 +42,7 @@ func (b *backend) collect(ctx context.Context, grace time.Duration) (c Collected
 		return c, err
 	}
 	used := map[BlobID]struct{}{}
-	if err := on.blobs(ctx, b.bucket, func(id BlobID) { used[id] = struct{}{} }, nil); err != nil {
+	if err := on.blobs(ctx, b.bucket, func(id BlobID) { used[id] = struct{}{} }); err != nil {
 		return c, (&snapshot{state: on, ctx: ctx, b: b}).fail(err)
 	}
 	select {
@@ -113,10 +113,9 @@ func (b *backend) newEpoch(ctx context.Context) (*state, error) {
 	return nil, fmt.Errorf("%w: other workers were quicker %d times", store.ErrConflict, maxLost)
 }
 
-// blobs tells of every blob that s refers to, those only that a change in a root
-// hides included, and of every entry, which may be hidden likewise.
-func (s *state) blobs(ctx context.Context, from pages, blob func(BlobID), visit func(entry) error) error {
-	each := func(e entry) (bool, error) {
+// blobs tells of every blob that s refers to.
+func (s *state) blobs(ctx context.Context, from pages, blob func(BlobID)) error {
+	each := func(e entry) error {
 		var pieces []piece
 		var err error
 		switch {
@@ -129,24 +128,26 @@ func (s *state) blobs(ctx context.Context, from pages, blob func(BlobID), visit 
 			pieces = l.data
 		}
 		if err != nil {
-			return false, &DamageError{What: "a table", Err: err}
+			return &DamageError{What: "a table", Err: err}
 		}
 		for _, p := range pieces {
 			if p.blob.Epoch > 0 {
 				blob(p.blob)
 			}
 		}
-		if visit != nil {
-			err = visit(e)
-		}
-		return err == nil, err
+		return nil
 	}
 	for _, t := range []table{s.files, s.log} {
-		if err := walk(ctx, from, t.tree, nil, blob, each); err != nil {
+		if err := walk(ctx, from, t.tree, nil, blob, func(e entry) (bool, error) {
+			if _, hidden := find(t.delta, e.key); hidden {
+				return true, nil
+			}
+			return true, each(e)
+		}); err != nil {
 			return err
 		}
 		for _, e := range t.delta {
-			if _, err := each(e); err != nil {
+			if err := each(e); err != nil {
 				return err
 			}
 		}

@@ -90,7 +90,7 @@ func keyOf(worker, i int) store.Key { return store.Key{byte(worker), byte(i), by
 func slow(r cas.Remote) cas.Remote { return &castest.Faults{Remote: r, Delay: time.Millisecond} }
 
 func TestWorkersLoseNothing(t *testing.T) {
-	const workers, rounds = 5, 40
+	const workers, rounds = 4, 16
 	var bucket castest.Bucket
 	var stores []*cas.Store
 	for range workers {
@@ -132,7 +132,7 @@ func TestWorkersLoseNothingOnABadNetwork(t *testing.T) {
 // TestWorkersLoseNothingWhileGarbageIsCollected: what is deleted is never what
 // somebody is about to refer to.
 func TestWorkersLoseNothingWhileGarbageIsCollected(t *testing.T) {
-	const workers, rounds = 4, 40
+	const workers, rounds = 3, 20
 	var bucket castest.Bucket
 	var stores []*cas.Store
 	for range workers {
