@@ -551,6 +551,27 @@ func TestCollectUnderAView(t *testing.T) {
 	}
 }
 
+// TestCollectUnderAnUpdate: what it has put so far may be deleted before it commits,
+// so it must begin again.
+func TestCollectUnderAnUpdate(t *testing.T) {
+	var bucket castest.Bucket
+	s, other := open(t, &bucket, quick), open(t, &bucket, quick)
+	must(t, update(other, func(fs store.FS) error { return appendTo(fs, "f", "x") }))
+	long := strings.Repeat("-", 100_000)
+	err := update(s, func(fs store.FS) error {
+		must(t, appendTo(fs, "f", long))
+		_, err := other.Collect(context.Background(), 0)
+		return err
+	})
+	if !errors.Is(err, store.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	must(t, update(s, func(fs store.FS) error { return appendTo(fs, "f", long) }))
+	if got := read(t, other, "f"); got != "x\n"+long+"\n" {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
 // TestCollectStopsAtDamage: what cannot be read might refer to anything.
 func TestCollectStopsAtDamage(t *testing.T) {
 	bucket, _ := furnished(t)

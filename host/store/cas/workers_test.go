@@ -198,8 +198,16 @@ func TestAKeyIsCommittedOnce(t *testing.T) {
 			t.Fatalf("round %d: %v", i, errs)
 		}
 	}
-	if f, n := read(t, a, "f"), len(entries(t, b)); len(f) != 30 || n != 30 {
-		t.Errorf("%d lines, %d entries; want 15 and 30", len(f)/2, n)
+	// After the one has looked, and before it commits.
+	if err := a.Update(context.Background(), func(tx store.Tx) error {
+		must(t, b.View(context.Background(), func(tx store.Tx) error { return tx.Append(keyOf(0, 99), nil) }))
+		must(t, appendTo(tx.Files(nil), "f", "x"))
+		return tx.Append(keyOf(0, 99), nil)
+	}); !errors.Is(err, store.ErrExists) {
+		t.Errorf("the second to commit got %v", err)
+	}
+	if f, n := read(t, a, "f"), len(entries(t, b)); len(f) != 30 || n != 31 {
+		t.Errorf("%d lines, %d entries; want 15 and 31", len(f)/2, n)
 	}
 }
 
