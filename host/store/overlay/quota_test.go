@@ -410,31 +410,62 @@ func TestQuotaBesideViews(t *testing.T) {
 	}
 }
 
-// BenchmarkQuota is what a quota costs each commit.
+// BenchmarkQuota is what a quota costs each commit of 4 KiB.
 func BenchmarkQuota(b *testing.B) {
-	for name, q := range map[string]store.Quota{"without": {}, "with": {Bytes: 1 << 40, Entries: 1 << 30, Log: 1 << 50}} {
-		b.Run(name, func(b *testing.B) {
-			s := mem.New(mem.Config{})
-			s.Bound(q, &memo{})
-			text := make([]byte, 4<<10)
-			key := store.Key{}
-			b.ReportAllocs()
-			for i := range b.N {
-				key[0], key[1], key[2], key[3] = byte(i), byte(i>>8), byte(i>>16), byte(i>>24)
-				if err := s.Update(context.Background(), func(tx store.Tx) error {
-					f, err := tx.Files(nil).Open("f", rwc)
-					if err != nil {
-						return err
+	in := map[string]func(*testing.B) *overlay.Store{
+		"mem": func(*testing.B) *overlay.Store { return mem.New(mem.Config{}) },
+		"fs": func(b *testing.B) *overlay.Store {
+			dir := b.TempDir()
+			s, err := fs.Open(fs.Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")})
+			must(b, err)
+			return s
+		},
+	}
+	for name, open := range in {
+		for how, q := range map[string]store.Quota{"without": {}, "with": {Bytes: 1 << 40, Entries: 1 << 30, Log: 1 << 50}} {
+			b.Run(name+"/"+how, func(b *testing.B) {
+				s := open(b)
+				defer s.Close()
+				s.Bound(q, &memo{})
+				text := make([]byte, 4<<10)
+				key := store.Key{}
+				b.ReportAllocs()
+				for i := range b.N {
+					key[0], key[1], key[2], key[3] = byte(i), byte(i>>8), byte(i>>16), byte(i>>24)
+					if err := s.Update(context.Background(), func(tx store.Tx) error {
+						f, err := tx.Files(nil).Open("f", rwc)
+						if err != nil {
+							return err
+						}
+						text[0] = byte(i)
+						if _, err = f.WriteAt(text, 0); err != nil {
+							return err
+						}
+						return tx.Append(key, text[:100])
+					}); err != nil {
+						b.Fatal(err)
 					}
-					text[0] = byte(i)
-					if _, err = f.WriteAt(text, 0); err != nil {
-						return err
-					}
-					return tx.Append(key, text[:100])
-				}); err != nil {
-					b.Fatal(err)
 				}
-			}
-		})
+			})
+		}
+	}
+}
+
+// BenchmarkCount is what it costs to count what a directory of 10,000 files holds.
+func BenchmarkCount(b *testing.B) {
+	dir := b.TempDir()
+	s, err := fs.Open(fs.Config{Data: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log"), Tx: filepath.Join(dir, "tx")})
+	must(b, err)
+	defer s.Close()
+	for d := range 100 {
+		must(b, os.Mkdir(filepath.Join(dir, "data", fmt.Sprint(d)), 0o700))
+		for f := range 100 {
+			must(b, os.WriteFile(filepath.Join(dir, "data", fmt.Sprint(d), fmt.Sprint(f)), []byte("x"), 0o600))
+		}
+	}
+	for b.Loop() {
+		if v, err := s.Volume(context.Background(), true); err != nil || v.Entries != 10_100 {
+			b.Fatal(v, err)
+		}
 	}
 }
