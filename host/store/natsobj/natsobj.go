@@ -462,17 +462,26 @@ func (r *remote) subjects(ctx context.Context, filter string) iter.Seq2[string, 
 			if len(info.State.Subjects) == 0 || offset >= info.Total {
 				return
 			}
+			if offset > maxSubjects {
+				yield("", fmt.Errorf("the server lists more than %d messages under %s", maxSubjects, filter))
+				return
+			}
 		}
 	}
 }
 
+// maxSubjects bounds a 256th of the blobs of a context: a server could go on for ever.
+const maxSubjects = 1_000_000
+
 // HasBlob implements cas.Remote.
 func (r *remote) HasBlob(ctx context.Context, id cas.BlobID) (bool, error) {
-	for _, err := range r.subjects(ctx, r.blob(id, anySize)) {
+	for s, err := range r.subjects(ctx, r.blob(id, anySize)) {
 		if err != nil {
 			return false, fmt.Errorf("look for blob %v: %w", id, err)
 		}
-		return true, nil
+		if b, ok := r.parse(s); ok && b.ID == id {
+			return true, nil
+		}
 	}
 	return false, nil
 }

@@ -143,7 +143,10 @@ func connect(ctx context.Context, c Config, h *head) (_ *connection, err error) 
 	if k.backend, err = k.client.open(ctx); err != nil {
 		return nil, fmt.Errorf("open the context in the storage plugin: %w", err)
 	}
-	if err := h.still(ctx, k.client.log); err != nil {
+	within, cancel := context.WithTimeout(ctx, c.StartTimeout)
+	defer cancel()
+	_, alone := k.backend.(headed)
+	if err := h.still(within, k.client.log, alone); err != nil {
 		return nil, err
 	}
 	return k, nil

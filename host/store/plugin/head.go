@@ -119,9 +119,10 @@ func (h *head) begin(seq uint64, hash [32]byte) error {
 	return nil
 }
 
-// still checks that a plugin which was started again has what was committed, and
-// takes over what it has besides: a commit whose answer was lost.
-func (h *head) still(ctx context.Context, log readLog) error {
+// still checks that a plugin which was started again has what was committed. Of one
+// to which nobody else commits it takes over what it has besides: a commit whose
+// answer was lost.
+func (h *head) still(ctx context.Context, log readLog, alone bool) error {
 	known, hash := h.get()
 	if known == 0 {
 		return nil
@@ -135,7 +136,9 @@ func (h *head) still(ctx context.Context, log readLog) error {
 		if e.Seq == known && own != hash || e.Seq > known && e.Prev != prev {
 			return damage(e.Seq, errUnlinked)
 		}
-		seq, prev = e.Seq, own
+		if seq, prev = e.Seq, own; !alone {
+			break
+		}
 	}
 	if seq == 0 {
 		return damage(known, errMissing)

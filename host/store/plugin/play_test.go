@@ -74,6 +74,8 @@ type dying struct {
 	when string
 }
 
+func (d dying) Head() (uint64, [32]byte) { return d.Backend.(overlay.Header).Head() }
+
 func (d dying) Commit(ctx context.Context, p *overlay.Plan, records []overlay.Record) error {
 	die := records[len(records)-1].Key[0] == 0xdd
 	if die && d.when == "before" {

@@ -67,7 +67,8 @@ type Config struct {
 	Env []string
 	// Dir is where it runs; "" means where the host does.
 	Dir string
-	// SHA256, if set, is the digest that the program must have, in hexadecimal.
+	// SHA256, if set, is the digest that the program must have, in hexadecimal. It
+	// is then a program that the kernel runs, and not a script.
 	SHA256 string
 	// Settings mean something to the plugin: where it keeps the context, above
 	// all. They are not seen in a list of processes.
