@@ -87,12 +87,8 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 		return engine.Output{}, err
 	}
 	defer turn.End()
-	limits := h.config.Files
-	if limits.Handles > 0 {
-		limits.Handles += ownHandles
-	}
-	tx.Limit(limits)
-	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{Handles: h.config.Files.Handles})
+	handles := h.limitFiles(tx, in.Accepted)
+	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{Handles: handles})
 	output, err := h.engine.Run(ctx, p.code, engine.Call{
 		Entry:  in.Script().Entry,
 		Params: in.Script().Params,

@@ -49,4 +49,21 @@ func TestFilesAreLimitedForEachScript(t *testing.T) {
 			t.Errorf("%d bytes: used %+v", tc.size, u)
 		}
 	}
+
+	// A policy narrows that for those whom it permits, and never widens it.
+	for _, tc := range []struct {
+		limits string
+		size   int64
+		errno  uint32
+	}{
+		{"file=50B", 51, 22}, {"file=50B", 50, 0}, {"bytes=40B", 41, 19}, {"file=1GiB, bytes=1GiB", 101, 22},
+		{"entries=1", 100, 0}, {"handles=1", 100, 0},
+	} {
+		w.policy("bob", "all", `@id("all") @limits("`+tc.limits+`") permit(principal, action, resource);`)
+		w.host.Close()
+		w.start(host.Config{Files: store.Limits{FileSize: 100, Bytes: 1 << 20}})
+		if r := w.send("alice", "bob", script.Script{Logic: script.Logic{Wasm: grows(tc.size)}}); r.ExitCode != tc.errno {
+			t.Errorf("%s: %d bytes: %v, exit code %d: %s", tc.limits, tc.size, r.Code, r.ExitCode, r.Message)
+		}
+	}
 }

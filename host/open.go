@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/history"
+	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -199,6 +201,30 @@ func (h *Host) limits(a *policy.Accepted) engine.Limits {
 	narrow(&l.HostCalls, by.HostCalls)
 	narrow(&l.Fuel, by.Fuel)
 	return l
+}
+
+// limitFiles does for the target's files what limits does for the rest, and
+// returns how many of them the script may have open; 0 is the default.
+func (h *Host) limitFiles(tx store.Tx, a *policy.Accepted) (handles int) {
+	limits, by := h.config.Files, a.Limits()
+	if limits.Handles > 0 {
+		limits.Handles += ownHandles
+	}
+	limits = tx.Limit(limits)
+	limits.Bytes = nearer(limits.Bytes, by.Bytes)
+	limits.FileSize = nearer(limits.FileSize, by.File)
+	limits.Entries = nearer(limits.Entries, by.Entries)
+	limits.Depth = nearer(limits.Depth, by.Depth)
+	tx.Limit(limits)
+	return nearer(cmp.Or(h.config.Files.Handles, wasi.DefaultHandles), by.Handles)
+}
+
+// nearer is limit, or what narrows it, if that is above 0.
+func nearer[N int | int64](limit N, to uint64) N {
+	if to == 0 || uint64(limit) < to {
+		return limit
+	}
+	return N(to)
 }
 
 // deadline bounds a script: by its own deadline, by the host's limit, and by the

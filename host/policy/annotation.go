@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,15 +21,39 @@ type Limits struct {
 	Log       uint64 // bytes
 	HostCalls uint64
 	Fuel      uint64
+
+	// Of the target's files; store.Limits says what is counted.
+	Bytes   uint64
+	File    uint64 // bytes
+	Entries uint64
+	Handles uint64
+	Depth   uint64
+}
+
+// limit is one field of Limits but for the time, by the name that @limits gives it.
+type limit struct {
+	name  string
+	value *uint64
+	bytes bool
+}
+
+func (l *Limits) all() []limit {
+	return []limit{
+		{"memory", &l.Memory, true}, {"output", &l.Output, true}, {"log", &l.Log, true},
+		{"host_calls", &l.HostCalls, false}, {"fuel", &l.Fuel, false},
+		{"bytes", &l.Bytes, true}, {"file", &l.File, true},
+		{"entries", &l.Entries, false}, {"handles", &l.Handles, false}, {"depth", &l.Depth, false},
+	}
 }
 
 // narrow takes the nearer of each limit.
 func (l Limits) narrow(other Limits) Limits {
-	return Limits{
-		Time:   nearer(l.Time, other.Time),
-		Memory: nearer(l.Memory, other.Memory), Output: nearer(l.Output, other.Output), Log: nearer(l.Log, other.Log),
-		HostCalls: nearer(l.HostCalls, other.HostCalls), Fuel: nearer(l.Fuel, other.Fuel),
+	l.Time = nearer(l.Time, other.Time)
+	others := other.all()
+	for i, f := range l.all() {
+		*f.value = nearer(*f.value, *others[i].value)
 	}
+	return l
 }
 
 func nearer[T ~int64 | ~uint64](a, b T) T {
@@ -41,7 +66,12 @@ func nearer[T ~int64 | ~uint64](a, b T) T {
 // ParseLimits reads limits as @limits has them: "time=200ms, memory=32MiB,
 // fuel=50M".
 func ParseLimits(text string) (l Limits, err error) {
-	const known = "it can be time, memory, output, log, host_calls or fuel"
+	names := []string{"time"}
+	for _, f := range l.all() {
+		names = append(names, f.name)
+	}
+	last := len(names) - 1
+	known := "it can be " + strings.Join(names[:last], ", ") + " or " + names[last]
 	seen := map[string]bool{}
 	for part := range strings.SplitSeq(text, ",") {
 		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
@@ -49,38 +79,14 @@ func ParseLimits(text string) (l Limits, err error) {
 			return Limits{}, fmt.Errorf("limit %q: want NAME=VALUE, as in time=200ms; %s", strings.TrimSpace(part), known)
 		}
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		var (
-			duration units.Duration
-			size     units.Size
-			count    units.Count
-		)
-		switch name {
-		case "time":
-			err = duration.UnmarshalText([]byte(value))
-			l.Time = time.Duration(duration)
-		case "memory":
-			err = size.UnmarshalText([]byte(value))
-			l.Memory = uint64(size)
-		case "output":
-			err = size.UnmarshalText([]byte(value))
-			l.Output = uint64(size)
-		case "log":
-			err = size.UnmarshalText([]byte(value))
-			l.Log = uint64(size)
-		case "host_calls":
-			err = count.UnmarshalText([]byte(value))
-			l.HostCalls = uint64(count)
-		case "fuel":
-			err = count.UnmarshalText([]byte(value))
-			l.Fuel = uint64(count)
-		default:
+		if !slices.Contains(names, name) {
 			hint := ""
-			if n := nearest(name, []string{"time", "memory", "output", "log", "host_calls", "fuel"}); n != "" {
+			if n := nearest(name, names); n != "" {
 				hint = fmt.Sprintf(" (did you mean %s?)", n)
 			}
 			return Limits{}, fmt.Errorf("there is no limit %q%s; %s", name, hint, known)
 		}
-		if err != nil {
+		if err := l.set(name, []byte(value)); err != nil {
 			return Limits{}, fmt.Errorf("limit %s: %w", name, err)
 		}
 		if seen[name] {
@@ -91,20 +97,44 @@ func ParseLimits(text string) (l Limits, err error) {
 	return l, nil
 }
 
+func (l *Limits) set(name string, value []byte) (err error) {
+	if name == "time" {
+		var d units.Duration
+		err = d.UnmarshalText(value)
+		l.Time = time.Duration(d)
+		return err
+	}
+	for _, f := range l.all() {
+		switch {
+		case f.name != name:
+		case f.bytes:
+			var size units.Size
+			err = size.UnmarshalText(value)
+			*f.value = uint64(size)
+		default:
+			var count units.Count
+			err = count.UnmarshalText(value)
+			*f.value = uint64(count)
+		}
+	}
+	return err
+}
+
 // String is the limits as @limits has them; "" if none is set.
 func (l Limits) String() string {
 	var parts []string
-	add := func(name, value string, set bool) {
-		if set {
-			parts = append(parts, name+"="+value)
+	if l.Time != 0 {
+		parts = append(parts, "time="+l.Time.String())
+	}
+	for _, f := range l.all() {
+		switch {
+		case *f.value == 0:
+		case f.bytes:
+			parts = append(parts, f.name+"="+units.Size(*f.value).String())
+		default:
+			parts = append(parts, f.name+"="+units.Count(*f.value).String())
 		}
 	}
-	add("time", l.Time.String(), l.Time != 0)
-	add("memory", units.Size(l.Memory).String(), l.Memory != 0)
-	add("output", units.Size(l.Output).String(), l.Output != 0)
-	add("log", units.Size(l.Log).String(), l.Log != 0)
-	add("host_calls", units.Count(l.HostCalls).String(), l.HostCalls != 0)
-	add("fuel", units.Count(l.Fuel).String(), l.Fuel != 0)
 	return strings.Join(parts, ", ")
 }
 

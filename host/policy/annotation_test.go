@@ -45,12 +45,16 @@ func acceptedLimits(s *Set, r Request) Limits { return s.limits(s.Submit(r)) }
 // Each permit that applies may narrow; what does not apply narrows nothing.
 func TestLimits(t *testing.T) {
 	s := parse(t, `@limits("time=200ms, memory=32MiB, fuel=50M") permit(principal in Circle::"friends", action == Action::"submit", resource);
-		@limits("time = 1s , memory=16MiB, output=1KiB,log=2KiB, host_calls=10k") permit(principal, action, resource) when { context.module.name == "guestbook" };
+		@limits("time = 1s , memory=16MiB, output=1KiB,log=2KiB, host_calls=10k, bytes=1MiB, file=64KiB, entries=10, handles=4, depth=3") permit(principal, action, resource) when { context.module.name == "guestbook" };
 		@limits("time=1ms") permit(principal == Peer::"mallory", action, resource);
 		permit(principal == Peer::"alice", action, resource);`)
-	want := Limits{Time: 200 * time.Millisecond, Memory: 16 << 20, Output: 1 << 10, Log: 2 << 10, HostCalls: 10_000, Fuel: 50_000_000}
+	want := Limits{Time: 200 * time.Millisecond, Memory: 16 << 20, Output: 1 << 10, Log: 2 << 10, HostCalls: 10_000, Fuel: 50_000_000,
+		Bytes: 1 << 20, File: 64 << 10, Entries: 10, Handles: 4, Depth: 3}
 	if got := acceptedLimits(s, from(alice)); got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+	if again, err := ParseLimits(want.String()); err != nil || again != want {
+		t.Errorf("%q reads as %+v, %v", want, again, err)
 	}
 	if got := acceptedLimits(parse(t, `permit(principal, action, resource);`), from(alice)); got != (Limits{}) {
 		t.Errorf("without @limits: %+v", got)

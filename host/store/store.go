@@ -114,8 +114,8 @@ type Tx interface {
 	Changes() ([]Change, error)
 
 	// Limit sets limits of this transaction, instead of those that the store has
-	// for each. It is called before Files is used.
-	Limit(Limits)
+	// for each, and returns those in force. It is called before Files is used.
+	Limit(Limits) Limits
 
 	// Usage tells what the transaction has used so far.
 	Usage() Usage

@@ -80,11 +80,12 @@ import (
 // Config bounds one instance. The zero value works.
 type Config struct {
 	// Handles is how many files and directories a guest may hold open at once.
-	// 0 means 256.
+	// 0 means DefaultHandles.
 	Handles int
 }
 
-const defaultHandles = 256
+// DefaultHandles is how many files and directories a guest may hold open.
+const DefaultHandles = 256
 
 // Preopened is a directory that a guest finds open, under the name that it is
 // to give it: "/", or any other text, which is for the guest to interpret.
@@ -103,7 +104,7 @@ func Mount(ctx context.Context, files store.FS, c Config) (context.Context, *Fil
 // in this order. Nothing can be renamed from one to another.
 func MountAll(ctx context.Context, dirs []Preopened, c Config) (context.Context, *Files) {
 	if c.Handles <= 0 {
-		c.Handles = defaultHandles
+		c.Handles = DefaultHandles
 	}
 	f := newFiles(ctx, c, dirs)
 	f.ctx = context.WithValue(ctx, mountKey{}, f)

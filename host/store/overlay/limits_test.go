@@ -477,7 +477,9 @@ func TestLimitsOfOneTransaction(t *testing.T) {
 	s := mem.New(mem.Config{Limits: overlay.Limits{FileSize: 100, StagedBytes: 150, Entries: 5, OpenFiles: 4, Depth: 4}})
 	update(t, s, func(tx store.Tx, fs store.FS) {
 		tx.Limit(store.Limits{FileSize: 50, Bytes: 60, Entries: 3, Handles: 2, Depth: 1})
-		tx.Limit(store.Limits{})
+		if l := tx.Limit(store.Limits{}); l.FileSize != 50 || l.Bytes != 60 || l.Entries != 3 || l.Handles != 2 || l.Depth != 1 || l.Listed == 0 {
+			t.Errorf("in force are %+v", l)
+		}
 		f, err := fs.Open("f", rwc)
 		must(t, err)
 		want(t, store.ErrTooBig, f.Truncate(51))

@@ -132,7 +132,7 @@ func (t *Tx) discard(n *node) {
 }
 
 // Limit implements store.Tx.
-func (t *Tx) Limit(l store.Limits) {
+func (t *Tx) Limit(l store.Limits) store.Limits {
 	of := &t.script.limits
 	of.StagedBytes = cmp.Or(l.Bytes, of.StagedBytes)
 	of.FileSize = cmp.Or(l.FileSize, of.FileSize)
@@ -140,6 +140,10 @@ func (t *Tx) Limit(l store.Limits) {
 	of.OpenFiles = cmp.Or(l.Handles, of.OpenFiles)
 	of.Listed = cmp.Or(l.Listed, of.Listed)
 	of.Depth = min(cmp.Or(l.Depth, of.Depth), maxDepth)
+	return store.Limits{
+		Bytes: of.StagedBytes, FileSize: of.FileSize, Entries: of.Entries,
+		Handles: of.OpenFiles, Listed: of.Listed, Depth: of.Depth,
+	}
 }
 
 // Usage implements store.Tx.
