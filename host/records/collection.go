@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,8 @@ const (
 	indexName = "index.ndjson"
 	suffix    = ".ndjson"
 	maxIndex  = 16 << 20 // bytes of an index that is read
+	maxRead   = 64 << 20 // of all indexes in one transaction: they stay in memory
+	maxNumber = 1 << 53  // of a page: JSON has no larger ones for everybody
 	maxPages  = 1 << 16  // of one collection: some 2 GiB
 )
 
@@ -90,7 +91,10 @@ func (t *Tx) collection(ctx context.Context, name string) (*collection, error) {
 		}
 	case err != nil:
 		return nil, err
+	case t.indexed+int64(len(text)) > maxRead:
+		return nil, fmt.Errorf("indexes of more than %d bytes in one transaction: %w", maxRead, store.ErrQuota)
 	default:
+		t.indexed += int64(len(text))
 		c.index = info
 		if c.pages, err = parseIndex(text); err != nil {
 			return nil, damaged(c.indexFile(), fmt.Errorf("%w; without it, it is made again from the pages", err))
@@ -144,7 +148,7 @@ func parseIndexLine(line string) (number uint64, from string, err error) {
 	if rest, ok := strings.CutPrefix(line, `{"page":`); ok {
 		number, from, _ := strings.Cut(rest, `,"from":"`)
 		from, ok := strings.CutSuffix(from, `"}`)
-		if n, err := strconv.ParseUint(number, 10, 64); ok && err == nil && n > 0 && n < math.MaxInt64 &&
+		if n, err := strconv.ParseUint(number, 10, 64); ok && err == nil && n > 0 && n <= maxNumber &&
 			strings.IndexAny(from, `\"`) < 0 && (from == "" || script.CheckKey(from) == nil) {
 			return n, from, nil
 		}
@@ -156,7 +160,7 @@ func parseIndexLine(line string) (number uint64, from string, err error) {
 	d := json.NewDecoder(strings.NewReader(line))
 	d.DisallowUnknownFields()
 	if d.Decode(&w) != nil || d.InputOffset() != int64(len(strings.TrimRight(line, " \t"))) || w.Page == nil || w.From == nil ||
-		*w.Page == 0 || *w.Page >= math.MaxInt64 || *w.From != "" && script.CheckKey(*w.From) != nil {
+		*w.Page == 0 || *w.Page > maxNumber || *w.From != "" && script.CheckKey(*w.From) != nil {
 		return 0, "", errIndexLine
 	}
 	return *w.Page, *w.From, nil
@@ -195,7 +199,7 @@ func (t *Tx) rebuild(ctx context.Context, c *collection) error {
 	for _, e := range names {
 		number, ok := strings.CutSuffix(e.Name, suffix)
 		n, err := strconv.ParseUint(number, 10, 63)
-		if !ok || err != nil || n == 0 || strconv.FormatUint(n, 10) != number {
+		if !ok || err != nil || n == 0 || n > maxNumber || strconv.FormatUint(n, 10) != number {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -481,9 +485,16 @@ func (t *Tx) write(p *page) error {
 	}
 	text := p.encode()
 	for p.number == 0 {
-		// A file that is there and in no index is the owner's: it stays.
-		p.number = c.next
+		if c.next > maxNumber {
+			c.next = 1
+		}
+		n := c.next
 		c.next++
+		if slices.ContainsFunc(c.pages, func(q *page) bool { return q.number == n }) {
+			continue
+		}
+		// A file that is there and in no index is the owner's: it stays.
+		p.number = n
 		if _, err := t.fs.Stat(p.path(), false); err == nil {
 			p.number = 0
 		} else if !errors.Is(err, store.ErrNotExist) {

@@ -79,6 +79,13 @@ func TestOwnersEdits(t *testing.T) {
 			b.put("c", "00", "x")
 			b.must(b.view(func(c *Collections) error { _, err := c.Get(ctx, "c", "00"); return err }))
 		},
+		"the last number that there is": func(b *bench) {
+			b.owner(func(fs store.FS) error {
+				return errors.Join(writeFile(fs, "records/c/index.ndjson", `{"page":9007199254740992,"from":""}`), writeFile(fs, "records/c/9007199254740992.ndjson", ""))
+			})
+			many(b)
+			b.checkFiles("c", 40)
+		},
 		"no collection any more": func(b *bench) {
 			b.put("c", "k", "1")
 			b.owner(func(fs store.FS) error {
@@ -142,7 +149,7 @@ func TestDamage(t *testing.T) {
 		{"an index without order", line("a"), `{"page":1,"from":""}` + "\n" + `{"page":2,"from":"b"}` + "\n" + `{"page":3,"from":"b"}`, "line 3: "},
 		{"an index without a start", line("a"), `{"page":1,"from":"a"}`, "line 1: "},
 		{"an index with a page twice", line("a"), `{"page":1,"from":""}` + "\n" + `{"page":1,"from":"b"}`, "name the same page"},
-		{"an index with a huge number", line("a"), `{"page":9223372036854775807,"from":""}`, "line 1: "},
+		{"an index with a huge number", line("a"), `{"page":9007199254740993,"from":""}`, "line 1: "},
 		{"a large index", line("a"), strings.Repeat("\n", maxIndex+1), "at most 16777216 are read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -194,6 +201,37 @@ func TestDamage(t *testing.T) {
 	if got := b.file("records/c/2.ndjson"); got != "?" {
 		t.Errorf("the damaged page is %q", got)
 	}
+}
+
+// TestHostileSizes: what is on the disk does not grow in memory, nor do many of it.
+func TestHostileSizes(t *testing.T) {
+	b := newBench(t)
+	index := `{"page":1,"from":""}` + "\n" + strings.Repeat("\n", maxIndex-100)
+	b.owner(func(fs store.FS) error {
+		err := writeFile(fs, "records/blank/1.ndjson", strings.Repeat("\n", maxPage))
+		for i := range 5 {
+			err = errors.Join(err, writeFile(fs, fmt.Sprintf("records/c%d/index.ndjson", i), index))
+		}
+		return err
+	})
+	b.must(b.view(func(c *Collections) error {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := c.Scan(ctx, "blank", Range{})
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 4*maxPage {
+			t.Errorf("a page of %d bytes took %d", maxPage, n)
+		}
+		return err
+	}))
+	b.want(store.ErrQuota, b.view(func(c *Collections) error {
+		for i := range 5 {
+			if _, err := c.Scan(ctx, fmt.Sprint("c", i), Range{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // TestDirectoriesInTheWay: where a file should be there is something else.

@@ -91,9 +91,12 @@ type lineError struct {
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
 
+// shortest is a line that no record's is shorter than.
+const shortest = `{"key":"k","text":""}`
+
 // parsePage reads a page. Values are looked at when they are asked for.
 func parsePage(text string) ([]entry, error) {
-	entries := make([]entry, 0, strings.Count(text, "\n")+1)
+	entries := make([]entry, 0, min(strings.Count(text, "\n"), len(text)/len(shortest))+1)
 	sorted := true
 	for n, line := range lines(text) {
 		key, ok := canonicalKey(line)

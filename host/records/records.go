@@ -40,9 +40,9 @@
 //
 // # Trust
 //
-// What is in these files may be anybody's doing. Nothing in them is larger in
-// memory than it is on disk, sizes are bounded before anything is read, and what
-// cannot be made sense of is a *DamageError that names the file and the line and
+// What is in these files may be anybody's doing. Sizes are bounded before anything
+// is read, nothing takes more than a few times the memory that it takes on the
+// disk, and what cannot be made sense of is a *DamageError that names the file and the line and
 // quotes nothing. Reading the rest of the collection goes on to work; what is
 // damaged is never written over.
 package records
@@ -64,8 +64,8 @@ import (
 type Limits struct {
 	Value        int   // bytes of a value that is written; default 1 MiB, at most 2; over it ErrTooBig
 	Changed      int   // records changed; default 100,000; ErrQuota
-	ChangedBytes int64 // of their values, as they were and as they are; default 64 MiB; ErrQuota
-	Collections  int   // touched; default 1,000; ErrQuota
+	ChangedBytes int64 // of their values, as they were and as they are; default 16 MiB; ErrQuota
+	Collections  int   // touched; default 1,000, with indexes of 64 MiB; ErrQuota
 	Cached       int64 // bytes of pages kept in memory; default 8 MiB; more costs reading again
 }
 
@@ -73,7 +73,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		Value:        min(cmp.Or(l.Value, 1<<20), maxPage/4), // however it is written, a page is read again
 		Changed:      cmp.Or(l.Changed, 100_000),
-		ChangedBytes: cmp.Or(l.ChangedBytes, 64<<20),
+		ChangedBytes: cmp.Or(l.ChangedBytes, 16<<20), // they are in memory
 		Collections:  cmp.Or(l.Collections, 1_000),
 		Cached:       cmp.Or(l.Cached, 8<<20),
 	}
@@ -112,6 +112,7 @@ type Tx struct {
 	readOnly    bool
 	collections map[string]*collection
 	cached      int64
+	indexed     int64   // bytes of indexes
 	loaded      []*page // those that are in memory
 	tick        uint64
 
