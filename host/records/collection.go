@@ -149,7 +149,7 @@ func parseIndexLine(line string) (number uint64, from string, err error) {
 		number, from, _ := strings.Cut(rest, `,"from":"`)
 		from, ok := strings.CutSuffix(from, `"}`)
 		if n, err := strconv.ParseUint(number, 10, 64); ok && err == nil && n > 0 && n <= maxNumber &&
-			strings.IndexAny(from, `\"`) < 0 && (from == "" || script.CheckKey(from) == nil) {
+			!strings.ContainsAny(from, `\"`) && (from == "" || script.CheckKey(from) == nil) {
 			return n, from, nil
 		}
 	}
