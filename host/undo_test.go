@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/circles-host/circles/host"
@@ -18,6 +20,8 @@ import (
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/mem"
+	"github.com/circles-host/circles/host/store/overlay"
 )
 
 func undo(id script.ID) script.Script { return script.Script{Logic: script.Logic{Undo: id}} }
@@ -336,5 +340,75 @@ func TestUndoIsStrict(t *testing.T) {
 	}
 	if b, err := json.Marshal(w.want(w.send("bob", "bob", undo(script.ID{7})), script.NotFound)); err != nil || !bytes.Contains(b, []byte(`"undid":"sha256:07`)) {
 		t.Errorf("%s, %v", b, err)
+	}
+}
+
+// reads counts the bytes that are read of what was committed.
+type reads struct {
+	overlay.Backend
+	n *atomic.Int64
+}
+
+func (r reads) Open(path string) (overlay.LowerFile, error) {
+	f, err := r.Backend.Open(path)
+	return readsFile{f, r.n}, err
+}
+
+// Stage is given the file that it knows.
+func (r reads) Stage(ctx context.Context, from overlay.LowerFile, n int64) (overlay.Staged, error) {
+	if f, ok := from.(readsFile); ok {
+		from = f.LowerFile
+	}
+	return r.Backend.Stage(ctx, from, n)
+}
+
+type readsFile struct {
+	overlay.LowerFile
+	n *atomic.Int64
+}
+
+func (f readsFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.LowerFile.ReadAt(p, off)
+	f.n.Add(int64(n))
+	return n, err
+}
+
+// A script that appends to a long file costs what it appends: nobody reads the
+// rest of the file, neither for the receipt nor for what undoes it; nor does the
+// undo, nor its undo.
+func TestAppendingToALongFile(t *testing.T) {
+	const long = 200 << 20
+	w := newWorld(t, "alice", "bob")
+	w.policy("bob", "all", anything)
+	var n atomic.Int64
+	w.stores[w.entry("bob").ID] = mem.NewOn(mem.Config{}, func(b overlay.Backend) overlay.Backend { return reads{b, &n} })
+	w.files("bob", func(fs store.FS) error {
+		f, err := fs.Open("/log", store.FlagWrite|store.FlagCreate)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Truncate(long)
+	})
+	size := func() int64 {
+		var info store.Info
+		w.files("bob", func(fs store.FS) (err error) { info, err = fs.Stat("/log", true); return err })
+		return info.Size
+	}
+	r := w.want(w.send("alice", "bob", carried(on("append", "iiiiii", "/log", abitest.I32(256), abitest.I32(4)))), script.Done)
+	added := script.Blob{Size: 4, Digest: script.DigestOf([]byte("/log"))}
+	if len(r.Effects) != 1 || r.Effects[0].End != (script.End{At: long, After: added}) || size() != long+4 {
+		t.Errorf("effects %+v, %d bytes", r.Effects, size())
+	}
+	u := w.want(w.send("bob", "bob", undo(r.Script)), script.Done)
+	if u.Effects[0].End.Before != added || u.Effects[0].End.At != long || size() != long {
+		t.Errorf("undone: %+v, %d bytes", u.Effects, size())
+	}
+	w.want(w.send("bob", "bob", undo(u.Script)), script.Done)
+	if size() != long+4 {
+		t.Errorf("done again: %d bytes", size())
+	}
+	if got := n.Load(); got > 1<<20 {
+		t.Errorf("%d bytes were read", got)
 	}
 }

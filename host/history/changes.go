@@ -44,7 +44,7 @@ type Changes struct {
 
 // longFile is the size in bytes from which on a file is not read whole to find
 // out what became of its end.
-const longFile = 1 << 20
+const longFile = 64 << 10
 
 // Changes finds out what a transaction changed. It reads what would be kept, and
 // the files for whose paths told returns true. Its readers end with ctx.

@@ -48,7 +48,8 @@
 //
 // Before 3 nothing in data/ or log/ has changed. From 3 on the commit is a fact:
 // what the disk has lost of 4 after a crash, Open does again. Others of the owner's
-// programs may see step 4 half done; each file is whole at any time.
+// programs may see step 4 half done; each file is whole at any time. One whose old
+// content is kept (store.Tx.Keep) is away between two renames.
 //
 // The journal has two files. When one is full, or its oldest record a second old,
 // records go to the other, and the first is drained: the files and directories
