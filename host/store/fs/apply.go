@@ -107,9 +107,18 @@ func (b *backend) seal(ctx context.Context, puts []overlay.Step, alone bool) (du
 func (b *backend) slot(i int) string { return fmt.Sprintf("s%x-%d-%d", b.nonce, b.commits, i) }
 
 // Commit implements overlay.Backend.
-func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay.Record) error {
+func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay.Record) (err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	defer func() {
+		if p != nil && (err == nil || errors.Is(err, overlay.ErrBroken)) {
+			for _, s := range p.Steps { // what is left of them is ours now
+				if s.Kind == overlay.StepPut {
+					s.File.(*staged).letBase()
+				}
+			}
+		}
+	}()
 	if b.broken != nil {
 		return b.broken
 	}
@@ -165,7 +174,7 @@ func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay
 // describe makes the record of a commit.
 func (b *backend) describe(p *overlay.Plan, records []overlay.Record) (*record, error) {
 	s := b.session
-	r := &record{context: s.id, tx: s.tx, device: b.lower.dev, seq: s.seq + 1}
+	r := &record{context: s.id, tx: s.tx, device: b.lower.dev, mount: mountID(b.lower.under.root()), seq: s.seq + 1}
 	if p != nil {
 		for _, step := range p.Steps {
 			o := op{kind: step.Kind, path: step.Path, was: step.Was, target: step.Target, atime: step.Atime, mtime: step.Mtime}

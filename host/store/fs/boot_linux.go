@@ -19,6 +19,18 @@ var bootID = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(b))
 })
 
+// mountID names the mount that a directory is on, for as long as it is mounted: a
+// file system that was lost and mounted again in the same run of the machine has
+// not what was in the cache. 0 if that cannot be known, before Linux 6.8.
+func mountID(fd int) uint64 {
+	const unique = 0x4000 // STATX_MNT_ID_UNIQUE
+	var st unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unique, &st) != nil || st.Mask&unique == 0 {
+		return 0
+	}
+	return st.Mnt_id
+}
+
 // wholeSyncReports reports whether syncfs says that something was not written. It
 // does since Linux 5.8; before, it returned nil.
 var wholeSyncReports = sync.OnceValue(func() bool {

@@ -6,6 +6,9 @@ package fs
 // nothing is believed to be in the kernel's cache.
 func bootID() string { return "" }
 
+// mountID names the mount that a directory is on.
+func mountID(int) uint64 { return 0 }
+
 // wholeSyncReports reports whether a sync of the whole file system says that
 // something was not written.
 func wholeSyncReports() bool { return false }

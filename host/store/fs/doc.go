@@ -78,7 +78,8 @@
 // Open reads the records of the context, in order, and leaves out those that the
 // last of them says are settled: wholly on the disk. If a process died, and the
 // machine did not, those that are marked as applied are so, in the kernel's cache;
-// the head of a journal's file says in which run of the machine it was written.
+// the head of a journal's file says in which run of the machine it was written, and
+// a record on which mount: one that was lost and mounted again has no such cache.
 // Of the others any part may be on the disk, in any order: names may be missing or
 // of later commits, content of files that were not fsynced may be short or zeros.
 // One that is alone has nothing else beside it, and is applied again.
@@ -155,7 +156,8 @@
 //	number (u) of the record in its context, from 1
 //	settled (u)    records up to this one are wholly on the disk
 //	tx             string, the context's Tx directory relative to the journal's
-//	device (u) that data/ was on: it may have another number in the next run
+//	device (u) that data/ was on, which may have another number in the next run; and
+//	the number (u) of the mount, 0 if it is not known
 //	number of steps (u), and each:
 //	    kind       1 byte: 1 remove, 2 out, 3 mkdir, 4 in, 5 put, 6 symlink, 7 times, 64 grow
 //	    path       string, relative to data/

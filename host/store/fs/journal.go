@@ -249,13 +249,6 @@ func (j *Journal) detach(s *session, needed bool) {
 	}
 }
 
-// is reports whether a journal is this one, and its files are in use.
-func (j *Journal) is(id string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.id == id && j.files[0].f != nil
-}
-
 // forget drops the records of a session that was finished by opening its context
 // again.
 func (j *Journal) forget(id contextID) {
@@ -465,7 +458,7 @@ func (j *Journal) arm() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		switch {
-		case j.broken != nil || j.files[j.active].end == 0:
+		case j.closed || j.broken != nil || j.files[j.active].end == 0:
 		case j.files[1-j.active].draining:
 			j.arm()
 		default:

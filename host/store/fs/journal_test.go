@@ -606,6 +606,30 @@ func TestGrow(t *testing.T) {
 		}
 	}
 
+	// Again and again: nothing stays open.
+	c := memoryConfig(t)
+	b, err := open(c, hooks{})
+	must(t, err)
+	s := overlay.New(b, overlay.Config{})
+	must(t, os.WriteFile(filepath.Join(c.Data, "big"), []byte(big), 0o644))
+	for i := range 2 * maxBases {
+		update(t, s, func(fs store.FS) error {
+			f, err := fs.Open("big", store.FlagWrite|store.FlagAppend)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte("more"), 0)
+			return first(err, f.Close())
+		})
+		if b.bases != 0 {
+			t.Fatalf("after %d commits %d files are held open", i+1, b.bases)
+		}
+	}
+	must(t, s.Close())
+	if b, err := os.ReadFile(filepath.Join(c.Data, "big")); len(b) != size+2*maxBases*4 || err != nil {
+		t.Errorf("there are %d bytes, %v", len(b), err)
+	}
+
 	// The plug at every step; and what the owner may have done, or the disk lost,
 	// until it is opened again.
 	for name, tc := range map[string]struct {

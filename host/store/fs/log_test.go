@@ -232,7 +232,7 @@ func TestBroken(t *testing.T) {
 // FuzzJournal: what lies in a journal is input.
 func FuzzJournal(f *testing.F) {
 	r := record{
-		context: contextID{1, 2, 3}, tx: "../x/tx", device: 9, seq: 7, settled: 5,
+		context: contextID{1, 2, 3}, tx: "../x/tx", device: 9, mount: 11, seq: 7, settled: 5,
 		ops: []op{
 			{kind: overlay.StepRemove, path: "a", was: overlay.Attr{Kind: store.KindFile, Version: overlay.Version{ID: [2]uint64{1, 2}, Size: 3, Mtime: -4}}},
 			{kind: overlay.StepOut, path: "a/b", slot: "s", was: overlay.Attr{Kind: store.KindDir}},

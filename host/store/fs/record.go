@@ -19,6 +19,7 @@ type record struct {
 	context contextID
 	tx      string // the context's Tx directory, relative to the journal's
 	device  uint64 // that the context's data is on
+	mount   uint64 // and the mount, see mountID
 	seq     uint64 // of the context's records, from 1
 	settled uint64 // records of the context up to this one are wholly on the disk
 	ops     []op
@@ -107,6 +108,7 @@ func (r *record) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, r.settled)
 	str(r.tx)
 	b = binary.AppendUvarint(b, r.device)
+	b = binary.AppendUvarint(b, r.mount)
 	b = binary.AppendUvarint(b, uint64(len(r.ops)))
 	for _, o := range r.ops {
 		b = append(b, byte(o.kind))
@@ -231,7 +233,7 @@ func decodeRecord(b []byte) (*record, error) {
 	}
 	b = b[copy(r.context[:], b):]
 	r.seq, r.settled = uvarint(), uvarint()
-	r.tx, r.device = str(), uvarint()
+	r.tx, r.device, r.mount = str(), uvarint(), uvarint()
 	for n := uvarint(); n > 0 && !bad; n-- {
 		o := op{kind: overlay.StepKind(octet()), path: str()}
 		switch o.kind {

@@ -29,8 +29,10 @@ func (b *backend) recover(c Config) error {
 		defer found.release()
 	}
 	var logged *record // the first that has entries
+	mount := mountID(b.lower.under.root())
 	for _, r := range found.records {
 		r.rebase(b.lower.dev)
+		r.applied = r.applied && r.mount == mount && mount != 0
 		if len(r.entries) > 0 && logged == nil {
 			logged = r
 		}
@@ -100,13 +102,14 @@ func (b *backend) redo(records []*record) error {
 type outcome struct {
 	b       *backend
 	paths   map[string]*result
-	objects map[[2]uint64]*object // by device and inode number, as far as they are known
+	objects map[[2]uint64][]*object // by device and inode number, as far as they are known
 	made    int
 }
 
 // object is a file or link that a path has, or had in between.
 type object struct {
 	id       [2]uint64 // zero if it is not known
+	nth      int       // of those that had this number, one after the other
 	versions []overlay.Attr
 	put      *op // that made it
 	link     *op // that made it; with neither, it was there before
@@ -124,7 +127,7 @@ type result struct {
 }
 
 func newOutcome(b *backend, records []*record) *outcome {
-	out := &outcome{b: b, paths: map[string]*result{}, objects: map[[2]uint64]*object{}}
+	out := &outcome{b: b, paths: map[string]*result{}, objects: map[[2]uint64][]*object{}}
 	for _, r := range records {
 		slots := map[string]*object{}
 		for i := range r.ops {
@@ -134,19 +137,44 @@ func newOutcome(b *backend, records []*record) *outcome {
 	return out
 }
 
-// existing is the object that a path had, as a transaction saw it.
-func (out *outcome) existing(r *result, was overlay.Attr) *object {
-	obj := out.objects[was.Version.ID]
-	if obj == nil && was.Kind == store.KindLink && r.obj != nil && r.obj.link != nil && r.obj.id == [2]uint64{} {
-		obj = r.obj // made by one of the records, so that its number was not known then
+// existing is the object that a path had, as a transaction saw it. Numbers are used
+// again, by the file system, for a file that is made when another was removed.
+func (out *outcome) existing(r *result, path string, was overlay.Attr) *object {
+	if was.Kind == store.KindLink && r.obj != nil && r.obj.link != nil && r.obj.id == [2]uint64{} {
+		out.number(r.obj, was.Version.ID) // it was made by one of the records, and not known then
+	}
+	var obj *object
+	if all := out.objects[was.Version.ID]; len(all) > 0 {
+		if last := all[len(all)-1]; last.at == path || last.was(was) {
+			obj = last
+		}
 	}
 	if obj == nil {
 		obj = &object{}
+		out.number(obj, was.Version.ID)
 	}
-	obj.id = was.Version.ID
-	out.objects[obj.id] = obj
 	obj.versions = append(obj.versions, was)
 	return obj
+}
+
+func (out *outcome) number(obj *object, id [2]uint64) {
+	obj.id, obj.nth = id, len(out.objects[id])
+	out.objects[id] = append(out.objects[id], obj)
+}
+
+// known is the object that an entry is: the one that was left so, or else the last
+// that had its number, if that is anywhere in the end.
+func (out *outcome) known(there overlay.Attr) *object {
+	all := out.objects[there.Version.ID]
+	for _, obj := range slices.Backward(all) {
+		if obj.was(there) {
+			return obj
+		}
+	}
+	if len(all) > 0 && all[len(all)-1].at != "" {
+		return all[len(all)-1]
+	}
+	return nil
 }
 
 func (r *result) set(p string, obj *object) {
@@ -170,7 +198,7 @@ func (out *outcome) add(o *op, slots map[string]*object) {
 	case o.was.Kind == store.KindDir:
 		r.was = append(r.was, o.was)
 	case o.was.Kind != 0:
-		was = out.existing(r, o.was)
+		was = out.existing(r, o.path, o.was)
 	}
 	switch o.kind {
 	case overlay.StepRemove:
@@ -189,9 +217,9 @@ func (out *outcome) add(o *op, slots map[string]*object) {
 		r.set(o.path, nil)
 		r.dir = true
 	case overlay.StepPut:
-		obj := &object{id: o.made.ID, put: o, slots: []string{o.slot}}
+		obj := &object{put: o, slots: []string{o.slot}}
 		obj.versions = []overlay.Attr{{Kind: store.KindFile, Size: o.made.Size, Version: o.made}}
-		out.objects[obj.id] = obj
+		out.number(obj, o.made.ID)
 		r.set(o.path, obj)
 	case overlay.StepSymlink:
 		r.set(o.path, &object{link: o, slots: []string{o.slot}})
@@ -281,7 +309,7 @@ func (out *outcome) clear(c *cursor, name string, r *result) error {
 		}
 		return nil // the owner has put something in: the directory stays
 	}
-	obj := out.objects[there.Version.ID]
+	obj := out.known(there)
 	switch {
 	case obj == nil || obj == r.obj:
 		return nil
@@ -295,7 +323,7 @@ func (out *outcome) clear(c *cursor, name string, r *result) error {
 
 // aside is the object's name in the staging directory while it is on its way, in
 // this recovery or one that was interrupted.
-func (obj *object) aside() string { return fmt.Sprintf("r%x-%x", obj.id[0], obj.id[1]) }
+func (obj *object) aside() string { return fmt.Sprintf("r%x-%x-%d", obj.id[0], obj.id[1], obj.nth) }
 
 // was reports whether an entry is one of the object's versions. One that a record
 // made may be shorter than it should be, with some of its content missing, after a
@@ -326,7 +354,7 @@ func (out *outcome) place(c *cursor, name string, r *result) error {
 			return err
 		}
 		// What is of ours, and may have lost content, is replaced.
-		taken = out.objects[there.Version.ID] != obj || !obj.was(there)
+		taken = out.known(there) != obj || !obj.was(there)
 	}
 	slot, err := out.source(obj)
 	if err != nil || slot == "" {
@@ -345,7 +373,7 @@ func (out *outcome) place(c *cursor, name string, r *result) error {
 // inode number: that it reads well may be the cache's doing, after the disk
 // refused it.
 func (out *outcome) isThere(c *cursor, name string, obj *object, there overlay.Attr) (bool, error) {
-	same := out.objects[there.Version.ID] == obj
+	same := out.known(there) == obj
 	switch {
 	case obj.link != nil:
 		if there.Kind != store.KindLink {

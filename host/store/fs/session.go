@@ -169,6 +169,16 @@ func (s *session) settle() error {
 // removed by the owner, or by a commit that is noted with its directory.
 func (t *taken) sync() error {
 	b := t.s.b
+	if len(t.files)+len(t.dirs) >= manySyncs && wholeSyncReports() {
+		t.s.journal.syncs.Add(1)
+		if err := b.disk.syncAll(b.lower.under.root()); err != nil {
+			return err
+		}
+		if b.logDev == b.lower.dev {
+			return nil
+		}
+		return t.syncLog()
+	}
 	c := &cursor{b: b, fd: -1}
 	defer c.leave()
 	for file := range t.files {
@@ -430,8 +440,14 @@ func (b *backend) look(ref reference) (*claim, error) {
 	if b.journal != nil && b.journal.dir != dirs[0] {
 		dirs = append(dirs, b.journal.dir)
 	}
+	if j := b.journal; j != nil {
+		// One that is in use is read while nothing is written to it.
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.idle()
+	}
 	for _, dir := range dirs {
-		c := &claim{reference: ref, dir: dir, live: b.journal != nil && b.journal.is(ref.journal)}
+		c := &claim{reference: ref, dir: dir, live: b.journal != nil && b.journal.id == ref.journal && b.journal.files[0].f != nil}
 		found := false
 		for i, name := range []string{redoName(ref.journal, 0), redoName(ref.journal, 1), keptName(ref.journal, ref.context)} {
 			f, err := openRedo(filepath.Join(dir, name))
