@@ -36,6 +36,12 @@ func FuzzCalls(f *testing.F) {
 	f.Add([]byte{index("path_symlink"), path, 1, path, 1, fd, 3, path, 2, path, 2, index("path_rename"), fd, 3, path, 2, path, 2, fd, 3, path, 3, path, 3})
 	f.Add([]byte{index("fd_close"), fd, 3, index("path_create_directory"), fd, 3, path, 0, path, 0, index("random_get"), pointer, 0, huge, 0})
 
+	f.Add([]byte{index("path_create_directory"), fd, 3, path, 3, path, 3,
+		index("path_open"), fd, 3, count, 1, path, 3, path, 3, count, 2, huge, 0, huge, 0, count, 0, pointer, 0,
+		index("fd_fdstat_set_rights"), fd, 5, huge, 7, huge, 1, index("fd_renumber"), fd, 5, fd, 3, index("fd_prestat_get"), fd, 4, pointer, 2,
+		index("path_rename"), fd, 3, path, 3, path, 3, fd, 4, path, 2, path, 2, index("fd_renumber"), fd, 1, fd, 4, index("fd_write"), fd, 4, pointer, 8, count, 2, pointer, 0})
+	f.Add([]byte{index("path_rename"), fd, 3, path, 4, path, 4, fd, 5, path, 1, path, 1, index("fd_readdir"), fd, 5, pointer, 9, count, 200, count, 0, pointer, 1, index("fd_close"), fd, 5})
+
 	paths := []string{"f", "../f", "link", "d", "d/f", ".", "d/.", "/", "\x00", "\xff", "d/", "link/f", ""}
 	const pathsAt, memory = 1 << 10, 1 << 16
 	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter())
@@ -51,7 +57,7 @@ func FuzzCalls(f *testing.F) {
 		s := mem.New(mem.Config{Limits: overlay.Limits{FileSize: 1 << 20, StagedBytes: 4 << 20}})
 		defer s.Close()
 		err := s.Update(context.Background(), func(tx store.Tx) error {
-			ctx, files := Mount(ctx, tx.Files(nil), Config{Handles: 8})
+			ctx, files := MountAll(ctx, []Preopened{{"/", tx.Files(nil)}, {"two", tx.Files(nil)}}, Config{Handles: 8})
 			mod, err := r.InstantiateModule(ctx, empty, wazero.NewModuleConfig().WithName(""))
 			if err != nil {
 				return err
