@@ -15,21 +15,27 @@ const memoFile = "context.usage"
 // be removed at any time, and is believed only where the log agrees.
 type memo string
 
-const maxMemo = 4 << 10
+const maxNote = 4 << 10
 
-func (m memo) Load() ([]byte, error) {
-	if info, err := os.Lstat(string(m)); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, errNoMemo)
+func (m memo) Load() ([]byte, error) { return readNote(string(m)) }
+
+// readNote reads a small file of ours. What somebody has put in its place (a FIFO
+// would block, a link lead elsewhere) is not read.
+func readNote(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
 	}
-	f, err := os.Open(string(m))
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: move it away", path)
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxMemo))
+	return io.ReadAll(io.LimitReader(f, maxNote))
 }
-
-var errNoMemo = errors.New("nothing is noted")
 
 func (m memo) Save(text []byte) error {
 	if text == nil {

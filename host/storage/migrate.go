@@ -314,7 +314,7 @@ type move struct {
 func moveFile(e peer.Entry) string { return filepath.Join(e.Dir, "context.moving") }
 
 func readMove(e peer.Entry) (m move, err error) {
-	text, err := os.ReadFile(moveFile(e))
+	text, err := readNote(moveFile(e))
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/store"
 	ordinary "github.com/circles-host/circles/host/store/fs"
+	"github.com/circles-host/circles/host/store/mem"
 	"github.com/circles-host/circles/host/store/sqlite"
 )
 
@@ -478,7 +479,7 @@ func TestMigrateKilled(t *testing.T) {
 	e := filled(t)
 	was := copyOf(t, e)
 	killed, to := 0, "sqlite"
-	for round := range 14 {
+	for round := range 10 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestMigrateKilled$", "-test.timeout=60s")
 		cmd.Env = append(os.Environ(), "CIRCLES_TEST_MIGRATE="+filepath.Dir(filepath.Dir(e.Dir)), "CIRCLES_TEST_MIGRATE_TO="+to)
 		out, err := cmd.StdoutPipe()
@@ -520,4 +521,80 @@ func TestMigrateKilled(t *testing.T) {
 		t.Error("none was killed")
 	}
 	t.Logf("%d killed", killed)
+}
+
+// TestPlantedNotes: what lies in the place of a file of ours is not followed, does
+// not block and is not obeyed.
+func TestPlantedNotes(t *testing.T) {
+	ctx := context.Background()
+	for what, plant := range map[string]func(path string) error{
+		"fifo": func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"link": func(p string) error { return os.Symlink("/etc/passwd", p) },
+		"dir":  func(p string) error { return os.Mkdir(p, 0o700) },
+		"text": func(p string) error { return os.WriteFile(p, []byte("move it to nowhere"), 0o600) },
+		"long": func(p string) error { return os.WriteFile(p, make([]byte, 1<<20), 0o600) },
+	} {
+		e := filled(t)
+		must(t, os.RemoveAll(filepath.Join(e.Dir, memoFile)))
+		must(t, plant(filepath.Join(e.Dir, memoFile)))
+		must(t, plant(moveFile(e)))
+		c := contexts(plain)
+		s, err := c.Open(ctx, e)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		must(t, s.Update(ctx, func(tx store.Tx) error { return tx.Files(nil).Mkdir("more") }))
+		must(t, s.Close())
+		if _, err := c.Migrate(ctx, e, Move{To: "sqlite"}); err == nil || !strings.Contains(err.Error(), "context.moving") {
+			t.Errorf("%s: moved beside a note that makes no sense: %v", what, err)
+		}
+		keptIn(t, e, "fs")
+	}
+	// A lock that somebody else's file is in the place of.
+	e := filled(t)
+	must(t, os.RemoveAll(filepath.Join(e.Dir, lockFile)))
+	must(t, os.Symlink("/tmp/elsewhere", filepath.Join(e.Dir, lockFile)))
+	if _, err := contexts(plain).Open(ctx, e); err == nil {
+		t.Error("a lock was followed elsewhere")
+	}
+}
+
+// TestOpenWaitsForNobodyElsewhere: two that may not have a context at once, and two
+// that may.
+func TestOpenWaitsForNobodyElsewhere(t *testing.T) {
+	ctx := context.Background()
+	e := filled(t)
+	c := contexts(plain)
+	s, err := c.Open(ctx, e)
+	must(t, err)
+	if _, err := c.Open(ctx, e); !errors.Is(err, ErrInUse) {
+		t.Errorf("opened twice: %v", err)
+	}
+	must(t, s.Close())
+
+	honest := c.config.Find
+	c.config.Find = func(name string) (Backend, error) {
+		b, err := honest(name)
+		b.Shared = true
+		b.Open = func(context.Context, peer.Entry) (store.Store, error) { return mem.New(mem.Config{}), nil }
+		return b, err
+	}
+	one, err := c.Open(ctx, e)
+	must(t, err)
+	two, err := c.Open(ctx, e)
+	must(t, err)
+	if _, err := c.Migrate(ctx, e, Move{To: "sqlite"}); !errors.Is(err, ErrInUse) {
+		t.Errorf("moved while two have it open: %v", err)
+	}
+	must(t, one.Close())
+	must(t, two.Close())
+	one, err = c.Open(canceled(), e) // nothing to wait for
+	must(t, err)
+	must(t, one.Close())
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
 }

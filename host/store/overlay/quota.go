@@ -194,7 +194,9 @@ func (s *Store) count(files bool) (u store.Volume, err error) {
 		return u, err
 	}
 	defer s.gate.endView()
-	m.quiet.Lock() // nothing is half committed
+	if err := m.still(ctx); err != nil {
+		return u, err
+	}
 	state, err := s.snapshot(ctx)
 	seq := uint64(math.MaxUint64)
 	m.mu.Lock()
@@ -220,6 +222,24 @@ func (s *Store) count(files bool) (u store.Volume, err error) {
 	}
 	err = countFiles(ctx, state, &u)
 	return u, err
+}
+
+// still waits for a moment in which nothing is half committed, and locks quiet.
+// Whoever waits in Lock holds up those who would commit, and they may be in a hurry;
+// so it does that only when there has been no such moment for a while.
+func (m *meter) still(ctx context.Context) error {
+	for range 200 {
+		if m.quiet.TryLock() {
+			return nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	m.quiet.Lock()
+	return nil
 }
 
 // countLog adds up the entries up to seq.
@@ -317,7 +337,9 @@ func (s *Store) foreign(now Snapshot) {
 		return
 	}
 	m := &s.meter
-	m.quiet.Lock()
+	if !m.quiet.TryLock() {
+		return // something is being committed, which may take as long as a server does: next time
+	}
 	defer m.quiet.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
