@@ -113,7 +113,7 @@ func bucket(dial func(context.Context, peer.Entry) (cas.Remote, cas.Config, erro
 			}
 			return known(cas.Open(ctx, r, c))
 		},
-		Verify: func(ctx context.Context, e peer.Entry, _ bool, report func(store.Finding)) error {
+		Verify: func(ctx context.Context, e peer.Entry, repair bool, report func(store.Finding)) error {
 			r, c, err := dial(ctx, e)
 			if err != nil {
 				return err
@@ -122,7 +122,21 @@ func bucket(dial func(context.Context, peer.Entry) (cas.Remote, cas.Config, erro
 			if err != nil {
 				return err
 			}
-			err = s.Check(ctx, func(err error) { report(store.Finding{Where: "bucket", What: err.Error(), Damage: true}) })
+			damaged := false
+			err = s.Check(ctx, func(err error) {
+				damaged = true
+				report(store.Finding{Where: "bucket", What: err.Error(), Damage: true})
+			})
+			// Of a damaged one nothing is deleted: it may be what a backup refers to.
+			if err == nil && repair && !damaged {
+				var garbage cas.Collected
+				if garbage, err = s.Collect(ctx, 0); garbage.Deleted > 0 {
+					report(store.Finding{
+						Where: "bucket", Fixed: true, Fix: "they are deleted",
+						What: fmt.Sprintf("%d blobs of %d bytes that nothing refers to: replaced, or of a commit that was not completed", garbage.Deleted, garbage.DeletedBytes),
+					})
+				}
+			}
 			return errors.Join(err, s.Close())
 		},
 		Remove: func(ctx context.Context, e peer.Entry) error {

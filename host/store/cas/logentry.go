@@ -42,6 +42,11 @@ func decodeLogged(e entry) (l logged, size int64, err error) {
 		return l, 0, errMalformed
 	}
 	l.data, size, err = decodePieces(d.b, maxEntry)
+	for _, p := range l.data {
+		if p.raw == nil && p.blob.Epoch == 0 { // zeros, of which a few bytes would make many
+			err = errMalformed
+		}
+	}
 	return l, size, err
 }
 

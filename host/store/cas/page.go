@@ -180,7 +180,7 @@ func walkPage(ctx context.Context, from pages, r ref, lo, hi, first []byte, visi
 		i--
 	}
 	for ; i < len(p.entries); i++ {
-		more := true
+		var more bool
 		if p.level == 0 {
 			more, err = visit(p.entries[i])
 		} else {

@@ -69,9 +69,8 @@ type staged struct {
 	base    *lowerFile // nil if there is none
 	baseLen int64
 	chunks  map[int64]*chunk
-	end     int64 // no chunk has this place or a higher one
-	ready   map[int64][]piece
-	size    int64 // of ready
+	end     int64             // no chunk has this place or a higher one
+	ready   map[int64][]piece // of the chunks that change, once they are put
 }
 
 // chunk is what was written of one: spans of it, in order and apart.
