@@ -272,7 +272,7 @@ func TestNotAPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	visited := make(chan struct{})
 	go func() {
 		if c, err := l.Accept(); err == nil {
@@ -285,7 +285,7 @@ func TestNotAPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer u.Close()
+	t.Cleanup(func() { u.Close() })
 	for name, c := range map[string]struct {
 		config Config
 		want   string

@@ -351,8 +351,13 @@ var lies = map[string]story{
 	"CommitNumberedZero":    {committed(func(m *pb.CommitResponse) { m.Seq = 0 }), putTwo, overlay.ErrBroken.Error(), false},
 	"CommitAtTheSameNumber": {committed(func(m *pb.CommitResponse) { m.Seq, m.Prev = 1, make([]byte, 32) }), putTwo, overlay.ErrBroken.Error(), false},
 	"CommitAfterNothing":    {committed(func(m *pb.CommitResponse) { m.Prev = bytes.Repeat([]byte{1}, 32) }), putTwo, overlay.ErrBroken.Error(), false},
-	"CommitSkipsEntries":    {committed(func(m *pb.CommitResponse) { m.Seq *= 2 }), putTwo, overlay.ErrBroken.Error(), false},
-	"CommitAtTheEnd":        {committed(func(m *pb.CommitResponse) { m.Seq, m.Prev = math.MaxUint64, make([]byte, 32) }), putTwo, overlay.ErrBroken.Error(), false},
+	"CommitUnlinked": {committed(func(m *pb.CommitResponse) {
+		if m.Seq == 2 {
+			m.Prev = bytes.Repeat([]byte{1}, 32)
+		}
+	}), putTwo, "does not follow", false},
+	"CommitSkipsEntries": {committed(func(m *pb.CommitResponse) { m.Seq *= 2 }), putTwo, overlay.ErrBroken.Error(), false},
+	"CommitAtTheEnd":     {committed(func(m *pb.CommitResponse) { m.Seq, m.Prev = math.MaxUint64, make([]byte, 32) }), putTwo, overlay.ErrBroken.Error(), false},
 
 	"LogLost": {logged(func(func(*pb.EntryPart) error, uint64) error { return nil }), readLogAfter, "is missing", true},
 	"LogForged": {logged(func(send func(*pb.EntryPart) error, from uint64) error {
