@@ -278,6 +278,8 @@ type Program struct {
 	// pure: initialising depends on nothing that differs between two runs, and what
 	// it burns is never charged for.
 	pure bool
+	// initial is the fuel that a pure module may burn while it is initialised in a run.
+	initial uint64
 
 	shells sync.Pool // of *shell, for runs to come
 

@@ -18,8 +18,7 @@ const (
 	// maxImage is the most memory that an image has.
 	maxImage         = 64 << 20
 	defaultMaxImages = 1 << 30
-	// primeWall and primeFuel bound initialising a module once. Where it is done in
-	// each run it may take twice the fuel, for it may depend on random numbers.
+	// primeWall and primeFuel bound initialising a module once.
 	primeWall      = 10 * time.Second
 	primeFuel      = 1 << 31
 	primeHostCalls = 10_000
@@ -138,6 +137,7 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 	p.blank = blank
 	e := p.engine
 	key := p.imageKey(m)
+	p.initial = primeFuel
 	p.primed = e.loadImage(key, blank, r.memory.max)
 	if p.primed == nil {
 		start := time.Now()
@@ -147,6 +147,9 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 		if p.info.Plain != "" {
 			return nil
 		}
+		// What is free of charge is what was seen to be needed, with some room for
+		// random numbers.
+		p.initial = 2*r.burned(mod.ExportedGlobal(rewrite.FuelGlobal)) + 1<<20
 		if p.primed, err = capture(mod, m.Globals, blank.globals); err != nil {
 			return err
 		}

@@ -377,7 +377,7 @@ func (r *run) initialise(p *Program, mod api.Module, fuel api.MutableGlobal) err
 		return p.initialise(r, mod)
 	}
 	limits := r.limits
-	r.limits.Fuel, r.limits.HostCalls = 2*primeFuel, 2*primeHostCalls
+	r.limits.Fuel, r.limits.HostCalls = p.initial, 2*primeHostCalls
 	r.free = true
 	if err := p.initialise(r, mod); err != nil {
 		return err
