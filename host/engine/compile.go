@@ -56,6 +56,8 @@ type Engine struct {
 	idle    chan struct{} // closed when busy reaches 0 after done was set
 	done    bool          // closed
 	builds  int           // compilations since the cache was last pruned
+
+	programs map[*Program]struct{} // that are not closed
 }
 
 // New makes an engine that offers hosts to guests.
@@ -79,6 +81,7 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 		// goes on in the background: at most one for each processor.
 		compile:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 		idle:     make(chan struct{}),
+		programs: make(map[*Program]struct{}),
 		maxTypes: maxGenerationTypes,
 		slow:     primeSlow,
 		// The defaults of a ModuleConfig are fakes that are made anew, and
@@ -250,6 +253,11 @@ func (e *Engine) Close(ctx context.Context) error {
 			return fmt.Errorf("close engine: work goes on %v after it was cancelled: %w", closeGrace, ctx.Err())
 		}
 	}
+	e.mu.Lock()
+	for p := range e.programs { // whose owners may not close them any more
+		p.freeImages()
+	}
+	e.mu.Unlock()
 	e.release(e.current)
 	return e.cache.Close(context.WithoutCancel(ctx))
 }
@@ -282,6 +290,7 @@ type Program struct {
 	initial uint64
 
 	shells sync.Pool // of *shell, for runs to come
+	freed  sync.Once // images
 
 	mu   sync.Mutex
 	refs int
@@ -314,13 +323,26 @@ func (p *Program) Close() {
 	last := p.refs == 0
 	p.mu.Unlock()
 	if last {
-		for _, im := range []*image{p.primed, p.blank} {
-			im.close()
-		}
-		p.engine.images.Add(-int64(p.info.Image))
+		p.engine.forget(p)
+		p.freeImages()
 		p.code.Close(context.Background()) // never fails
 		p.engine.release(p.gen)
 	}
+}
+
+// freeImages drops the program's references to its images. No run begins after.
+func (p *Program) freeImages() {
+	p.freed.Do(func() {
+		p.primed.close()
+		p.blank.close()
+		p.engine.images.Add(-int64(p.info.Image))
+	})
+}
+
+func (e *Engine) forget(p *Program) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.programs, p)
 }
 
 // Compile makes a Program of a module. It does not keep wasm.
@@ -445,12 +467,13 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 	}
 	p.info.exports, p.info.calls = nil, nil // up to 10 MB of names that nobody asks for any more
 	if err := p.prime(ctx, prepared); err != nil {
-		for _, im := range []*image{p.primed, p.blank} {
-			im.close()
-		}
+		p.freeImages()
 		compiled.Close(ctx)
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
+	e.mu.Lock()
+	e.programs[p] = struct{}{}
+	e.mu.Unlock()
 	return p, nil
 }
 

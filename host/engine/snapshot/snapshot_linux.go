@@ -94,7 +94,8 @@ func (im *Image) seal(memory []byte) (err error) {
 	if _, err := unix.FcntlInt(uintptr(im.file), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL); err != nil {
 		return fmt.Errorf("seal memory file: %w", err)
 	}
-	im.data, err = unix.Mmap(im.file, 0, len(memory), unix.PROT_READ, unix.MAP_SHARED)
+	// Not shared: before Linux 6.7 a file that is sealed cannot be, even for reading.
+	im.data, err = unix.Mmap(im.file, 0, len(memory), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
 		return fmt.Errorf("map memory file: %w", err)
 	}
