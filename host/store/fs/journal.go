@@ -67,6 +67,7 @@ type redoFile struct {
 
 // batch is what one fdatasync makes durable.
 type batch struct {
+	life   int // of the journal, when it was begun
 	frames [][]byte
 	by     []*session
 	places []redoPlace
@@ -304,6 +305,9 @@ func (j *Journal) commit(ctx context.Context, s *session, frame []byte) (redoPla
 	}
 	b := j.next
 	k := len(b.frames)
+	if k == 0 {
+		b.life = j.life
+	}
 	b.frames = append(b.frames, frame)
 	b.by = append(b.by, s)
 	if k > 0 { // the first writes for all
@@ -340,6 +344,9 @@ func (j *Journal) commit(ctx context.Context, s *session, frame []byte) (redoPla
 func (j *Journal) write(b *batch) error {
 	if j.broken != nil {
 		return j.broken
+	}
+	if b.life != j.life { // it began anew, and the contexts of these refer to what it was
+		return fmt.Errorf("%w any more, since it failed for another context", errUndecided)
 	}
 	file := &j.files[j.active]
 	if other := &j.files[1-j.active]; file.end >= j.size && !other.draining {
