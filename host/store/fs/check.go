@@ -171,7 +171,7 @@ func unfinishedEntry(c Config) (*store.Finding, error) {
 			}
 		}
 		if err != nil {
-			return nil, nil //nolint:nilerr // damage, which whoever reads the log will meet
+			return nil, nil // damage, which whoever reads the log will meet
 		}
 		off += frameHead + int64(len(enc))
 	}
