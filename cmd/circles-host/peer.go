@@ -172,6 +172,11 @@ func peerList(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	// A list is read for what is wrong with a peer too, which a lookup of others does
+	// not look for.
+	if err := root.Peers.Refresh(); err != nil {
+		return err
+	}
 	p := printerOf(c)
 	all := root.Peers.All()
 	if c.Bool("json") {
