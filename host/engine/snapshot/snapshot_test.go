@@ -26,7 +26,7 @@ func picture(size int, seed uint64) []byte {
 // writes in all places, growth within the room and beyond it, each page
 // written.
 func TestMemoryIsTheImage(t *testing.T) {
-	for _, size := range []int{pageSize, small, small + pageSize, 3 << 20} {
+	for _, size := range []int{pageSize, small, small + pageSize, 1 << 20} {
 		for _, w := range ways(t) {
 			data := picture(size, uint64(size))
 			im, err := newImage(data, w)
@@ -40,7 +40,7 @@ func TestMemoryIsTheImage(t *testing.T) {
 			for g := range 3 {
 				wg.Go(func() {
 					rnd := rand.New(rand.NewPCG(uint64(g), uint64(size)))
-					for i := range 60 {
+					for i := range 30 {
 						m, err := im.Open()
 						if err != nil {
 							t.Error(err)
