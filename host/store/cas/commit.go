@@ -70,7 +70,7 @@ func (b *backend) build(ctx context.Context, base *state, p *overlay.Plan, recor
 	next := base.next()
 	on := &snapshot{state: base, ctx: ctx, b: b}
 	w := b.bucket.writer(base.epoch)
-	if p != nil {
+	if p != nil && len(p.Steps) > 0 {
 		var err error
 		next.filesGen++
 		next.nextIno = b.prepared.nextIno

@@ -42,10 +42,11 @@
 // Has another worker been quicker, then the new root is read. If that differs in the
 // log alone, the same changes are built on top of it and the swap is tried again; if
 // the files were changed too, whichever they are, it is store.ErrConflict and the
-// script runs again: what it read may have changed. A commit that changes no file,
-// the receipt of a view or of a script that failed, never conflicts. A key that is
-// in the log meanwhile is store.ErrExists. So commits of files are serial, across
-// all workers: each saw what all before it did.
+// script runs again: what it read may have changed, even if it changes no file itself.
+// What a view appends, the receipt of a script that only reads or that failed, never
+// conflicts. A key that is
+// in the log meanwhile is store.ErrExists. So updates are serial, across all
+// workers and in the order of the log: each saw what all before it did.
 //
 // # When there is no answer
 //

@@ -124,7 +124,11 @@ func (s *Store) Update(ctx context.Context, f func(store.Tx) error) error {
 		if len(t.records) == 0 {
 			return nil
 		}
-		return s.commit(ctx, nil, t)
+		// Where several hosts commit, what it saw must still be so: it might not have
+		// left the files alone otherwise.
+		if s.snapshots == nil {
+			return s.commit(ctx, nil, t)
+		}
 	}
 	decided := false
 	defer func() {

@@ -103,6 +103,7 @@ func slowDown(w http.ResponseWriter) {
 // TestWorkersLoseNothingOnABadNetwork: workers behind a proxy that loses requests and
 // answers, is slow, says that it is busy, cuts answers, and changes bytes in both.
 func TestWorkersLoseNothingOnABadNetwork(t *testing.T) {
+	t.Parallel()
 	const workers, rounds = 4, 16
 	direct := on(s3test.Start(t))
 	var injected [8]atomic.Int64
@@ -167,6 +168,7 @@ func TestWorkersLoseNothingOnABadNetwork(t *testing.T) {
 // TestUnheardCommit: the answer to the one request that commits is lost, after it was
 // carried out, before, or while the outcome cannot be asked for either.
 func TestUnheardCommit(t *testing.T) {
+	t.Parallel()
 	direct := on(s3test.Start(t))
 	var mode atomic.Value
 	mode.Store("")

@@ -256,7 +256,9 @@ func (r *remote) probe(ctx context.Context) error {
 }
 
 func (r *remote) put(ctx context.Context, name string, data []byte, with func(*minio.PutObjectOptions)) (cas.Version, error) {
-	o := minio.PutObjectOptions{ContentType: "application/octet-stream"}
+	// DisableContentSha256 is of the library's own way to sign a body, in parts as it
+	// is sent, which it does wrongly for an empty one; we sign the whole, below.
+	o := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableContentSha256: true}
 	if with != nil {
 		with(&o)
 	}

@@ -53,6 +53,7 @@ func TestRemote(t *testing.T) {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t)
 	storetest.RunDurable(t, func(t *testing.T) (store.Store, func() store.Store) {
 		c := on(server)
@@ -91,6 +92,7 @@ type crashPlace struct {
 
 // TestWorkersLoseNothing: several workers, each with its own connections.
 func TestWorkersLoseNothing(t *testing.T) {
+	t.Parallel()
 	const workers, rounds = 4, 20
 	c := on(s3test.Start(t))
 	var stores []*cas.Store
