@@ -148,6 +148,7 @@ func TestEndsWithTheHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host := exec.Command(os.Args[0], append([]string{"play", "host"}, plugin...)...)
+			host.Env = append(os.Environ(), "TMPDIR="+dir) // it leaves its directory of sockets
 			said, err := host.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
