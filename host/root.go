@@ -79,22 +79,14 @@ type RootConfig struct {
 
 // UndoConfig says what is kept of each context to undo scripts by.
 type UndoConfig struct {
-	Keep  units.Age `toml:"keep"`
-	Bytes Size      `toml:"bytes"`
+	Keep  units.Age  `toml:"keep"`
+	Bytes units.Size `toml:"bytes"`
 }
 
 // History returns it as a Host takes it; what is not set is its default.
 func (c UndoConfig) History() history.Config {
 	return history.Config{Keep: time.Duration(c.Keep), Bytes: int64(c.Bytes)}
 }
-
-// Quantities as circles.toml has them.
-type (
-	// Duration is as in package units.
-	Duration = units.Duration
-	// Size is as in package units.
-	Size = units.Size
-)
 
 // DefaultListen is where a worker listens unless it is told otherwise.
 const DefaultListen = "127.0.0.1:7070"

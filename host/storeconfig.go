@@ -5,6 +5,7 @@ import (
 
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/units"
 )
 
 // FS is the name of the backend that keeps a context in its owner's directory:
@@ -37,9 +38,9 @@ type PluginConfig struct {
 // Quota bounds one context, so that no number of scripts can fill the machine. A
 // zero field means what is said elsewhere: in circles.toml, or by default.
 type Quota struct {
-	Bytes   Size   `toml:"bytes"`   // of all its files together
-	Entries uint64 `toml:"entries"` // files, directories and links
-	Log     Size   `toml:"log"`     // of its receipts
+	Bytes   units.Size `toml:"bytes"`   // of all its files together
+	Entries uint64     `toml:"entries"` // files, directories and links
+	Log     units.Size `toml:"log"`     // of its receipts
 }
 
 // DefaultQuota is what a context may hold where nobody says otherwise.

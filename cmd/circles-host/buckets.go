@@ -21,6 +21,7 @@ import (
 	"github.com/circles-host/circles/host/store/natsobj"
 	"github.com/circles-host/circles/host/store/plugin"
 	"github.com/circles-host/circles/host/store/s3"
+	"github.com/circles-host/circles/host/units"
 )
 
 // openWithin bounds how long a server is waited for when a context is opened. It is
@@ -29,7 +30,7 @@ const openWithin = 30 * time.Second
 
 // bucketSettings are those of a backend in circles.toml, and ours.
 type bucketSettings struct {
-	Cache host.Size `toml:"cache"` // bytes of each context that are kept on this machine; default 256 MiB
+	Cache units.Size `toml:"cache"` // bytes of each context that are kept on this machine; default 256 MiB
 }
 
 // s3Backend keeps each context under its peer's id in one bucket.

@@ -107,7 +107,7 @@ func (m *Manifest) Left() iter.Seq[Left] {
 	}
 }
 
-// Kept is a file that is kept whole.
+// KeptFile is a file that is kept whole.
 type KeptFile struct {
 	At   string // in Private
 	From string // the path at which it was

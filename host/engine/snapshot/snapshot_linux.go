@@ -103,8 +103,8 @@ func (im *Image) seal(memory []byte) (err error) {
 }
 
 func (im *Image) free() {
-	unix.Munmap(im.data)
-	unix.Close(im.file)
+	_ = unix.Munmap(im.data)
+	_ = unix.Close(im.file)
 	im.data = nil
 	files.Add(-1)
 	areas.Add(-imageAreas)

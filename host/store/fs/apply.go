@@ -24,8 +24,8 @@ import (
 func (b *backend) Prepare(ctx context.Context, p *overlay.Plan) error {
 	b.commits++
 	c := &cursor{b: b, fd: -1}
-	defer c.leave()
-	alone := false // see op.alone
+	defer func() { _ = c.leave() }() // it only looks
+	alone := false                   // see op.alone
 	var puts []overlay.Step
 	for _, s := range p.Steps {
 		switch s.Kind {

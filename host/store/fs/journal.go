@@ -498,7 +498,7 @@ func (j *Journal) drain() {
 		defer j.mu.Unlock()
 		file.draining = false
 		if err != nil {
-			j.fail(fmt.Errorf("make the journal's records superfluous: %w", err))
+			_ = j.fail(fmt.Errorf("make the journal's records superfluous: %w", err))
 			return
 		}
 		clear(file.users)
@@ -520,8 +520,8 @@ func (j *Journal) settle(users []*session, file *redoFile) error {
 			work += n
 			some = append(some, s)
 		} else {
-			s.settling.Lock() // somebody else may be at it
-			s.settling.Unlock()
+			s.settling.Lock()   // somebody else may be at it
+			s.settling.Unlock() //nolint:staticcheck // SA2001: waiting is all that is wanted
 		}
 	}
 	if work >= manySyncs && wholeSyncReports() {

@@ -70,7 +70,8 @@ func newFrame(r *record) []byte { return r.append(make([]byte, frameFields)) }
 // seal fills a frame in. last says that it ends its batch.
 func seal(frame []byte, epoch, batch uint64, last, applied bool) {
 	body := frame[frameFields:]
-	b := append(frame[:0], recordMagic...)
+	b := frame[:0]
+	b = append(b, recordMagic...)
 	b = binary.BigEndian.AppendUint64(b, epoch)
 	b = binary.BigEndian.AppendUint64(b, batch)
 	b = binary.BigEndian.AppendUint64(b, uint64(len(body)))

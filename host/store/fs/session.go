@@ -180,7 +180,7 @@ func (t *taken) sync() error {
 		return t.syncLog()
 	}
 	c := &cursor{b: b, fd: -1}
-	defer c.leave()
+	defer func() { _ = c.leave() }() // it only looks
 	for file := range t.files {
 		dir, name := split(file)
 		err := c.to(dir)
@@ -256,7 +256,9 @@ func parseReference(s string) (r reference, ok bool) {
 	if len(line) != 5 || line[0] != refMagic || line[4] != "" || !isID(line[1]) || !isID(line[2]) {
 		return r, false
 	}
-	hex.Decode(r.context[:], []byte(line[2]))
+	if _, err := hex.Decode(r.context[:], []byte(line[2])); err != nil {
+		return r, false
+	}
 	r.journal, r.dir = line[1], line[3]
 	return r, true
 }

@@ -80,7 +80,7 @@ func look(ctx context.Context, path string, c Config, report func(store.Finding)
 	if err != nil {
 		return damaged(err)
 	}
-	defer b.release()
+	defer func() { err = errors.Join(err, b.release()) }()
 	whole = true
 	err = b.look(func(conn *conn) error {
 		say := func(what string) {
