@@ -86,6 +86,33 @@ func TestRemovingAHugeFileEndsAtTheDeadline(t *testing.T) {
 	}
 }
 
+// A file of a GiB that a script appends to stays the file that it is: a copy would
+// be another.
+func TestAppendToAGiB(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.policy("bob", "all", anything)
+	w.onDisk(host.Config{})
+	long := filepath.Join(w.entry("bob").Dir, "data", "long")
+	if err := os.WriteFile(long, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(long, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := w.send("alice", "bob", carried(on("append", "iiiiii", "/long", abitest.I32(256), abitest.I32(5))))
+	after, err := os.Stat(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Code != script.Done || after.Size() != 1<<30+5 || !os.SameFile(before, after) {
+		t.Errorf("%v %s: %d bytes, the same file: %v", r.Code, r.Message, after.Size(), os.SameFile(before, after))
+	}
+}
+
 // A name may be anything, and neither prevents its receipt nor writes lines of
 // its own into a diff.
 func TestOddNamesInReceipts(t *testing.T) {

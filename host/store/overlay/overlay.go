@@ -210,8 +210,8 @@ var ErrBroken = errors.New("store must be opened again")
 
 // Limits bound what one transaction may use. A zero field means its default.
 type Limits struct {
-	FileSize    int64 // bytes of one file that is written; default 256 MiB; over it ErrTooBig
-	StagedBytes int64 // sum of the sizes of files written; default 1 GiB; ErrQuota
+	FileSize    int64 // bytes of one file that is written; default 2 GiB; over it ErrTooBig
+	StagedBytes int64 // sum of the sizes of files written; default 4 GiB; ErrQuota
 	Entries     int   // names made, removed, moved or rewritten; default 100,000; ErrQuota
 	OpenFiles   int   // handles open at once; default 512; ErrTooManyOpen
 	Listed      int   // directory entries held by open handles; default 500,000; ErrQuota
@@ -225,8 +225,8 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	return Limits{
-		FileSize:    cmp.Or(l.FileSize, 256<<20),
-		StagedBytes: cmp.Or(l.StagedBytes, 1<<30),
+		FileSize:    cmp.Or(l.FileSize, 2<<30),
+		StagedBytes: cmp.Or(l.StagedBytes, 4<<30),
 		Entries:     cmp.Or(l.Entries, 100_000),
 		OpenFiles:   cmp.Or(l.OpenFiles, 512),
 		Listed:      cmp.Or(l.Listed, 500_000),
