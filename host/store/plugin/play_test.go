@@ -198,7 +198,8 @@ func withoutTLS([]string) {
 // the pipes, and writes their numbers down.
 func children(args []string) {
 	in := exec.Command("sleep", "1000")
-	out := exec.Command("setsid", "sleep", "1000")
+	out := exec.Command("sleep", "1000")
+	out.SysProcAttr = ownSession()
 	out.Stdout, out.Stderr = os.Stdout, os.Stderr
 	for _, c := range []*exec.Cmd{in, out} {
 		if err := c.Start(); err != nil {
