@@ -475,16 +475,8 @@ func (f *files) rename(from *string, there *files, to *string) error {
 	}
 
 	// Nothing below may fail half-way: charge first, then change.
-	if err := t.keep(dst.dir); err != nil {
+	if err := t.chargeTarget(dst); err != nil {
 		return err
-	}
-	if dst.node != nil {
-		if err := t.keep(dst.node); err != nil {
-			return err
-		}
-		if err := t.charge(dst.node, max(dst.node.charged, 1)); err != nil {
-			return err
-		}
 	}
 	if err := t.charge(n, max(n.charged, 1+moved)); err != nil {
 		return err

@@ -135,16 +135,8 @@ func (t *Tx) restore(from, path string) error {
 		return store.ErrNameTooLong
 	}
 	// Nothing below may fail half-way: charge first, then change.
-	if err := t.keep(dst.dir); err != nil {
+	if err := t.chargeTarget(dst); err != nil {
 		return err
-	}
-	if dst.node != nil {
-		if err := t.keep(dst.node); err != nil {
-			return err
-		}
-		if err := t.charge(dst.node, max(dst.node.charged, 1)); err != nil {
-			return err
-		}
 	}
 	was := n.charged
 	_ = t.charge(n, 0)

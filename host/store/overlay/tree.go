@@ -320,6 +320,20 @@ func (t *Tx) charge(n *node, c int) error {
 	return nil
 }
 
+// chargeTarget counts what something that moves to a place there replaces.
+func (t *Tx) chargeTarget(there spot) error {
+	if err := t.keep(there.dir); err != nil {
+		return err
+	}
+	if there.node == nil {
+		return nil
+	}
+	if err := t.keep(there.node); err != nil {
+		return err
+	}
+	return t.charge(there.node, max(there.node.charged, 1))
+}
+
 // grow counts bytes for n's staged content, before it becomes size.
 func (t *Tx) grow(n *node, size int64) error {
 	if size > n.of.limits.FileSize {

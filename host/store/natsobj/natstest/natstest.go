@@ -7,8 +7,6 @@ package natstest
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/circles-host/circles/host/store/cas/castest"
 )
 
 // Server is a server that runs until its test has ended.
@@ -112,42 +112,8 @@ func (s *Server) stop() {
 	_ = s.cmd.Wait()
 }
 
-// built returns the server's program. Two processes may build it at once; each then
-// puts it into place, whole.
+// built returns the server's program.
 var built = sync.OnceValues(func() (string, error) {
 	_, here, _, _ := runtime.Caller(0)
-	source := filepath.Join(filepath.Dir(here), "server")
-	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	for _, name := range []string{"main.go", "go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(source, name))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintln(h, name, len(b))
-		h.Write(b)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	cache = filepath.Join(cache, "circles-test")
-	program := filepath.Join(cache, fmt.Sprintf("nats-server-%x", h.Sum(nil)[:8]))
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return "", err
-	}
-	tmp, err := os.MkdirTemp(cache, "build-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	cmd := exec.Command("go", "build", "-C", source, "-mod=readonly", "-ldflags=-s -w", "-o", filepath.Join(tmp, "server"), ".")
-	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(err, errors.New(string(out)))
-	}
-	return program, os.Rename(filepath.Join(tmp, "server"), program)
+	return castest.BuildServer("nats-server", filepath.Join(filepath.Dir(here), "server"))
 })

@@ -9,10 +9,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -25,6 +22,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/circles-host/circles/host/store/cas/castest"
 )
 
 // Server is a server that runs until its test has ended.
@@ -109,42 +108,8 @@ func (s *Server) MakeBucket(t testing.TB, name string) {
 	}
 }
 
-// built returns the server's program. Two processes may build it at once; each then
-// puts it into place, whole.
+// built returns the server's program.
 var built = sync.OnceValues(func() (string, error) {
 	_, here, _, _ := runtime.Caller(0)
-	source := filepath.Join(filepath.Dir(here), "server")
-	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	for _, name := range []string{"main.go", "go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(source, name))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintln(h, name, len(b))
-		h.Write(b)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	cache = filepath.Join(cache, "circles-test")
-	program := filepath.Join(cache, fmt.Sprintf("s3-server-%x", h.Sum(nil)[:8]))
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return "", err
-	}
-	tmp, err := os.MkdirTemp(cache, "build-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	cmd := exec.Command("go", "build", "-C", source, "-mod=readonly", "-ldflags=-s -w", "-o", filepath.Join(tmp, "server"), ".")
-	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(err, errors.New(string(out)))
-	}
-	return program, os.Rename(filepath.Join(tmp, "server"), program)
+	return castest.BuildServer("s3-server", filepath.Join(filepath.Dir(here), "server"))
 })
