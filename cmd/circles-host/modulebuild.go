@@ -58,14 +58,11 @@ func moduleBuild(c *cli.Context) error {
 		return usage("--output %s: a module's file ends with %s", file, module.Suffix)
 	}
 	errOut := newPrinter(c.App.ErrWriter)
+	done := progress(c.Context, c.App.ErrWriter, "building "+dir)
 	built, err := build.Build(c.Context, build.Config{Dir: dir, SDK: c.String("sdk")})
-	var wrong *build.CompileError
-	if errors.As(err, &wrong) {
-		errOut.f("%s", clean(wrong.Output))
-		return coded{exitFailed, err}
-	}
+	done()
 	if err != nil {
-		return err
+		return buildError(c, err)
 	}
 	errOut.f("%s", clean(built.Warnings))
 	info, err := engine.Inspect(built.Wasm)

@@ -210,18 +210,18 @@ func (w testText) test() (t Test, err error) {
 			return t, fmt.Errorf("module: %w", err)
 		}
 	}
-	if t.Allow, err = parseNeeds(w.Allow); err != nil {
+	if t.Allow, err = ParseNeeds(w.Allow); err != nil {
 		return t, fmt.Errorf("allow: %w", err)
 	}
-	if t.Deny, err = parseNeeds(w.Deny); err != nil {
+	if t.Deny, err = ParseNeeds(w.Deny); err != nil {
 		return t, fmt.Errorf("deny: %w", err)
 	}
 	return t, nil
 }
 
-// parseNeeds reads "read /guestbook/a" and "get bookings/today": an action, a
+// ParseNeeds reads texts such as "read /guestbook/a" and "get bookings/today": an action, a
 // space, and all the rest a path or a record.
-func parseNeeds(texts []string) ([]Need, error) {
+func ParseNeeds(texts []string) ([]Need, error) {
 	var needs []Need
 	for _, text := range texts {
 		action, path, ok := strings.Cut(text, " ")
