@@ -23,18 +23,18 @@ import (
 func moduleBuildCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "build",
-		Usage:     "build a module of a project in Go or C, and check it",
+		Usage:     "build a module of a project in Go, C or another language, and check it",
 		ArgsUsage: "DIR",
 		Description: `A folder with a go.mod is a Go program: a reactor when it has a //go:wasmexport,
 else a command. A folder with *.c files is a C program: a command when it has a
-main, else a reactor; one that includes circles.h needs --sdk. A manifest.json in
-the folder goes into the module. For other languages, compile for wasip1 and use
+main, else a reactor; circles.h comes with this program. A manifest.json in the
+folder goes into the module. For other languages, compile for wasip1 and use
 module add.
 
 The file is written when this host can run the module, and not before.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE` instead of DIR.wasm in the folder itself"},
-			&cli.StringFlag{Name: "sdk", EnvVars: []string{"CIRCLES_C_SDK"}, Usage: "`DIR` with circles.h and circles.c, the folder guest-sdk/c of circles"},
+			&cli.StringFlag{Name: "sdk", EnvVars: []string{"CIRCLES_C_SDK"}, Usage: "take circles.h and circles.c from `DIR` instead of those that are built in"},
 			jsonFlag(),
 		},
 		Action: moduleBuild,

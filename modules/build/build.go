@@ -8,10 +8,9 @@
 //	}
 //	os.WriteFile("booking.wasm", built.Wasm, 0o644)
 //
-// A folder with a go.mod is a Go program, compiled for wasip1: a reactor when it
-// exports entries with //go:wasmexport, else a command. A folder with *.c files
-// is a C program, compiled by clang: a command when it has a main, else a
-// reactor; when it includes circles.h it is linked with guest-sdk/c.
+// Languages lists what it knows, and by which files a folder is recognised. What
+// an SDK has to be there for, such as C's circles.h, comes with this package,
+// unless the project has its own.
 //
 // The compilers run without a shell, in an environment of a few variables, and
 // are stopped after Config.Timeout. What they are given is code that whoever
@@ -24,15 +23,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"go/build"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/circles-host/circles/modules"
@@ -41,14 +37,14 @@ import (
 // Config says what to build. Dir must be named; the rest may be zero.
 type Config struct {
 	Dir     string        // of the project
-	SDK     string        // the folder with circles.h and circles.c; "" when the project needs none
+	SDK     string        // the folder with circles.h and circles.c; "" takes what comes with this package
 	Timeout time.Duration // of the compiler; 0 means 10 minutes
 }
 
 // Built is a module that was built.
 type Built struct {
 	Wasm     []byte // with the manifest in it
-	Language string // "Go" or "C"
+	Language string // its title: "Go", "C", …
 	Reactor  bool
 	Manifest []byte // as manifest.json has it; nil if there is none. Only its being JSON was checked
 	Warnings string // what the compiler said although it succeeded
@@ -81,11 +77,6 @@ const (
 	manifestFile = "manifest.json"
 )
 
-const (
-	installGo = "install Go 1.24 or newer, from https://go.dev/dl"
-	installC  = "install clang with a linker and a C library for WebAssembly; on Debian or Ubuntu: apt install clang lld wasi-libc libclang-rt-dev-wasm32"
-)
-
 // Build builds the project in c.Dir. It writes nothing there. Errors are a
 // *CompileError, wrap ErrNoCompiler, or say what is wrong with the project.
 func Build(ctx context.Context, c Config) (*Built, error) {
@@ -100,23 +91,18 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build module: %w", err)
 	}
-	p := project{dir: dir, sdk: c.SDK}
-	isGo := false
+	p := project{dir: dir, sdk: c.SDK, files: map[string]bool{}}
 	for _, e := range entries {
-		switch {
-		case e.Name() == "go.mod":
-			isGo = true
-		case filepath.Ext(e.Name()) == ".c" && e.Type().IsRegular():
-			p.sources = append(p.sources, e.Name())
-		case filepath.Ext(e.Name()) == ".h" && e.Type().IsRegular():
-			p.headers = append(p.headers, e.Name())
-		}
+		p.files[e.Name()] = e.Type().IsRegular()
+	}
+	l, ok := p.language()
+	if !ok {
+		return nil, fmt.Errorf("build module: %s is not a project in a language that can be built here, which has %s; for another, compile it for wasip1 and add the file", c.Dir, signs())
 	}
 	b := &Built{}
 	if b.Manifest, err = readManifest(filepath.Join(dir, manifestFile)); err != nil {
 		return nil, err
 	}
-	var cmd *exec.Cmd
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	made, err := os.MkdirTemp("", "circles-build-")
@@ -125,20 +111,14 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 	}
 	defer os.RemoveAll(made)
 	out := filepath.Join(made, "module.wasm")
-	switch {
-	case isGo:
-		b.Language = "Go"
-		cmd, b.Reactor, err = p.goCommand(ctx, out)
-	case len(p.sources) > 0:
-		b.Language = "C"
-		cmd, b.Reactor, err = p.cCommand(ctx, out)
-	default:
-		err = fmt.Errorf("build module: %s has neither a go.mod nor *.c files; for another language, compile it for wasip1 and add the file", c.Dir)
-	}
+	p.made = made
+	b.Language = l.Title
+	cmd, reactor, err := l.command(ctx, l, p, out)
 	if err != nil {
 		return nil, err
 	}
-	if b.Warnings, err = run(ctx, cmd, c.Timeout); err != nil {
+	b.Reactor = reactor
+	if b.Warnings, err = run(ctx, cmd, c.Timeout, l.hint); err != nil {
 		return nil, err
 	}
 	if b.Wasm, err = readBounded(out, maxModule); err != nil {
@@ -150,115 +130,6 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 		}
 	}
 	return b, nil
-}
-
-// project is a folder that is built.
-type project struct {
-	dir, sdk         string
-	sources, headers []string // in C
-}
-
-// goCommand says how to build a Go program.
-func (p project) goCommand(ctx context.Context, out string) (cmd *exec.Cmd, reactor bool, err error) {
-	target := build.Default
-	target.GOOS, target.GOARCH, target.CgoEnabled = "wasip1", "wasm", false
-	pkg, err := target.ImportDir(p.dir, 0)
-	if err != nil {
-		return nil, false, fmt.Errorf("build module: %w", err)
-	}
-	if pkg.Name != "main" {
-		return nil, false, fmt.Errorf("build module: %s is package %s, and a module is a package main", p.dir, pkg.Name)
-	}
-	reactor, err = p.anyMatch(pkg.GoFiles, wasmExport)
-	if err != nil {
-		return nil, false, err
-	}
-	tool, err := exec.LookPath("go")
-	if err != nil {
-		return nil, false, fmt.Errorf("build module: %w for Go here: %s", ErrNoCompiler, installGo)
-	}
-	// Without -buildvcs=false go would start git in a folder whose .git may be
-	// anybody's, and the module would depend on where it is built.
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out}
-	if reactor {
-		args = append(args, "-buildmode=c-shared")
-	}
-	cmd = exec.CommandContext(ctx, tool, append(args, ".")...)
-	cmd.Dir = p.dir
-	cmd.Env = append(environment(goVariables...),
-		"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOWORK=off",
-		"GOTOOLCHAIN=local", // a go.mod chooses no other compiler to fetch and run
-		"GOFLAGS=-trimpath", // instead of what go env -w may have left
-		"PWD="+p.dir,        // as os/exec does it for the whole environment
-		"GO111MODULE=on")
-	return cmd, reactor, nil
-}
-
-// goVariables say where Go keeps things, and from where it may fetch them.
-var goVariables = []string{
-	"GOROOT", "GOPATH", "GOCACHE", "GOMODCACHE", "GOENV", "GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOVCS",
-	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
-}
-
-var (
-	// https://pkg.go.dev/cmd/compile#hdr-Compiler_Directives
-	wasmExport = regexp.MustCompile(`(?m)^//go:wasmexport[ \t]+\S`)
-	cMain      = regexp.MustCompile(`(?m)^[ \t]*(?:int[ \t\n]+)?main[ \t]*\(`)
-	useSDK     = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*include[ \t]*[<"]circles\.h[>"]`)
-)
-
-// cCommand says how to build a C program.
-func (p project) cCommand(ctx context.Context, out string) (cmd *exec.Cmd, reactor bool, err error) {
-	command, err := p.anyMatch(p.sources, cMain)
-	if err != nil {
-		return nil, false, err
-	}
-	needsSDK, err := p.anyMatch(slices.Concat(p.sources, p.headers), useSDK)
-	if err != nil {
-		return nil, false, err
-	}
-	args := []string{"--target=wasm32-wasi", "-std=c11", "-Oz", "-Wall", "-Wextra", "-Wl,--strip-all", "-Wl,--gc-sections", "-I."}
-	if !command {
-		args = append(args, "-mexec-model=reactor")
-	}
-	for _, s := range p.sources {
-		args = append(args, "./"+s) // a name may begin with "-"
-	}
-	if needsSDK && !slices.Contains(p.headers, "circles.h") {
-		sdk, err := p.findSDK()
-		if err != nil {
-			return nil, false, err
-		}
-		args = append(args, "-I"+sdk, filepath.Join(sdk, "circles.c"))
-	}
-	name := "clang"
-	if cc := os.Getenv("CC"); cc != "" {
-		name = cc
-	}
-	tool, err := exec.LookPath(name)
-	if err != nil {
-		return nil, false, fmt.Errorf("build module: %w for C here, %s: %s", ErrNoCompiler, name, installC)
-	}
-	cmd = exec.CommandContext(ctx, tool, append(args, "-o", out)...)
-	cmd.Dir = p.dir
-	cmd.Env = environment("LIBRARY_PATH", "C_INCLUDE_PATH")
-	return cmd, !command, nil
-}
-
-func (p project) findSDK() (string, error) {
-	if p.sdk == "" {
-		return "", errors.New("build module: it includes circles.h: say where the C SDK is, the folder guest-sdk/c of circles, with --sdk DIR or CIRCLES_C_SDK")
-	}
-	sdk, err := filepath.Abs(p.sdk)
-	if err != nil {
-		return "", fmt.Errorf("build module: C SDK: %w", err)
-	}
-	for _, name := range []string{"circles.h", "circles.c"} {
-		if _, err := os.Stat(filepath.Join(sdk, name)); err != nil {
-			return "", fmt.Errorf("build module: C SDK: %w; give the folder guest-sdk/c of circles", err)
-		}
-	}
-	return sdk, nil
 }
 
 // anyMatch looks for re in files of the project.
@@ -287,7 +158,7 @@ func environment(names ...string) (env []string) {
 }
 
 // run runs a compiler, and returns what it says.
-func run(ctx context.Context, cmd *exec.Cmd, timeout time.Duration) (said string, err error) {
+func run(ctx context.Context, cmd *exec.Cmd, timeout time.Duration, hint func(output string) string) (said string, err error) {
 	var b bounded
 	cmd.Stdout, cmd.Stderr = &b, &b
 	// Those that the compiler started may live on for a moment, with its pipes.
@@ -308,10 +179,8 @@ func run(ctx context.Context, cmd *exec.Cmd, timeout time.Duration) (said string
 		return "", fmt.Errorf("build module: run %s: %w", name, err)
 	}
 	wrong := &CompileError{Tool: name, Output: b.String()}
-	for _, sign := range []string{"wasm-ld", "crt1", "libclang_rt", "unable to create target", "'stdio.h' file not found", "'stdlib.h' file not found", "'string.h' file not found", "'stdint.h' file not found"} {
-		if !strings.HasPrefix(name, "go") && strings.Contains(wrong.Output, sign) && !strings.Contains(wrong.Output, "undefined symbol") {
-			wrong.Hint = "if it is incomplete: " + installC
-		}
+	if hint != nil {
+		wrong.Hint = hint(wrong.Output)
 	}
 	return "", wrong
 }

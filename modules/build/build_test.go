@@ -61,13 +61,12 @@ func TestWrongProjects(t *testing.T) {
 		files []string
 		want  string
 	}{
-		{"nothing", nil, "neither a go.mod nor *.c files"},
+		{"nothing", nil, "is not a project in a language that can be built here, which has go.mod (Go)"},
 		{"no package main", []string{"go.mod", mod, "a.go", "package a\n"}, "is package a, and a module is a package main"},
 		{"no sources", []string{"go.mod", mod}, "no buildable Go source files"},
 		{"no JSON", []string{"go.mod", mod, "main.go", hello, "manifest.json", "[]"}, "manifest.json: add manifest: it is not a JSON object"},
-		{"a manifest too large", []string{"manifest.json", strings.Repeat(" ", maxManifest+1)}, "larger than"},
+		{"a manifest too large", []string{"a.c", "", "manifest.json", strings.Repeat(" ", maxManifest+1)}, "larger than"},
 		{"another toolchain", []string{"go.mod", "module m\n\ngo 1.99.0\n", "main.go", hello}, "go could not build it"},
-		{"no SDK", []string{"a.c", "  # include <circles.h>\n"}, "say where the C SDK is"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,55 @@
+package sdk_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	sdk "github.com/circles-host/circles/guest-sdk"
+)
+
+// What is embedded is what lies in the folders.
+func TestOf(t *testing.T) {
+	for language, wanted := range map[string][]string{
+		"go": {"*.go", "go.mod"},
+		"c":  {"circles.h", "circles.c"},
+	} {
+		files, err := sdk.Of(language)
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, err := fs.Glob(files, "*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, pattern := range wanted {
+			names, err := filepath.Glob(filepath.Join(language, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range names {
+				if strings.HasSuffix(name, "_test.go") {
+					continue
+				}
+				n++
+				want, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := fs.ReadFile(files, filepath.Base(name)); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s is not as embedded (%v); run go generate ./guest-sdk", name, err)
+				}
+			}
+		}
+		if n < 2 || len(there) != n {
+			t.Errorf("%s: %d files are embedded, %d lie there: %q", language, len(there), n, there)
+		}
+	}
+	if _, err := sdk.Of("cobol"); err == nil {
+		t.Error("there is one for COBOL")
+	}
+}
