@@ -127,7 +127,8 @@ func newApp() *cli.App {
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
 			runCommand(), initCommand(), peerCommand(), moduleCommand(), policyCommand(),
-			sendCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(), newCommand(), testCommand(), versionCommand(), completionCommand(),
+			sendCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(), newCommand(), testCommand(),
+			benchCommand(), versionCommand(), completionCommand(),
 		},
 		// Without this the library ends the process inside Run.
 		ExitErrHandler:  func(*cli.Context, error) {},

@@ -13,13 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
-
 	"github.com/circles-host/circles/host/engine"
-	"github.com/circles-host/circles/host/engine/abi"
 	"github.com/circles-host/circles/host/engine/abi/abitest"
+	"github.com/circles-host/circles/host/engine/floor"
 	"github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/store"
@@ -75,13 +71,7 @@ func BenchmarkFresh(b *testing.B) {
 		wasm []byte
 	}{{"go", wasm}, {"c", c}, {"1MiB", pages(16)}, {"small", onePage()}} {
 		b.Run(g.name, func(b *testing.B) {
-			ctx := b.Context()
-			ours := fresh(b, g.wasm)
-			rt := wazero.NewRuntime(ctx)
-			defer rt.Close(ctx)
-			wasi_snapshot_preview1.MustInstantiate(ctx, rt)
-			stub(b, rt)
-			raw, page := rawCall(b, rt, g.wasm), rawCall(b, rt, onePage())
+			ours, raw, page := fresh(b, g.wasm), rawCall(b, g.wasm), rawCall(b, onePage())
 			var times [3][]float64
 			for b.Loop() {
 				for i, f := range []func(){ours, raw, page} {
@@ -155,42 +145,18 @@ func opened(b testing.TB) store.FS {
 	return <-files
 }
 
-// stub is circles:host/contexts for wazero alone, never called: the C guest is
-// given params that it refuses.
-func stub(b testing.TB, rt wazero.Runtime) {
-	m := rt.NewHostModuleBuilder("circles:host/contexts@0.1.0")
-	i32, i64 := api.ValueTypeI32, api.ValueTypeI64
-	nothing := api.GoFunc(func(context.Context, []uint64) {})
-	for name, t := range map[string][2][]api.ValueType{
-		"caller": {nil, {i32}}, "target": {nil, {i32}}, "[resource-drop]context": {{i32}, nil},
-		"[method]context.id": {{i32, i32}, nil}, "[method]context.name": {{i32, i32}, nil},
-		"[method]context.read-at": {{i32, i32, i32, i64, i32, i32}, nil},
-	} {
-		m = m.NewFunctionBuilder().WithGoFunction(nothing, t[0], t[1]).Export(name)
-	}
-	if _, err := m.Instantiate(context.Background()); err != nil {
-		b.Fatal(err)
-	}
-}
-
 // rawCall returns what makes one call with wazero alone.
-func rawCall(b testing.TB, rt wazero.Runtime, wasm []byte) func() {
-	ctx := context.Background()
-	code, err := rt.CompileModule(ctx, wasm)
+func rawCall(b testing.TB, wasm []byte) func() {
+	f, err := floor.New(b.Context(), wasm)
 	if err != nil {
 		b.Fatal(err)
 	}
-	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize").WithRandSource(nil).WithSysWalltime().WithSysNanotime()
+	b.Cleanup(func() { f.Close(context.Background()) })
 	params := []byte("params")
 	return func() {
-		mod, err := rt.InstantiateModule(ctx, code, cfg)
-		if err != nil {
+		if _, err := f.Call(b.Context(), params); err != nil {
 			b.Fatal(err)
 		}
-		if _, _, _, err := abi.CallBytes(ctx, mod, "run", params, abi.Options{}); err != nil {
-			b.Fatal(err)
-		}
-		mod.Close(ctx)
 	}
 }
 
