@@ -43,6 +43,9 @@ func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range w.denied {
+		if d.Path == "" {
+			return "" // a policy forbids it, and a permit would not help
+		}
 		words = append(words, "--"+string(d.Action), d.Path)
 	}
 	return shell(words)

@@ -88,7 +88,7 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 	}
 	defer turn.End()
 	handles := h.limitFiles(tx, in.Accepted)
-	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{Handles: handles})
+	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{Handles: handles, Senses: guard})
 	output, err := h.engine.Run(ctx, p.code, engine.Call{
 		Entry:  in.Script().Entry,
 		Params: in.Script().Params,
@@ -96,10 +96,12 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 		Limits: h.limits(in.Accepted),
 		Turn:   turn,
 		State: state{
-			caller: h.callerOf(in.Accepted, in.target, tx, turn, in.back),
-			target: contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), tx.records.As(watchedRecords{guard}), h.report),
+			caller:  h.callerOf(in.Accepted, in.target, tx, turn, in.back),
+			target:  contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), tx.records.As(watchedRecords{guard}), h.report),
+			watched: guard,
 		},
 	})
+	output.Log, err = in.kept(output.Log, err)
 	if failure := files.Close(); failure != nil {
 		// The storage failed and the guest was told of an I/O error. Whatever it
 		// made of that must not be committed.
@@ -112,10 +114,36 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 }
 
 // state is what the host functions of one run find.
-type state struct{ caller, target contexts.Context }
+type state struct {
+	caller, target contexts.Context
+	*watched
+}
 
 func (s state) Caller() contexts.Context { return s.caller }
 func (s state) Target() contexts.Context { return s.target }
+
+// kept is what may be kept of the log of a run: all, or nothing. It is what the
+// script's author and its caller read, and so a way out for what the script has
+// read.
+func (in running) kept(log []byte, err error) ([]byte, error) {
+	var failure *engine.Failure
+	failed := errors.As(err, &failure)
+	if len(log) == 0 && (!failed || len(failure.Log) == 0) || in.Target().May(policy.Log) == nil {
+		return log, err
+	}
+	if failed {
+		silent := *failure
+		silent.Log = nil
+		err = &silent
+	}
+	return nil, err
+}
+
+// Clock implements wasi.Senses.
+func (w *watched) Clock() bool { return w.grants.May(policy.Clock) == nil }
+
+// Random implements wasi.Senses.
+func (w *watched) Random() bool { return w.note(w.grants.May(policy.Random)) == nil }
 
 // codeOf tells policy what code asks to run; found is nil when there is none.
 func codeOf(found *module.Found) policy.Code {
@@ -219,7 +247,7 @@ func (w *watched) String() string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprintf(&b, " %s %s", d.Action, d.Path)
+		b.WriteString(" " + strings.TrimSpace(string(d.Action)+" "+d.Path))
 	}
 	if w.more > 0 {
 		fmt.Fprintf(&b, " and more")

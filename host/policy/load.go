@@ -248,6 +248,10 @@ func Parse(fileTexts []File) (*Set, error) {
 		s.index.add(r)
 		s.byID[r.id] = r
 	}
+	s.given = make(map[script.Action]bool, len(given))
+	for _, a := range given {
+		s.given[a] = !slices.ContainsFunc(s.rules, func(r *rule) bool { return r.decides(a) })
+	}
 	s.version = script.Digest(version.Sum(nil))
 	return s, nil
 }
@@ -462,7 +466,7 @@ func typeErrors(tree *ast.Policy) (messages []string) {
 			if len(errs) > 1 {
 				continue // it follows from the others
 			}
-			message = "can never apply: submit is done to a Context, read, list, write and remove to a Path, get, put and delete to a Record, and query to a Collection"
+			message = "can never apply: submit is done to a Context, and so are clock, random and log, read, list, write and remove to a Path, get, put and delete to a Record, and query to a Collection"
 		}
 		if what, action, ok := strings.Cut(message, " in context for "); ok {
 			// Said again for every action that the policy is about.
@@ -477,6 +481,25 @@ func typeErrors(tree *ast.Policy) (messages []string) {
 		}
 	}
 	return messages
+}
+
+// decides reports whether r may keep a given action from somebody: by forbidding
+// it, or by failing. A permit without conditions does neither.
+func (r *rule) decides(a script.Action) bool {
+	if !mayMatch(actionUID(a), r.action) || !r.forbids && r.rest == 0 && len(r.policy.AST().Conditions) == 0 {
+		return false
+	}
+	switch scope := r.resource.(type) {
+	case ast.ScopeTypeIs:
+		return scope.Type == typeContext
+	case ast.ScopeTypeEq:
+		return scope.Entity.Type == typeContext
+	case ast.ScopeTypeIn:
+		return scope.Entity.Type == typeContext
+	case ast.ScopeTypeIsIn:
+		return scope.Type == typeContext
+	}
+	return true
 }
 
 // entities yields the entities that a policy names.

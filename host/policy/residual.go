@@ -40,11 +40,14 @@ type left struct {
 func (q *question) residualOf(action script.Action, kind types.EntityType) *residual {
 	e := q.evaluation()
 	uid := actionUID(action)
-	may := make(candidates, 0, len(e.relevant))
+	may := make(candidates, 0, len(e.relevant)+1)
 	for _, r := range e.relevant {
 		if mayMatch(uid, r.action) {
 			may = append(may, r)
 		}
+	}
+	if isGiven(action) {
+		may = append(may, giving())
 	}
 	// Of each policy only what does not depend on the resource, so any will do.
 	_, diagnostic := cedar.Authorize(fixed(may), &e.entities, types.Request{

@@ -68,6 +68,11 @@ func TestResidualAgrees(t *testing.T) {
 				} else if surely {
 					certain++
 				}
+				if isGiven(action) && !lent {
+					if err := grants.May(action); (err == nil) != want.Permitted {
+						t.Fatalf("seed %d: %s: %v, and %+v\n%s", seed, action, err, want, text.String())
+					}
+				}
 				if resource.Type != typeContext && !lent {
 					if err := grants.Allow(action, string(resource.ID)); (err == nil) != want.Permitted {
 						t.Fatalf("seed %d: %s of %v: %v, and %+v\n%s", seed, action, resource, err, want, text.String())
@@ -93,7 +98,11 @@ func TestResidualAgrees(t *testing.T) {
 func authorized(s *Set, r Request, principal peer.Peer, lent bool, action script.Action, resource types.EntityUID) Verdict {
 	entities := entityStore{target: r.Parties.Target.ID, paths: map[types.String]types.Entity{}}
 	entities.peers = [...]types.Entity{peerEntity(principal), peerEntity(r.Parties.Caller), peerEntity(r.Parties.Target)}
-	decision, diagnostic := cedar.Authorize(candidates(s.rules), &entities, types.Request{
+	all := candidates(s.rules)
+	if isGiven(action) {
+		all = append(slices.Clone(all), giving())
+	}
+	decision, diagnostic := cedar.Authorize(all, &entities, types.Request{
 		Principal: peerUID(principal.ID), Action: actionUID(action), Resource: resource, Context: r.context(lent),
 	})
 	return s.explain(verdictOf(decision, diagnostic))
@@ -105,7 +114,8 @@ func randomPolicy(r *rand.Rand) string {
 	principal := pick(r, "principal", "principal", `principal == Peer::"alice"`, `principal == Peer::"mallory"`,
 		`principal in Circle::"friends"`, `principal is Peer in Circle::"family"`, "principal is Peer", `principal == Peer::"bob"`)
 	action := pick(r, "action", `action == Action::"submit"`, `action in Action::"files"`, `action == Action::"read"`,
-		`action in [Action::"read", Action::"write"]`, `action in [Action::"submit", Action::"files"]`,
+		`action in [Action::"read", Action::"write"]`, `action in Action::"host"`, `action in [Action::"clock", Action::"submit"]`,
+		`action in [Action::"submit", Action::"files"]`,
 		`action in Action::"records"`, `action in [Action::"get", Action::"query"]`)
 	resource := pick(r, "resource", "resource", `resource in Path::"/a"`, `resource in Path::"/"`, `resource == Path::"/a/b"`,
 		"resource is Path", `resource is Path in Path::"/a/b"`, `resource == Context::"bob"`, "resource is Context")
@@ -116,7 +126,7 @@ func randomPolicy(r *rand.Rand) string {
 	if strings.Contains(resource, "Path") && strings.Contains(action, "submit") {
 		action = `action in Action::"files"`
 	} else if strings.Contains(resource, "Context") {
-		action = `action == Action::"submit"`
+		action = pick(r, `action == Action::"submit"`, `action in Action::"host"`, `action == Action::"clock"`)
 	} else if strings.Contains(resource, "Collection") || strings.Contains(resource, "Record") {
 		action = pick(r, `action in Action::"records"`, `action in [Action::"get", Action::"query"]`, `action == Action::"get"`)
 	}
@@ -166,7 +176,7 @@ func randomRequest(r *rand.Rand) Request {
 
 func randomAccess(r *rand.Rand, request Request) (script.Action, types.EntityUID) {
 	if r.IntN(4) == 0 {
-		return submit, contextUID(request.Parties.Target.ID)
+		return pick(r, submit, submit, Clock, Random, Log), contextUID(request.Parties.Target.ID)
 	}
 	switch r.IntN(6) {
 	case 0:

@@ -2,9 +2,12 @@ package policy
 
 import (
 	_ "embed"
+	"slices"
 	"sync"
 
+	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
@@ -35,13 +38,44 @@ const (
 	typeAction     types.EntityType = "Action"
 )
 
-// submit is the action of running a script in a context. The others are those
-// of package script, and are all in the group files or records.
+// submit is the action of running a script in a context. The others are those of
+// package script, which are all in the group files or records, and Clock, Random
+// and Log, which are in the group host.
 const (
 	submit  script.Action = "submit"
 	files   script.Action = "files"
 	records script.Action = "records"
+	ofHost  script.Action = "host"
 )
+
+// What a script that runs has of its host, unless a policy forbids it; see
+// Grants.May.
+const (
+	Clock  script.Action = "clock"  // the time, and waiting for it
+	Random script.Action = "random" // random bytes
+	Log    script.Action = "log"    // lines in the receipt
+)
+
+// given are the actions that need no permit.
+var given = [...]script.Action{Clock, Random, Log}
+
+func isGiven(a script.Action) bool { return a == Clock || a == Random || a == Log }
+
+// Given is what an explanation names as the policy that permits them.
+const Given = "(given)"
+
+// giving is the policy that permits what is given, in every Set beside the
+// owner's. It permits for certain; a forbid outweighs it as any other.
+var giving = sync.OnceValue(func() *rule {
+	parsed, err := cedar.NewPolicyListFromBytes(Given, []byte(`permit (principal, action in Action::"host", resource);`))
+	if err != nil {
+		panic(err)
+	}
+	tree := (*ast.Policy)(parsed[0].AST())
+	r := &rule{id: Given, policy: parsed[0], principal: tree.Principal, action: tree.Action, resource: tree.Resource}
+	r.fixed, r.rest = settle(tree)
+	return r
+})
 
 func actionUID(a script.Action) types.EntityUID {
 	return types.NewEntityUID(typeAction, types.String(a))
@@ -52,6 +86,18 @@ type dictionary struct {
 	validator *validate.Validator
 	actions   map[types.EntityUID]types.Entity
 	names     []string // of entity types, actions and attributes, to suggest
+}
+
+// Actions are those that policies can be about, groups of them aside, sorted.
+func Actions() []script.Action {
+	var all []script.Action
+	for uid := range known().actions {
+		if a := script.Action(uid.ID); a != files && a != records && a != ofHost {
+			all = append(all, a)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // known is Schema as a dictionary. It is part of the program, so a mistake in it

@@ -24,6 +24,7 @@ type Set struct {
 	version script.Digest
 	problem error
 	reduced residuals
+	given   map[script.Action]bool // those that no policy can keep from anybody
 }
 
 // Broken returns a Set that permits nothing because of err: the policies of an

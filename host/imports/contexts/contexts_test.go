@@ -56,6 +56,7 @@ type peers struct{ caller, target contexts.Context }
 
 func (p peers) Caller() contexts.Context { return p.caller }
 func (p peers) Target() contexts.Context { return p.target }
+func (p peers) Clock() bool              { return true }
 
 // run runs an entry and returns its result, or the failure.
 func run(t testing.TB, p *engine.Program, entry, params string, state any) (string, error) {
@@ -468,6 +469,28 @@ func TestHostileContext(t *testing.T) {
 		t.Errorf("id of %d bytes", word(s, 1))
 	}
 }
+
+// A guest that may not tell the time does not learn it from files.
+func TestStatWithoutAClock(t *testing.T) {
+	p := compile(t, methods(2, 10))
+	for _, state := range []any{peers{nil, hostile{}}, timeless{peers{nil, hostile{}}}} {
+		s, err := run(t, p, "stat", "", state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := uint64(1<<64 - 1)
+		if _, ok := state.(timeless); ok {
+			want = uint64(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+		}
+		if got := binary.LittleEndian.Uint64([]byte(s)[24:]); got != want {
+			t.Errorf("%T: modified at %d, want %d", state, got, want)
+		}
+	}
+}
+
+type timeless struct{ peers }
+
+func (timeless) Clock() bool { return false }
 
 func TestGuestArgumentsAreBounded(t *testing.T) {
 	s := bob(t, overlay.Limits{})

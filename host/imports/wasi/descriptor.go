@@ -74,6 +74,8 @@ type Files struct {
 	open    int             // how many are, streams and preopened directories not counted
 	peak    int             // how many were
 	failure error
+	senses  Senses
+	slept   time.Duration // while the clock stood still
 }
 
 // newFiles has the three streams and the preopened directories.
@@ -85,7 +87,7 @@ func newFiles(ctx context.Context, c Config, preopened []Preopened) *Files {
 		first [4]descriptor
 	}{}
 	f := &made.files
-	*f = Files{ctx: ctx, handles: c.Handles, fds: made.fds[:0]}
+	*f = Files{ctx: ctx, handles: c.Handles, senses: c.Senses, fds: made.fds[:0]}
 	for i := range uint32(3) {
 		d := &made.first[i]
 		*d = descriptor{stream: i, isStream: true, base: streamRights | rightWrite, write: true}

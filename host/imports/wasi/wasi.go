@@ -42,6 +42,12 @@
 //     at all before. NONBLOCK means nothing either, as nothing blocks.
 //   - Offsets, sizes and times of 2^63 and more are INVAL.
 //
+// # Time and chance
+//
+// Config.Senses says whether a guest may tell the time, and draw random bytes.
+// What a module was told of either when its image was made, which all its runs
+// begin with, it was told before there was anybody to ask.
+//
 // # State
 //
 // What belongs to one instance (its descriptors, the context of the call being
@@ -67,6 +73,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -82,7 +89,27 @@ type Config struct {
 	// Handles is how many files and directories a guest may hold open at once.
 	// 0 means DefaultHandles.
 	Handles int
+	// Senses, if not nil, is asked what the guest may have beside its files.
+	Senses Senses
 }
+
+// Senses says what a guest may have of its host beside its files. It is asked
+// each time, on the guest's goroutine.
+//
+// A guest that may not tell the time has a clock that stands still at Still, and
+// goes on only by as much as it sleeps, which takes no time: an error would end
+// most programs before they began, as their runtimes rely on there being a clock.
+// All times of files are Still, as a file that was just written would tell it too.
+//
+// A guest that may not draw random bytes gets an error. Anything else that it
+// took for random would be worse.
+type Senses interface {
+	Clock() bool
+	Random() bool
+}
+
+// Still is the time that is told to a guest that may not know it.
+var Still = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // DefaultHandles is how many files and directories a guest may hold open.
 const DefaultHandles = 256
@@ -216,7 +243,7 @@ var functions = map[string]function{
 	"environ_get":             call.forward,
 	"environ_sizes_get":       call.forward,
 	"clock_res_get":           call.forward,
-	"clock_time_get":          call.forward,
+	"clock_time_get":          clockTimeGet,
 	"random_get":              randomGet,
 	"sched_yield":             call.forward,
 	"proc_exit":               nil, // see served

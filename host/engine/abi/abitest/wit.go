@@ -340,3 +340,17 @@ func CheckInterface(t *testing.T, path, name string, funcs []abi.Func, export fu
 		t.Errorf("%d functions are exported, %d declared", len(exported), len(declared))
 	}
 }
+
+// Exported returns the names of what a host module exports, sorted.
+func Exported(t *testing.T, export func(wazero.HostModuleBuilder)) []string {
+	t.Helper()
+	r := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter())
+	defer r.Close(t.Context())
+	b := r.NewHostModuleBuilder("exported")
+	export(b)
+	m, err := b.Compile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Sorted(maps.Keys(m.ExportedFunctions()))
+}

@@ -210,6 +210,10 @@ func (g guest) run(words []string) (errno uint32, detail string) {
 			}
 		}
 		return errno, strconv.FormatBool(0 < a && a <= b && res > 0)
+	case "now": // CLOCK
+		var now uint64
+		errno = clockTimeGet(uint32(number(w[0])), 0, unsafe.Pointer(&now))
+		return errno, decimal(now)
 	case "yield":
 		return schedYield(), ""
 	case "futimes": // FD ATIME MTIME FLAGS
