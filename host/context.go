@@ -32,6 +32,7 @@ type peerContext struct {
 	modules  *module.Layer
 	circles  atomic.Pointer[peer.Circles]
 	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
+	rereads  rereads
 	refusals refusals
 	lookNext atomic.Int64 // when a refusal may have the policies read again, Unix ns
 	lookSeen atomic.Int64 // when their folder had last changed, as of then, Unix ns
@@ -79,7 +80,7 @@ func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code po
 		return nil, err // somebody else looks
 	}
 	c.lookSeen.Store(folder)
-	_ = c.policies.Reload() // reported by policies itself
+	c.reread() // reports by itself
 	c.lookNext.Store(c.host.now().Add(max(lookRest, 20*time.Since(began))).UnixNano())
 	if c.policies.Current() == set {
 		return nil, err
@@ -114,6 +115,7 @@ func (c *peerContext) problem() error {
 
 func (c *peerContext) close() error {
 	c.unwatch()
+	c.rereads.end()
 	c.policies.Close()
 	c.modules.Close()
 	return c.store.Close()
@@ -138,37 +140,13 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 	}
 	c := &peerContext{host: h, entry: entry, dir: dir, store: s, history: history.New(h.undoable(entry))}
 	name := string(entry.Name)
-	c.policies = policy.Open(filepath.Join(entry.Dir, "policy"), h.watcher, func(err error) {
-		h.notice(Notice{Peer: entry.Name, Kind: "policy", Err: err})
-	})
-	c.unwatch = h.watcher.Dir(filepath.Dir(entry.CirclesFile()), c.readCircles)
-	c.readCircles()
 	c.modules = module.Open(ctx, "peer", filepath.Join(entry.Dir, "modules"), h.engine, h.watcher, func(e module.Event) {
 		h.notice(Notice{Peer: entry.Name, Kind: "module", Module: &e, Err: e.Err})
+		c.retest()
 	})
+	c.openPolicies()
 	h.log.Debug("context opened", "peer", name, "id", entry.ID)
 	return c, nil
-}
-
-// readCircles takes the owner's circles over, or leaves them as they were.
-func (c *peerContext) readCircles() {
-	circles, err := peer.ReadCircles(c.entry.CirclesFile(), c.host.peers.Knows)
-	if errors.Is(err, fs.ErrNotExist) {
-		circles, err = &peer.Circles{}, nil
-	}
-	before := c.badFile.Load()
-	if err != nil {
-		// Before they were ever read nobody is in any circle, which permits less.
-		c.badFile.Store(&err)
-		if before == nil || (*before).Error() != err.Error() {
-			c.host.notice(Notice{Peer: c.entry.Name, Kind: "circles", Err: err})
-		}
-		return
-	}
-	c.circles.Store(circles)
-	if c.badFile.Swap(nil) != nil {
-		c.host.notice(Notice{Peer: c.entry.Name, Kind: "circles"})
-	}
 }
 
 // openContexts are the contexts in use. One opens when it is first asked for,

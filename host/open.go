@@ -137,6 +137,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})
 	h.modules = module.Open(ctx, "host", filepath.Join(root.Dir, "modules"), e, h.watcher, func(ev module.Event) {
 		h.notice(Notice{Kind: "module", Module: &ev, Err: ev.Err})
+		h.contexts.each((*peerContext).retest)
 	})
 	h.tasks.Go(h.idle)
 	return h, nil

@@ -143,9 +143,11 @@ type peerJSON struct {
 	Circles []string  `json:"circles,omitempty"`
 	Modules []string  `json:"modules,omitempty"`
 	Policy  []string  `json:"policy_files,omitempty"`
-	Store   string    `json:"store,omitempty"`
-	Holds   *heldJSON `json:"holds,omitempty"` // absent if that cannot be told now
-	Quota   *heldJSON `json:"quota,omitempty"` // the most that it may
+	// Problems are why what is in the policy folder is not in force as it is.
+	Problems []string  `json:"policy_problems,omitempty"`
+	Store    string    `json:"store,omitempty"`
+	Holds    *heldJSON `json:"holds,omitempty"` // absent if that cannot be told now
+	Quota    *heldJSON `json:"quota,omitempty"` // the most that it may
 }
 
 // heldJSON is what a context holds.
@@ -236,6 +238,7 @@ func peerShow(c *cli.Context) error {
 		}
 		v.Modules = names(filepath.Join(e.Dir, "modules"), module.Suffix)
 		v.Policy = names(filepath.Join(e.Dir, "policy"), ".cedar")
+		v.Problems = checkPeer(root, e).Problems
 	}
 	var kept storage.Kept
 	var problem error
@@ -275,6 +278,12 @@ func peerShow(c *cli.Context) error {
 		row("circles", orNone(v.Circles))
 		row("modules", orNone(v.Modules))
 		row("policies", orNone(v.Policy))
+		if n := len(v.Problems); n > 0 {
+			row(" ", p.red("not in force as written: ")+line(v.Problems[0]))
+			if n > 1 {
+				row(" ", p.dim(fmt.Sprintf("and %d more; see %s policy check %s", n-1, host.Command, v.Name)))
+			}
+		}
 		if v.Holds != nil {
 			row("data", fmt.Sprintf("%s of %s, %s of %s", bytesText(v.Holds.Bytes), bytesText(v.Quota.Bytes),
 				count(int(v.Holds.Entries), "entry"), number(v.Quota.Entries)))

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -214,15 +215,26 @@ type checked struct {
 func checkPeer(root *host.Root, e peer.Entry) checked {
 	r := checked{Peer: e.Name, Policies: []string{}, Problems: []string{}}
 	dir := filepath.Join(e.Dir, "policy")
+	report := func(err error) {
+		for _, problem := range problems(err) {
+			r.Problems = append(r.Problems, relativeIn(dir, problem))
+		}
+	}
 	set, err := policy.Load(dir)
 	if err == nil {
 		r.Policies = append(r.Policies, set.Policies()...)
 	}
-	for _, problem := range problems(err) {
-		r.Problems = append(r.Problems, relativeIn(dir, problem))
+	report(err)
+	circles, circlesErr := circlesOf(root, e)
+	if circlesErr != nil {
+		r.Problems = append(r.Problems, relativeIn(dir, circlesErr.Error()))
 	}
-	if _, err := peer.ReadCircles(e.CirclesFile(), root.Peers.Knows); err != nil && !errors.Is(err, os.ErrNotExist) {
-		r.Problems = append(r.Problems, relativeIn(dir, err.Error()))
+	switch tests, testsErr := policy.ReadTests(dir); {
+	case errors.Is(testsErr, fs.ErrNotExist):
+	case testsErr != nil:
+		report(testsErr)
+	case err == nil && circlesErr == nil:
+		report(policy.Failing(set.Test(tests, meetIn(root, e, circles), time.Now())))
 	}
 	return r
 }
@@ -269,8 +281,8 @@ func policyExplain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	circles, err := peer.ReadCircles(target.CirclesFile(), root.Peers.Knows)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	circles, err := circlesOf(root, target)
+	if err != nil {
 		return coded{exitInvalid, err}
 	}
 	set, err := policy.Load(filepath.Join(target.Dir, "policy"))

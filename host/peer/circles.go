@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -130,6 +131,15 @@ func (c *Circles) add(circle, member string, known func(Name) bool) error {
 
 // Names returns the names of all circles, sorted.
 func (c *Circles) Names() []string { return slices.Clone(c.names) }
+
+// Equal reports whether both have the same circles with the same members.
+func (c *Circles) Equal(other *Circles) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	return slices.Equal(c.names, other.names) && maps.EqualFunc(c.byID, other.byID, slices.Equal) &&
+		maps.EqualFunc(c.byName, other.byName, slices.Equal)
+}
 
 // Of returns the circles of the peer with that id, whom the owner calls name (""
 // for a stranger), sorted.

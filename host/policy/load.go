@@ -91,7 +91,9 @@ func Load(dir string) (*Set, error) {
 // settling is how often Load reads a directory again that was changed meanwhile.
 const settling = 5
 
-func readDir(dir string) ([]File, error) {
+// readDir reads the policy files of dir, and the files that are named besides if
+// they are there, as they were at one time.
+func readDir(dir string, also ...string) ([]File, error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -104,12 +106,12 @@ func readDir(dir string) ([]File, error) {
 		if attempt > 0 {
 			time.Sleep(time.Duration(attempt) * 5 * time.Millisecond)
 		}
-		before, err := list(root)
+		before, err := list(root, also)
 		if err != nil {
 			return nil, fmt.Errorf("read policies: %w", err)
 		}
 		read, err := readFiles(root, before)
-		after, listErr := list(root)
+		after, listErr := list(root, also)
 		if listErr != nil || !slices.Equal(before, after) {
 			continue // somebody is saving: what was read may be half of it
 		}
@@ -127,8 +129,8 @@ type listed struct {
 	err   string
 }
 
-// list returns the policy files, sorted.
-func list(root *os.Root) ([]listed, error) {
+// list returns the policy files and the others that are wanted, sorted.
+func list(root *os.Root, also []string) ([]listed, error) {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return nil, err
@@ -137,7 +139,7 @@ func list(root *os.Root) ([]listed, error) {
 	for _, e := range entries {
 		name := e.Name()
 		// A leading dot is an editor's: Emacs locks a.cedar with ".#a.cedar".
-		if path.Ext(name) != ".cedar" || name[0] == '.' {
+		if (path.Ext(name) != ".cedar" || name[0] == '.') && !slices.Contains(also, name) {
 			continue
 		}
 		l := listed{name: name}

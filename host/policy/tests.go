@@ -291,3 +291,51 @@ func (s *Set) Test(tests []Test, meet Meet, now time.Time) []TestResult {
 	}
 	return results
 }
+
+// Failing says which of the results are not as the owner expects, as Problems of
+// TestsFile; nil if all are.
+func Failing(results []TestResult) error {
+	var ps Problems
+	for _, r := range results {
+		if r.Passed() {
+			continue
+		}
+		p := Problem{File: TestsFile, Line: r.Test.Line, Message: clip(fmt.Sprintf("test %q fails: %s", r.Test.Name, r.failure()))}
+		if p.Line > 0 {
+			p.Column = 1
+		}
+		ps = append(ps, p)
+	}
+	if ps == nil {
+		return nil
+	}
+	return ps
+}
+
+// failure is the first thing that is not as it should be.
+func (r TestResult) failure() string {
+	if r.Problem != nil {
+		return r.Problem.Error()
+	}
+	if v := r.Submit; v.Permitted != r.Test.Permit || len(v.Failed) > 0 || v.Problem != nil {
+		expected := "refuse"
+		if r.Test.Permit {
+			expected = "permit"
+		}
+		return fmt.Sprintf("it expects %s, and %s", expected, v)
+	}
+	for _, x := range r.Allow {
+		if x.Denied != nil {
+			return fmt.Sprintf("%s %s must be allowed, and %s", x.Action, shortened(x.Path), x.Denied.Verdict)
+		}
+	}
+	for _, x := range r.Deny {
+		if x.Denied == nil {
+			return fmt.Sprintf("%s %s must be denied, and %s", x.Action, shortened(x.Path), Verdict{Permitted: true, Policies: x.By})
+		}
+		if v := x.Denied.Verdict; len(v.Failed) > 0 {
+			return fmt.Sprintf("%s %s must be denied, and %s", x.Action, shortened(x.Path), v)
+		}
+	}
+	return "it does not say why" // Passed and this look at the same
+}

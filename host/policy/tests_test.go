@@ -30,7 +30,7 @@ expect = "refuse"
 `
 
 func meet(t Test) (peer.Parties, Code, error) {
-	people := map[string]peer.Peer{"alice": alice, "mallory": mallory}
+	people := map[string]peer.Peer{"alice": alice, "mallory": mallory, string(alice.ID): alice, string(mallory.ID): mallory}
 	who, ok := people[t.As]
 	if !ok {
 		return peer.Parties{}, Code{}, errors.New("no peer is called so")
