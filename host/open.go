@@ -90,6 +90,10 @@ type Host struct {
 	tasks   sync.WaitGroup
 }
 
+// keptPrograms are those whose context is closed, or whose script carried them, and
+// that are ready when it comes again.
+const keptPrograms = 64
+
 var errShutdown = &transport.Error{Code: transport.Unavailable, Message: "the host is shutting down; send it again soon"}
 
 // Open starts serving root: its modules are compiled, or read from the cache,
@@ -127,7 +131,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
-	e, err := engine.New(ctx, engine.Config{CacheDir: c.CacheDir}, HostModules()...)
+	e, err := engine.New(ctx, engine.Config{CacheDir: c.CacheDir, Keep: keptPrograms}, HostModules()...)
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}

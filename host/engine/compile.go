@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"runtime"
@@ -58,6 +59,7 @@ type Engine struct {
 	builds  int           // compilations since the cache was last pruned
 
 	programs map[*Program]struct{} // that are not closed
+	kept     kept
 }
 
 // New makes an engine that offers hosts to guests.
@@ -82,6 +84,7 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 		compile:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 		idle:     make(chan struct{}),
 		programs: make(map[*Program]struct{}),
+		kept:     kept{programs: config.Keep},
 		maxTypes: maxGenerationTypes,
 		slow:     primeSlow,
 		// The defaults of a ModuleConfig are fakes that are made anew, and
@@ -231,6 +234,7 @@ func (e *Engine) leave() {
 // context, or a long compilation. Programs need not be closed before. Closing
 // twice is not an error.
 func (e *Engine) Close(ctx context.Context) error {
+	e.kept.clear()
 	e.mu.Lock()
 	if e.done {
 		e.mu.Unlock()
@@ -345,7 +349,8 @@ func (e *Engine) forget(p *Program) {
 	delete(e.programs, p)
 }
 
-// Compile makes a Program of a module. It does not keep wasm.
+// Compile makes a Program of a module, or returns one that Config.Keep has it keep. It
+// does not keep wasm.
 //
 // Errors that wrap ErrInvalid are the module's fault; of these, an
 // *UnsupportedError lists imports that this host does not offer. Any other is
@@ -359,6 +364,9 @@ func (e *Engine) forget(p *Program) {
 func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	if len(wasm) > e.config.MaxModuleBytes {
 		return nil, fmt.Errorf("compile module: %w: it has %d bytes; this host allows %d", ErrInvalid, len(wasm), e.config.MaxModuleBytes)
+	}
+	if p := e.kept.find(sha256.Sum256(wasm)); p != nil {
+		return p, nil
 	}
 	info, err := Inspect(wasm)
 	if err != nil {
@@ -400,6 +408,9 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	}()
 	select {
 	case o := <-done:
+		if o.err == nil {
+			e.kept.add(o.p)
+		}
 		return o.p, o.err
 	case <-ctx.Done():
 		go func() {

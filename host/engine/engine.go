@@ -52,6 +52,10 @@ type Config struct {
 	// MaxImages bounds the bytes of memory images, all programs together. The
 	// modules of programs that come after are initialised in each run. 0 means 1 GiB.
 	MaxImages int64
+	// Keep is how many programs are kept although nobody may have them any more, those
+	// last asked for: Compile returns one of them where it is given the same bytes
+	// again. They are fewer where they are large: see kept. 0 means none.
+	Keep int
 	// Plain has every module initialised in each run: to find out whether an image
 	// is to blame for something. Nothing else changes, fuel included.
 	Plain bool

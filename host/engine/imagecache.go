@@ -195,3 +195,14 @@ func decodeImage(b []byte, key [32]byte) (memory []byte, globals []uint64, err e
 	}
 	return memory, globals, nil
 }
+
+// CacheDir is where compiled code is kept; "" if nowhere.
+func (e *Engine) CacheDir() string { return e.config.CacheDir }
+
+// Fingerprint tells whether what this engine found out about a module holds for
+// another: it has the same program, and the same host functions.
+func (e *Engine) Fingerprint() [32]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return sha256.Sum256(fmt.Appendf(nil, "%q %q", e.current.hosts.offered(), build()))
+}

@@ -10,5 +10,5 @@ import (
 func openNonblock(path string) (*os.File, error) { return os.Open(path) }
 
 func stampOf(info fs.FileInfo) stamp {
-	return stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
+	return stamp{Size: info.Size(), Mtime: info.ModTime().UnixNano()}
 }

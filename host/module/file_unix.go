@@ -13,9 +13,9 @@ func openNonblock(path string) (*os.File, error) {
 }
 
 func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), mtime: info.ModTime().UnixNano()}
+	s := stamp{Size: info.Size(), Mtime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.inode = st.Ino
+		s.Inode = st.Ino
 	}
 	return s
 }

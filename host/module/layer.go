@@ -40,15 +40,9 @@ type Layer struct {
 
 	loading  sync.Mutex         // one Reload at a time; guards what follows
 	failed   map[string]failure // by name: why a file is not in force
+	known    known              // of the files, before they were looked at
+	noted    [32]byte           // digest of what was last written of that
 	problems atomic.Pointer[[]error]
-}
-
-// version is one version of a module. The layer holds one reference to its
-// program for as long as it is current.
-type version struct {
-	name    string
-	program *engine.Program
-	stamp   stamp
 }
 
 // settled is how old a time of modification must be for a later change to be
@@ -66,9 +60,9 @@ type failure struct {
 
 // stamp tells, without reading a file, that it has not changed.
 type stamp struct {
-	size  int64
-	mtime int64
-	inode uint64
+	Size  int64  `json:"size"`
+	Mtime int64  `json:"mtime"` // Unix ns; -1 while it is not settled
+	Inode uint64 `json:"inode"`
 }
 
 // Event is something that happened to one module of a layer.
@@ -93,9 +87,10 @@ const (
 
 // Open loads the modules of dir, which need not exist yet, and keeps them up to
 // date until Close, while watcher lives; without one (nil) only Reload does. It
-// returns when every module is compiled or has failed. Label is what policies
-// know the layer by: "peer" or "host". Report gets an Event at a time, from one
-// goroutine, and must not call back into the Layer; nil drops them.
+// returns when every module is compiled, or has failed, or is known to compile: one
+// that this engine's cache has seen is compiled when it is first run. Label is what
+// policies know the layer by: "peer" or "host". Report gets an Event at a time, from
+// one goroutine, and must not call back into the Layer; nil drops them.
 func Open(ctx context.Context, label, dir string, e *engine.Engine, watcher *watch.Watcher, report func(Event)) *Layer {
 	l := &Layer{label: label, dir: dir, engine: e, report: report, stop: func() {}, failed: map[string]failure{}}
 	if l.report == nil {
@@ -118,7 +113,7 @@ func (l *Layer) Close() {
 	l.loading.Lock()
 	defer l.loading.Unlock()
 	for _, v := range *l.current.Swap(&map[string]*version{}) {
-		v.program.Close()
+		v.close()
 	}
 }
 
@@ -133,7 +128,7 @@ func (l *Layer) List() []Module {
 	current := *l.current.Load()
 	var list []Module
 	for _, name := range slices.Sorted(maps.Keys(current)) {
-		list = append(list, Module{Name: name, Layer: l.label, Info: current[name].program.Info()})
+		list = append(list, Module{Name: name, Layer: l.label, Info: current[name].info})
 	}
 	return list
 }
@@ -153,11 +148,15 @@ again:
 		if !match(v) {
 			continue
 		}
-		if !v.program.Retain() {
-			// It was replaced between the load and here, and nobody runs it.
-			goto again
+		f := &Found{Name: v.name, Layer: l.label, Info: v.info, version: v}
+		if p := v.program.Load(); p != nil {
+			if !p.Retain() {
+				// It was replaced between the load and here, and nobody runs it.
+				goto again
+			}
+			f.program = p
 		}
-		return &Found{Name: v.name, Layer: l.label, Info: v.program.Info(), program: v.program}
+		return f
 	}
 	return nil
 }
@@ -175,6 +174,9 @@ func (l *Layer) Reload(ctx context.Context) error {
 		problems = append(problems, fmt.Errorf("read modules: %w", err))
 		l.problems.Store(&problems)
 		return l.Problem()
+	}
+	if l.known == nil && len(entries) > 0 && len(*l.current.Load()) == 0 {
+		l.known = l.readKnown()
 	}
 	for _, entry := range entries {
 		name, ok := strings.CutSuffix(entry.Name(), Suffix)
@@ -200,6 +202,8 @@ func (l *Layer) Reload(ctx context.Context) error {
 			l.report(Event{Layer: l.label, Name: name, Kind: Removed})
 		}
 	}
+	l.known = nil
+	_ = l.noteKnown() // what cannot be written is found out again
 	maps.DeleteFunc(l.failed, func(name string, _ failure) bool { return !present[name] })
 	l.problems.Store(&problems)
 	return l.Problem()
@@ -208,9 +212,17 @@ func (l *Layer) Reload(ctx context.Context) error {
 // load brings one file into force, unless it is or has failed already.
 func (l *Layer) load(ctx context.Context, name string) error {
 	old := (*l.current.Load())[name]
-	wasm, at, err := l.read(name, old)
+	seen, isKnown := l.known[name]
+	if old != nil {
+		seen = knownFile{old.stamp, old.info}
+	}
+	wasm, at, err := l.read(name, old != nil || isKnown, seen.Stamp)
 	if err == nil && wasm == nil {
 		delete(l.failed, name) // it is what it was before a change for the worse
+		if old == nil {
+			l.swap(name, newVersion(name, l.path(name), at, seen.Info))
+			l.report(Event{Layer: l.label, Name: name, Kind: Loaded, Digest: seen.Info.Digest, Notes: seen.Info.Warnings})
+		}
 		return nil
 	}
 	digest := sha256.Sum256(wasm)
@@ -219,14 +231,18 @@ func (l *Layer) load(ctx context.Context, name string) error {
 	}
 	var next *version
 	if err == nil {
-		if old != nil && old.program.Digest() == digest {
+		next = newVersion(name, l.path(name), at, engine.Info{})
+		if old != nil && old.info.Digest == digest {
 			// The same bytes were saved again. Remember how they look now.
-			old.program.Retain()
-			next = &version{name, old.program, at}
+			next.info = old.info
+			if p := old.program.Load(); p != nil && p.Retain() {
+				next.program.Store(p)
+			}
 		} else {
 			var p *engine.Program
 			if p, err = l.engine.Compile(ctx, wasm); err == nil {
-				next = &version{name, p, at}
+				next.info = p.Info()
+				next.program.Store(p)
 			}
 		}
 	}
@@ -234,8 +250,12 @@ func (l *Layer) load(ctx context.Context, name string) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // removed since: the watcher calls again
 		}
-		if old != nil {
+		switch {
+		case old != nil && old.program.Load() != nil:
 			err = fmt.Errorf("%w; the version before stays in force", err)
+		case old != nil: // it was never run, and what it was is gone
+			l.swap(name, nil)
+			old = nil
 		}
 		if ctx.Err() == nil { // else it is the host's shutdown, not the file's fault
 			l.failed[name] = failure{at, digest, err}
@@ -245,11 +265,11 @@ func (l *Layer) load(ctx context.Context, name string) error {
 	}
 	delete(l.failed, name)
 	l.swap(name, next)
-	if old == nil || old.program.Digest() != next.program.Digest() {
-		event := Event{Layer: l.label, Name: name, Kind: Loaded, Digest: next.program.Digest(), Notes: next.program.Info().Warnings}
+	if old == nil || old.info.Digest != next.info.Digest {
+		event := Event{Layer: l.label, Name: name, Kind: Loaded, Digest: next.info.Digest, Notes: next.info.Warnings}
 		if old != nil {
 			event.Kind = Replaced
-			if gone := missing(old.program, next.program); len(gone) > 0 {
+			if gone := missing(old.info, next.info); len(gone) > 0 {
 				event.Notes = append(event.Notes, "it no longer has: "+strings.Join(gone, ", "))
 			}
 		}
@@ -258,9 +278,12 @@ func (l *Layer) load(ctx context.Context, name string) error {
 	return nil
 }
 
-// read returns the bytes of a file, or none when it looks as it did at old.
-func (l *Layer) read(name string, old *version) (wasm []byte, at stamp, err error) {
-	path := filepath.Join(l.dir, name+Suffix)
+func (l *Layer) path(name string) string { return filepath.Join(l.dir, name+Suffix) }
+
+// read returns the bytes of a file, or none when it was seen before and looks as it
+// did.
+func (l *Layer) read(name string, before bool, seen stamp) (wasm []byte, at stamp, err error) {
+	path := l.path(name)
 	f, err := openNonblock(path) // a FIFO must not stop the reloading for good
 	if err != nil {
 		return nil, at, err
@@ -275,10 +298,10 @@ func (l *Layer) read(name string, old *version) (wasm []byte, at stamp, err erro
 	}
 	at = stampOf(info)
 	if time.Since(info.ModTime()) < settled {
-		at.mtime = -1 // it may change again and look the same; a stamp of now never equals it
-		at.inode = racy.Add(1)
+		at.Mtime = -1 // it may change again and look the same; a stamp of now never equals it
+		at.Inode = racy.Add(1)
 	}
-	if old != nil && old.stamp == at {
+	if before && seen == at {
 		return nil, at, nil
 	}
 	if info.Size() > MaxBytes {
@@ -305,15 +328,15 @@ func (l *Layer) swap(name string, next *version) {
 	}
 	l.current.Store(&after)
 	if old := before[name]; old != nil {
-		old.program.Close()
+		old.close()
 	}
 }
 
 // missing lists the entries of old that next does not have.
-func missing(old, next *engine.Program) []string {
+func missing(old, next engine.Info) []string {
 	var gone []string
-	for _, entry := range old.Entries() {
-		if !slices.Contains(next.Entries(), entry) {
+	for _, entry := range old.Entries {
+		if !slices.Contains(next.Entries, entry) {
 			gone = append(gone, entry)
 		}
 	}
@@ -322,7 +345,7 @@ func missing(old, next *engine.Program) []string {
 
 func digestOf(v *version) (d [32]byte) {
 	if v != nil {
-		d = v.program.Digest()
+		d = v.info.Digest
 	}
 	return d
 }

@@ -42,8 +42,9 @@ type Found struct {
 	Layer string // the layer's label, or Carried
 	engine.Info
 
-	program *engine.Program // nil until Program compiles carried code
-	wasm    []byte
+	program *engine.Program // nil until Program compiles it
+	wasm    []byte          // of carried code
+	version *version        // of a layer's
 }
 
 // Find looks logic up in layers, the first one first. Nothing is compiled: of
@@ -68,7 +69,7 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 		return nil, fmt.Errorf("%w: no module named %q here", ErrNotFound, logic.Name)
 	default:
 		for _, l := range layers {
-			if f := l.find(func(v *version) bool { return v.program.Digest() == logic.Digest }); f != nil {
+			if f := l.find(func(v *version) bool { return v.info.Digest == logic.Digest }); f != nil {
 				return f, nil
 			}
 		}
@@ -76,13 +77,19 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 	}
 }
 
-// Program returns the compiled code. For carried code it compiles, which is why
-// it is called only for a script that was accepted; ctx bounds how long.
-func (f *Found) Program(ctx context.Context, e *engine.Engine) (*engine.Program, error) {
-	if f.program != nil {
+// Program returns the compiled code. Carried code, and what nobody has run since
+// its layer was opened, it compiles, which is why it is called only for a script
+// that was accepted; ctx bounds how long. It wraps ErrNotFound if what was found is
+// not there any more, which the sender can try again.
+func (f *Found) Program(ctx context.Context, e *engine.Engine) (p *engine.Program, err error) {
+	switch {
+	case f.program != nil:
 		return f.program, nil
+	case f.version != nil:
+		p, err = f.version.run(ctx, e)
+	default:
+		p, err = e.Compile(ctx, f.wasm)
 	}
-	p, err := e.Compile(ctx, f.wasm)
 	if err != nil {
 		return nil, err
 	}

@@ -34,11 +34,15 @@ func (r *run) coldStartOf(n int, g guest) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(p.root.Dir, "modules")
+	dir, lastHour := filepath.Join(p.root.Dir, "modules"), time.Now().Add(-time.Hour)
 	for i := range n {
 		// A custom section of its own makes each another module.
 		wasm := append(bytes.Clone(g.wasm), 0, 5, 2, 'n', 'o', byte(i>>8), byte(i))
-		if _, err := module.Add(dir, fmt.Sprintf("m%03d", i), wasm); err != nil {
+		file, err := module.Add(dir, fmt.Sprintf("m%03d", i), wasm)
+		if err == nil { // a file that was changed just now is looked at again
+			err = os.Chtimes(file, lastHour, lastHour)
+		}
+		if err != nil {
 			return err
 		}
 	}

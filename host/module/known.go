@@ -1,0 +1,125 @@
+package module
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/circles-host/circles/host/engine"
+)
+
+// What a layer found out about its files is kept beside the compiled code:
+//
+//	<cache>/layers/<SHA-256 of the directory's path>
+//	"circles layer v1 <engine> <SHA-256 of the rest>\n"
+//	JSON: {"NAME": {"stamp": …, "info": …}}
+//
+// A file that looks as it did then, on an engine that is what it was, is not read
+// and not compiled when a layer is opened: 50 modules in Go take 5 s to be brought
+// from the compilation cache, and to read and digest them takes half a second. It
+// is when somebody first runs it; see version.run.
+//
+// Nothing is run on the word of this file: what is compiled is what has the digest
+// that was decided about. It is safe to delete.
+type known map[string]knownFile
+
+type knownFile struct {
+	Stamp stamp       `json:"stamp"`
+	Info  engine.Info `json:"info"`
+}
+
+const (
+	knownDir   = "layers"
+	knownMagic = "circles layer v1 "
+	maxKnown   = 16 << 20 // bytes that are read
+)
+
+// knownPath is where what is known of l is kept; "" if nowhere.
+func (l *Layer) knownPath() string {
+	cache := l.engine.CacheDir()
+	dir, err := filepath.Abs(l.dir)
+	if cache == "" || err != nil {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(dir))
+	return filepath.Join(cache, knownDir, hex.EncodeToString(sum[:]))
+}
+
+// readKnown returns what is known of the files of l, nil if that is nothing, or not
+// what was written.
+func (l *Layer) readKnown() known {
+	path := l.knownPath()
+	if path == "" {
+		return nil
+	}
+	f, err := openNonblock(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxKnown))
+	if err != nil {
+		return nil
+	}
+	head, body, _ := bytes.Cut(text, []byte("\n"))
+	var files known
+	if string(head) != l.knownHead(body) || json.Unmarshal(body, &files) != nil {
+		return nil
+	}
+	return files
+}
+
+func (l *Layer) knownHead(body []byte) string {
+	return fmt.Sprintf("%s%x %x", knownMagic, l.engine.Fingerprint(), sha256.Sum256(body))
+}
+
+// noteKnown writes down what is known now, if that has changed.
+func (l *Layer) noteKnown() error {
+	path := l.knownPath()
+	if path == "" {
+		return nil
+	}
+	files := known{}
+	for name, v := range *l.current.Load() {
+		if v.stamp.settled() {
+			files[name] = knownFile{v.stamp, v.info}
+		}
+	}
+	body, err := json.Marshal(files)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	if sum == l.noted || len(files) == 0 && l.noted == [32]byte{} {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "new-") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%s\n%s", l.knownHead(body), body)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	l.noted = sum
+	return nil
+}
+
+// settled reports whether a file that looks like s is the one that did.
+func (s stamp) settled() bool { return s.Mtime >= 0 && time.Since(time.Unix(0, s.Mtime)) >= settled }

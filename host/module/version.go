@@ -1,0 +1,97 @@
+package module
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync/atomic"
+
+	"github.com/circles-host/circles/host/engine"
+)
+
+// version is one version of a module. Once it is compiled it holds one reference
+// to the program, for as long as it is current.
+type version struct {
+	name  string
+	path  string
+	stamp stamp
+	info  engine.Info
+
+	program atomic.Pointer[engine.Program] // nil until somebody runs it
+	// compiling has an element while somebody compiles it or it is closed.
+	compiling chan struct{}
+	closed    bool // guarded by compiling
+}
+
+func newVersion(name, path string, at stamp, info engine.Info) *version {
+	return &version{name: name, path: path, stamp: at, info: info, compiling: make(chan struct{}, 1)}
+}
+
+// run returns the program, with a reference for the caller, and compiles it if
+// nobody has run it before. Whoever comes meanwhile waits for that.
+func (v *version) run(ctx context.Context, e *engine.Engine) (*engine.Program, error) {
+	if p := v.program.Load(); p != nil && p.Retain() {
+		return p, nil
+	}
+	select {
+	case v.compiling <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("compile module %s: %w", v.name, context.Cause(ctx))
+	}
+	defer func() { <-v.compiling }()
+	if v.closed {
+		return nil, v.replaced()
+	}
+	if p := v.program.Load(); p != nil && p.Retain() {
+		return p, nil
+	}
+	wasm, err := v.read()
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.Compile(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	p.Retain()
+	v.program.Store(p)
+	return p, nil
+}
+
+// read returns the bytes that were decided about, and no others: the file may have
+// been replaced since it was looked at.
+func (v *version) read() ([]byte, error) {
+	f, err := openNonblock(v.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, v.replaced()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read module %s: %w", v.name, err)
+	}
+	defer f.Close()
+	wasm, err := io.ReadAll(io.LimitReader(f, int64(v.info.Size)+1))
+	if err != nil {
+		return nil, fmt.Errorf("read module %s: %w", v.name, err)
+	}
+	if sha256.Sum256(wasm) != v.info.Digest {
+		return nil, v.replaced()
+	}
+	return wasm, nil
+}
+
+func (v *version) replaced() error {
+	return fmt.Errorf("%w: module %s is being replaced; send it again in a moment", ErrNotFound, v.name)
+}
+
+// close lets go of the program. Those that run finish.
+func (v *version) close() {
+	v.compiling <- struct{}{}
+	defer func() { <-v.compiling }()
+	v.closed = true
+	if p := v.program.Load(); p != nil {
+		p.Close()
+	}
+}
