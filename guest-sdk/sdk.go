@@ -27,7 +27,7 @@ func Of(language string) (fs.FS, error) {
 	if language == "go" {
 		z, err := zip.NewReader(bytes.NewReader(goZip), int64(len(goZip)))
 		if err != nil {
-			return nil, fmt.Errorf("Go SDK: %w", err)
+			return nil, fmt.Errorf("read the Go SDK: %w", err)
 		}
 		return z, nil
 	}

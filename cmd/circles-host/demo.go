@@ -58,7 +58,7 @@ func demo(c *cli.Context) error {
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
-	w, err := startWorker(c, d.root, listen)
+	w, err := startWorker(c, d.root, listen, nil)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}

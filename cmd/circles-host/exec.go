@@ -90,13 +90,8 @@ func execProgram(c *cli.Context) error {
 		return err
 	}
 	x := host.Exec{
-		Wasm: wasm, Name: filepath.Base(file), Args: c.Args().Tail(), Env: map[string]string{}, Limits: execLimits,
+		Wasm: wasm, Name: filepath.Base(file), Args: c.Args().Tail(), Env: map[string]string{}, Limits: execLimits, CacheDir: codeCache(),
 		Stdio: engine.Stdio{Stdin: c.App.Reader, Stdout: c.App.Writer, Stderr: c.App.ErrWriter},
-	}
-	// Only code that this user compiled is taken from the cache, which is why the
-	// engine wants the folder to be nobody else's.
-	if cache, err := os.UserCacheDir(); err == nil {
-		x.CacheDir = filepath.Join(cache, host.Command)
 	}
 	for _, kv := range c.StringSlice("env") {
 		k, v, ok := strings.Cut(kv, "=")
@@ -142,6 +137,17 @@ func execProgram(c *cli.Context) error {
 		fmt.Fprintf(c.App.ErrWriter, "used %s\n", usageText(used))
 	}
 	return err
+}
+
+// codeCache keeps compiled code of modules that belong to no root; "" when there is
+// no such place. Only code that this user compiled is taken from it, which is why
+// the engine wants the folder to be nobody else's.
+func codeCache() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, host.Command)
 }
 
 // limitNames are those that setLimit knows.

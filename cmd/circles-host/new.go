@@ -119,6 +119,6 @@ func newProject(c *cli.Context) error {
 		e := newPrinter(c.App.ErrWriter)
 		e.f("%s %s\n", e.yellow("!"), line(err.Error()))
 	}
-	p.f("\nNext: %s test %s\n", host.Command, quote(relative(dir)))
+	p.f("\nNext: %s dev %s\n", host.Command, quote(relative(dir)))
 	return nil
 }

@@ -52,7 +52,7 @@ running scripts finish; a second one ends them.
 			if err != nil {
 				return err
 			}
-			w, err := startWorker(c, root, c.String("listen"))
+			w, err := startWorker(c, root, c.String("listen"), nil)
 			if err != nil {
 				return err
 			}
@@ -73,8 +73,8 @@ type worker struct {
 }
 
 // startWorker opens the root's contexts to the network; nothing is served before
-// serveUntil.
-func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err error) {
+// serveUntil. adjust, if it is not nil, has the last word on the configuration.
+func startWorker(c *cli.Context, root *host.Root, listen string, adjust func(*host.Config)) (_ *worker, err error) {
 	log := logger(c)
 	contexts, closed := workersContexts(root)
 	config := host.Config{OpenStore: contexts.Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Log: log}
@@ -89,6 +89,9 @@ func startWorker(c *cli.Context, root *host.Root, listen string) (_ *worker, err
 		}
 		only = append(only, e)
 		config.Only = append(config.Only, e.ID)
+	}
+	if adjust != nil {
+		adjust(&config)
 	}
 	tlsConfig, err := tlsOf(root)
 	if err != nil {

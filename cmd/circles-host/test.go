@@ -105,11 +105,7 @@ func test(c *cli.Context) error {
 	if _, err := check(c, nil, wasm); err != nil {
 		return coded{exitInvalid, fmt.Errorf("%s: %w", from, err)}
 	}
-	config := trial.Config{Wasm: wasm, Name: name, OpenStore: func() (store.Store, error) { return mem.New(mem.Config{}), nil }}
-	if cache, err := os.UserCacheDir(); err == nil {
-		config.CacheDir = filepath.Join(cache, host.Command)
-	}
-	results, err := runCases(c.Context, c, config, chosen)
+	results, err := runCases(c.Context, c, caseConfig(name, wasm), chosen)
 	if err != nil {
 		return err
 	}
@@ -174,10 +170,7 @@ func underTest(c *cli.Context, from string) (name string, wasm []byte, err error
 	if err != nil {
 		return "", nil, err
 	}
-	name = strings.TrimSuffix(filepath.Base(whole), module.Suffix)
-	if !module.ValidName(name) {
-		name = "module"
-	}
+	name = moduleName(strings.TrimSuffix(whole, module.Suffix))
 	if strings.HasSuffix(from, module.Suffix) {
 		wasm, err = readModule(from)
 		return name, wasm, err
@@ -200,6 +193,11 @@ func buildError(c *cli.Context, err error) error {
 		return coded{exitFailed, err}
 	}
 	return err
+}
+
+// caseConfig has cases of a module run in memory.
+func caseConfig(name string, wasm []byte) trial.Config {
+	return trial.Config{Wasm: wasm, Name: name, CacheDir: codeCache(), OpenStore: func() (store.Store, error) { return mem.New(mem.Config{}), nil }}
 }
 
 func runCases(ctx context.Context, c *cli.Context, config trial.Config, cases []trial.Case) ([]trial.Result, error) {
