@@ -16,9 +16,20 @@
 // exact bytes are signed and a receipt can never be shown as a script. An
 // envelope has one encoding only: one that decodes but does not encode to the
 // same bytes is refused, so no byte of it can be changed.
+//
+// # Delegations
+//
+// A peer may let another, or a host, send scripts in its name: it signs a
+// script.Delegation, and who has it may pass it on by signing another that names
+// it as parent. A script that is sent so carries the chain in its signed bytes,
+// from the caller's own delegation to the one for whoever signs the script. Each
+// link says no more than the one before it, or the chain is refused with the name
+// of the field; so what a chain allows is what its every link does. Open checks
+// that; what of it the script may do is decided by package policy.
 package envelope
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -41,9 +52,11 @@ const (
 type Known interface {
 	// Holds reports whether the context of id is on this host.
 	Holds(id peer.ID) bool
-	// Prior returns the sealed receipt of the script with which caller used
-	// nonce towards target before, and that script's id.
-	Prior(ctx context.Context, caller, target peer.ID, nonce script.Nonce) (id script.ID, receipt []byte, ok bool, err error)
+	// Prior returns the sealed receipt of the script with which signer, on behalf
+	// of caller if that is another, used nonce towards target before, and that
+	// script's id. The nonces of each are their own: or who may act for another
+	// could use up the nonces of that one's scripts.
+	Prior(ctx context.Context, caller, signer, target peer.ID, nonce script.Nonce) (id script.ID, receipt []byte, ok bool, err error)
 }
 
 // Verified is a script whose signature, target and time have been checked.
@@ -51,6 +64,8 @@ type Known interface {
 type Verified struct {
 	script script.Script
 	id     script.ID
+	signer peer.ID
+	chain  []Link
 	prior  []byte
 }
 
@@ -60,13 +75,29 @@ func (v *Verified) Script() *script.Script { return &v.script }
 // ID is the SHA-256 of the signed bytes.
 func (v *Verified) ID() script.ID { return v.id }
 
+// Signer is who signed it: the caller, or at the end of Chain another, on the
+// caller's behalf.
+func (v *Verified) Signer() peer.ID { return v.signer }
+
+// Chain is how the caller let Signer send it, the caller's own delegation first;
+// nil if the caller signed it. The caller must not change it.
+func (v *Verified) Chain() []Link { return v.chain }
+
+// Via is whom the delegations of Chain are for, Signer last; nil without one.
+func (v *Verified) Via() (via []peer.ID) {
+	for _, l := range v.chain {
+		via = append(via, l.To)
+	}
+	return via
+}
+
 // Prior is the sealed receipt of this very script if it was delivered before,
 // else nil. It must then be the answer. Its times have not been looked at: who
 // asks again after the deadline finds out what became of the script.
 func (v *Verified) Prior() []byte { return v.prior }
 
 // Open checks a sealed script as of now: that it is in form, that its caller
-// signed it, that its target is held here, that it is the time for it, and that
+// signed it, or somebody to whom a chain of delegations leads, that its target is held here, that it is the time for it, and that
 // its nonce is new, or that it is the same script again (see Verified.Prior).
 // An error is an *Error, but for one that known.Prior returned.
 //
@@ -81,16 +112,23 @@ func Open(ctx context.Context, sealed []byte, now time.Time, known Known) (*Veri
 	if err != nil {
 		return nil, fail(Malformed, "open script: %w", err)
 	}
-	// A delegation would be checked here: one in the envelope by which s.Caller
-	// lets signer act for it. Without one they are the same.
-	if s.Caller != signer {
-		return nil, fail(Unauthenticated, "open script: it says it is from %s, but %s signed it: only a caller signs for itself", s.Caller, signer)
+	var chain []Link
+	switch {
+	case len(s.Chain) > 0:
+		if chain, err = OpenChain(s.Chain); err == nil {
+			err = leads(chain, &s, signer)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open script: %w", err)
+		}
+	case s.Caller != signer:
+		return nil, fail(Unauthenticated, "open script: it says it is from %s, but %s signed it: only a caller signs for itself, and whoever carries its delegation", s.Caller, signer)
 	}
 	if !known.Holds(s.Target) {
 		return nil, fail(NotHere, "open script: the context of %s is not on this host: send it to the host that holds it", s.Target)
 	}
-	v := &Verified{script: s, id: script.IDOf(payload)}
-	id, receipt, ok, err := known.Prior(ctx, s.Caller, s.Target, s.Nonce)
+	v := &Verified{script: s, id: script.IDOf(payload), signer: signer, chain: chain}
+	id, receipt, ok, err := known.Prior(ctx, s.Caller, signer, s.Target, s.Nonce)
 	if err != nil {
 		return nil, fmt.Errorf("open script: look for an earlier delivery: %w", err)
 	}
@@ -103,6 +141,11 @@ func Open(ctx context.Context, sealed []byte, now time.Time, known Known) (*Veri
 	}
 	if err := checkFresh(&s, now); err != nil {
 		return nil, err
+	}
+	if chain != nil {
+		if err := CheckTime(chain, now); err != nil {
+			return nil, fmt.Errorf("open script: %w", err)
+		}
 	}
 	return v, nil
 }
@@ -124,15 +167,25 @@ func checkFresh(s *script.Script, now time.Time) error {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// SealScript signs s with its caller's key and returns the sealed bytes and the
-// script's id. What s leaves empty it fills in: the caller from the key, a random
-// nonce, now as not-before, and DefaultLifetime after that as deadline. To send
-// a script again, send the same bytes: sealing again makes another script.
+// SealScript signs s with its caller's key, or that of whom its chain leads to,
+// and returns the sealed bytes and the script's id. What s leaves empty it fills
+// in: the caller from key or chain, a random nonce, now as not-before, and
+// DefaultLifetime after that as deadline. To send a script again, send the same
+// bytes: sealing again makes another script.
 func SealScript(s script.Script, key *peer.Key) (sealed []byte, id script.ID, err error) {
-	if s.Caller == "" {
+	if len(s.Chain) > 0 {
+		chain, err := OpenChain(s.Chain)
+		if err == nil {
+			s.Caller = cmp.Or(s.Caller, chain[0].Issuer)
+			err = leads(chain, &s, key.ID())
+		}
+		if err != nil {
+			return nil, script.ID{}, fmt.Errorf("seal script: %w", err)
+		}
+	} else if s.Caller == "" {
 		s.Caller = key.ID()
 	}
-	if s.Caller != key.ID() {
+	if len(s.Chain) == 0 && s.Caller != key.ID() {
 		return nil, script.ID{}, fmt.Errorf("seal script: it is from %s, but the key is that of %s: sign with the caller's key", s.Caller, key.ID())
 	}
 	if s.Nonce == (script.Nonce{}) {

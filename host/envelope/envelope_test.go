@@ -47,7 +47,7 @@ type receipt struct {
 
 func (l *log) Holds(id peer.ID) bool { return slices.Contains(l.held, id) }
 
-func (l *log) Prior(_ context.Context, _, _ peer.ID, nonce script.Nonce) (script.ID, []byte, bool, error) {
+func (l *log) Prior(_ context.Context, _, _, _ peer.ID, nonce script.Nonce) (script.ID, []byte, bool, error) {
 	l.asked++
 	r, ok := l.receipts[nonce]
 	return r.id, r.sealed, ok, l.err
@@ -158,7 +158,19 @@ func openers(t testing.TB) []opener {
 		t.Fatal(err)
 	}
 	known := bobs(t)
+	delegation := chain(t, 1)[0]
+	revocation, err := SealRevocation(script.Digest{1}, alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := SealHead(script.Head{Context: bob.ID(), Host: host.ID(), Seq: 1, Hash: script.Digest{2}, Time: noon}, host)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return []opener{
+		{"delegation", delegation, func(b []byte) error { _, err := OpenChain([][]byte{b}); return err }},
+		{"revocation", revocation, func(b []byte) error { _, err := OpenRevocation(b); return err }},
+		{"head", head, func(b []byte) error { _, _, err := OpenHead(b); return err }},
 		{"script", sealed(t, sample(t), alice), func(b []byte) error {
 			_, err := Open(context.Background(), b, noon, known)
 			return err
@@ -720,7 +732,7 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 func BenchmarkOpenReceipt(b *testing.B) {
-	enc := openers(b)[1].sealed
+	enc := openers(b)[4].sealed
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, _, err := OpenReceipt(enc, ""); err != nil {

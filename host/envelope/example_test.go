@@ -16,7 +16,7 @@ type bobsHost struct{ bob peer.ID }
 
 func (h bobsHost) Holds(id peer.ID) bool { return id == h.bob }
 
-func (h bobsHost) Prior(context.Context, peer.ID, peer.ID, script.Nonce) (script.ID, []byte, bool, error) {
+func (h bobsHost) Prior(context.Context, peer.ID, peer.ID, peer.ID, script.Nonce) (script.ID, []byte, bool, error) {
 	return script.ID{}, nil, false, nil
 }
 

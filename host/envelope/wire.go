@@ -18,6 +18,10 @@ const (
 	receiptType  = "application/vnd.circles.receipt.v1+protobuf"
 	questionType = "application/vnd.circles.question.v1+protobuf"
 	answerType   = "application/vnd.circles.answer.v1+protobuf"
+
+	delegationType = "application/vnd.circles.delegation.v1+protobuf"
+	revocationType = "application/vnd.circles.revocation.v1+protobuf"
+	headType       = "application/vnd.circles.head.v1+protobuf"
 )
 
 // overhead is how many bytes an envelope adds to its payload, at most.
@@ -94,33 +98,54 @@ func seal(payloadType string, payload []byte, key *peer.Key) []byte {
 	})
 }
 
+// signature is an envelope whose signature has not been looked at.
+type signature struct {
+	parts
+	signer peer.ID
+	public ed25519.PublicKey
+}
+
+// take checks size, form and type, and who is said to have signed.
+func take(sealed []byte, limit int, payloadType string) (s signature, err error) {
+	if len(sealed) > limit {
+		return s, fail(TooLarge, "it is %d bytes long, at most %d are taken: send less, or name a module instead of carrying it", len(sealed), limit)
+	}
+	if s.parts, err = split(sealed); err != nil {
+		return s, fail(Malformed, "not a sealed message: %w; send the bytes as they were sealed", err)
+	}
+	if string(s.payloadType) != payloadType {
+		return s, fail(Malformed, "it is of type %.80q, but %q is expected here", s.payloadType, payloadType)
+	}
+	s.signer, err = peer.ParseID(string(s.parts.signer))
+	if err != nil {
+		return s, fail(Unauthenticated, "signer: %w", err)
+	}
+	if s.public, err = s.signer.PublicKey(); err != nil {
+		return s, fail(Unauthenticated, "signer: %w", err)
+	}
+	return s, nil
+}
+
+func (s signature) verify() error {
+	// Verify refuses a signature whose second half is not reduced (S + L), so a
+	// signature has one form too.
+	if !ed25519.Verify(s.public, pae(s.payloadType, s.payload), s.signature) {
+		return fail(Unauthenticated, "the signature does not fit %s and what was sent: sign the exact bytes with that peer's key", s.signer)
+	}
+	return nil
+}
+
 // open checks size, form, type and signature, in the order of what they cost,
 // and returns the payload, which is part of sealed, and who signed it.
 func open(sealed []byte, limit int, payloadType string) (payload []byte, signer peer.ID, err error) {
-	if len(sealed) > limit {
-		return nil, "", fail(TooLarge, "it is %d bytes long, at most %d are taken: send less, or name a module instead of carrying it", len(sealed), limit)
+	s, err := take(sealed, limit, payloadType)
+	if err == nil {
+		err = s.verify()
 	}
-	p, err := split(sealed)
 	if err != nil {
-		return nil, "", fail(Malformed, "not a sealed message: %w; send the bytes as they were sealed", err)
+		return nil, "", err
 	}
-	if string(p.payloadType) != payloadType {
-		return nil, "", fail(Malformed, "it is of type %.80q, but %q is expected here", p.payloadType, payloadType)
-	}
-	signer, err = peer.ParseID(string(p.signer))
-	if err != nil {
-		return nil, "", fail(Unauthenticated, "signer: %w", err)
-	}
-	public, err := signer.PublicKey()
-	if err != nil {
-		return nil, "", fail(Unauthenticated, "signer: %w", err)
-	}
-	// Verify refuses a signature whose second half is not reduced (S + L), so a
-	// signature has one form too.
-	if !ed25519.Verify(public, pae(p.payloadType, p.payload), p.signature) {
-		return nil, "", fail(Unauthenticated, "the signature does not fit %s and what was sent: sign the exact bytes with that peer's key", signer)
-	}
-	return p.payload, signer, nil
+	return s.payload, s.signer, nil
 }
 
 // Error is why an envelope was not opened. Kind is for programs, the text is for

@@ -37,6 +37,7 @@ func (s *Script) Encode() ([]byte, error) {
 		Entry:       s.Entry,
 		Params:      s.Params,
 		DryRun:      s.DryRun,
+		Chain:       s.Chain,
 	}
 	switch {
 	case s.Logic.Name != "":
@@ -72,6 +73,7 @@ func DecodeScript(b []byte) (Script, error) {
 		Entry:     m.Entry,
 		Params:    m.Params,
 		DryRun:    m.DryRun,
+		Chain:     m.Chain,
 	}
 	if len(m.Nonce) != len(s.Nonce) {
 		return Script{}, fmt.Errorf("decode script: the nonce is %d bytes long, must be %d", len(m.Nonce), len(s.Nonce))
@@ -142,6 +144,25 @@ func (s *Script) check() error {
 	for _, g := range s.Lent {
 		if err := g.check(); err != nil {
 			return err
+		}
+	}
+	return s.checkChain()
+}
+
+func (s *Script) checkChain() error {
+	switch {
+	case len(s.Chain) == 0:
+		return nil
+	case len(s.Chain) > MaxChain:
+		return fmt.Errorf("the chain has %d delegations, at most %d are allowed", len(s.Chain), MaxChain)
+	case len(s.Lent) > 0:
+		return errors.New("it is sent on behalf of its caller, and lends something: the caller's context is not the sender's to lend")
+	case s.Logic.Undo != ID{}:
+		return errors.New("an undo is for the owner of the context: it cannot be delegated")
+	}
+	for _, sealed := range s.Chain {
+		if len(sealed) == 0 || len(sealed) > MaxDelegation {
+			return fmt.Errorf("a delegation of %d bytes, must be 1 to %d", len(sealed), MaxDelegation)
 		}
 	}
 	return nil
@@ -305,6 +326,9 @@ func (r *Receipt) Encode() ([]byte, error) {
 		Undid:      fit.Undid.bytes(),
 		Kept:       fit.Kept.bytes(),
 	}
+	for _, v := range fit.Via {
+		m.Via = append(m.Via, &scriptpb.Via{Delegation: v.Delegation[:], To: string(v.To)})
+	}
 	for i := range fit.Effects {
 		e := &fit.Effects[i]
 		m.Effects = append(m.Effects, &scriptpb.Effect{
@@ -404,6 +428,13 @@ func decodeReceipt(b []byte) (Receipt, error) {
 			return Receipt{}, fmt.Errorf("kept: %w", err)
 		}
 	}
+	for _, v := range m.Via {
+		via := Via{To: peer.ID(v.To)}
+		if err := via.Delegation.set(v.Delegation); err != nil {
+			return Receipt{}, fmt.Errorf("via: %w", err)
+		}
+		r.Via = append(r.Via, via)
+	}
 	if len(m.Effects) > 0 {
 		r.Effects = make([]Effect, len(m.Effects))
 	}
@@ -453,7 +484,7 @@ func (r *Receipt) check() error {
 		{"message", len(r.Message), MaxMessage}, {"module name", len(r.ModuleName), MaxModule},
 		{"entry", len(r.Entry), MaxEntry}, {"result", len(r.Result), MaxResult},
 		{"log", len(r.Log), MaxLog}, {"list of policies", len(r.Policies), MaxPolicies},
-		{"list of effects", len(r.Effects), MaxEffects},
+		{"list of effects", len(r.Effects), MaxEffects}, {"chain", len(r.Via), MaxChain},
 	} {
 		if p.len > p.max {
 			return fmt.Errorf("the %s is %d long, at most %d is allowed", p.what, p.len, p.max)
@@ -467,6 +498,14 @@ func (r *Receipt) check() error {
 	for i := range r.Effects {
 		if err := r.Effects[i].check(); err != nil {
 			return err
+		}
+	}
+	for _, v := range r.Via {
+		if _, err := peer.ParseID(string(v.To)); err != nil {
+			return fmt.Errorf("via: %w", err)
+		}
+		if v.Delegation.IsZero() {
+			return errors.New("via: it does not say which delegation")
 		}
 	}
 	if r.Usage.Wall < 0 {

@@ -71,6 +71,11 @@ type Script struct {
 	// DryRun asks to run the script on a transaction that is dropped, and for a
 	// receipt that says what it would have done.
 	DryRun bool
+	// Chain is how the caller lets whoever signs the script do so: sealed
+	// delegations, the first by the caller, the last for the signer. There is none
+	// if the caller signs it. Such a script lends nothing, as the caller's context
+	// is not the signer's to lend, and undoes nothing.
+	Chain [][]byte
 }
 
 // Logic names the code, or the script to undo: exactly one of Name, Digest, Wasm
@@ -175,6 +180,9 @@ type Receipt struct {
 	// Kept is the digest of what the host wrote down, for itself, to undo the
 	// script by; zero if it did not. It is salted, and tells a caller nothing.
 	Kept Digest
+	// Via is the script's chain, if it has one: the last one's To is who sent it, on
+	// behalf of Caller.
+	Via []Via
 }
 
 // Effect is one change that a committed script made to its target's files and

@@ -77,6 +77,27 @@ func sampleUndo(t testing.TB) Script {
 	}
 }
 
+// sampleChained is a script on behalf of its caller, sampleVia its receipt.
+func sampleChained(t testing.TB) Script {
+	s := sampleScript(t)
+	s.Lent, s.Chain = nil, [][]byte{[]byte("one"), []byte("two")}
+	return s
+}
+
+func sampleVia(t testing.TB) Receipt {
+	r := sampleReceipt(t)
+	r.Via = []Via{{Digest{1}, id(t, 4)}, {Digest{2}, id(t, 5)}}
+	return r
+}
+
+func sampleDelegation(t testing.TB) Delegation {
+	return Delegation{
+		Issuer: id(t, 1), To: id(t, 3), Parent: Digest{5}, Nonce: Nonce{9}, NotAfter: noon, Depth: 2,
+		Targets: []peer.ID{id(t, 2)}, Entries: []string{"guestbook:sign", "*"},
+		Allows: []Grant{{Read, "/shared"}, {Query, "cards"}, {Get, "cards/a"}},
+	}
+}
+
 func sampleQuestion() Question {
 	return Question{Script: Digest{1}, Seq: 1, Op: AskRead, Path: "/shared/a", Offset: 10, Length: MaxData}
 }
@@ -136,6 +157,31 @@ func codecs(t testing.TB) []codec {
 			return r.Encode, err
 		}},
 	}
+	chained, via, d := sampleChained(t), sampleVia(t), sampleDelegation(t)
+	revocation := Revocation{Delegation: Digest{1}, Issuer: id(t, 1)}
+	head := Head{Context: id(t, 2), Host: id(t, 3), Seq: 7, Hash: Digest{4}, Time: noon}
+	all = append(all,
+		codec{"script", must(chained.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
+			s, err := DecodeScript(b)
+			return s.Encode, err
+		}},
+		codec{"receipt", must(via.Encode()), &scriptpb.Receipt{}, func(b []byte) (func() ([]byte, error), error) {
+			r, err := DecodeReceipt(b)
+			return r.Encode, err
+		}},
+		codec{"delegation", must(d.Encode()), &scriptpb.Delegation{}, func(b []byte) (func() ([]byte, error), error) {
+			d, err := DecodeDelegation(b)
+			return d.Encode, err
+		}},
+		codec{"revocation", must(revocation.Encode()), &scriptpb.Revocation{}, func(b []byte) (func() ([]byte, error), error) {
+			r, err := DecodeRevocation(b)
+			return r.Encode, err
+		}},
+		codec{"head", must(head.Encode()), &scriptpb.Head{}, func(b []byte) (func() ([]byte, error), error) {
+			h, err := DecodeHead(b)
+			return h.Encode, err
+		}},
+	)
 	for _, a := range sampleAnswers() {
 		all = append(all, codec{"answer", must(a.Encode()), &scriptpb.Answer{}, func(b []byte) (func() ([]byte, error), error) {
 			a, err := DecodeAnswer(b)
@@ -856,6 +902,8 @@ func FuzzDecodeScript(f *testing.F)   { fuzz(f, "script") }
 func FuzzDecodeReceipt(f *testing.F)  { fuzz(f, "receipt") }
 func FuzzDecodeQuestion(f *testing.F) { fuzz(f, "question") }
 func FuzzDecodeAnswer(f *testing.F)   { fuzz(f, "answer") }
+
+func FuzzDecodeDelegation(f *testing.F) { fuzz(f, "delegation") }
 
 // FuzzStrict: what strict passes is what the library itself would write.
 func FuzzStrict(f *testing.F) {

@@ -15,10 +15,16 @@ import (
 // none.
 var maxItems = map[protoreflect.FullName]int{
 	"circles.v1.Script.lent":      MaxLent,
+	"circles.v1.Script.chain":     MaxChain,
 	"circles.v1.Receipt.policies": MaxPolicies,
 	"circles.v1.Receipt.effects":  MaxEffects,
+	"circles.v1.Receipt.via":      MaxChain,
 	"circles.v1.Listing.entries":  MaxListing,
 	"circles.v1.Records.records":  MaxRecords,
+
+	"circles.v1.Delegation.targets": MaxTargets,
+	"circles.v1.Delegation.entries": MaxEntries,
+	"circles.v1.Delegation.allows":  MaxAllows,
 }
 
 // unmarshal parses b into m if b is the one encoding of what it says (see

@@ -166,6 +166,9 @@ func ParseAction(s string) (Action, error) {
 //	          "output_bytes":11,"log_bytes":0,"file_bytes":42,"entries":1,"handles":1},
 //	 "started":"2026-01-02T03:04:05.006Z","finished":"2026-01-02T03:04:05.007Z"}
 //
+// A script that was sent on behalf of its caller has its chain too:
+// "via":[{"delegation":"sha256:…","to":"did:key:…"}].
+//
 // This form is not signed, and cannot be turned back into a receipt.
 func (r Receipt) MarshalJSON() ([]byte, error) {
 	type blobJSON struct {
@@ -189,6 +192,10 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		After      *blobJSON  `json:"after,omitempty"`
 		End        *endJSON   `json:"end,omitempty"`
 		Diff       string     `json:"diff,omitempty"`
+	}
+	type viaJSON struct {
+		Delegation Digest  `json:"delegation"`
+		To         peer.ID `json:"to"`
 	}
 	out := struct {
 		Script       ID           `json:"script"`
@@ -214,6 +221,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		DryRun       bool         `json:"dry_run,omitempty"`
 		Undid        string       `json:"undid,omitempty"`
 		Kept         string       `json:"kept,omitempty"`
+		Via          []viaJSON    `json:"via,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
@@ -228,6 +236,9 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}
 	if !r.Kept.IsZero() {
 		out.Kept = r.Kept.String()
+	}
+	for _, v := range r.Via {
+		out.Via = append(out.Via, viaJSON(v))
 	}
 	out.Result, out.ResultBase64 = readable(r.Result)
 	out.Log, out.LogBase64 = readable(r.Log)

@@ -366,7 +366,7 @@ func (ProblemCode) EnumDescriptor() ([]byte, []int) {
 //
 // with lengths in ASCII decimal, SP one space: DSSE's pre-authentication
 // encoding. payload_type is "application/vnd.circles.<kind>.v1+protobuf", where
-// <kind> is script, receipt, question or answer.
+// <kind> is script, receipt, question, answer, delegation, revocation or head.
 type Envelope struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Payload       []byte                 `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
@@ -436,17 +436,20 @@ func (x *Envelope) GetSignature() []byte {
 }
 
 type Script struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Caller        string                 `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`                                 // did:key
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                                 // did:key
-	Nonce         []byte                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                                   // 16 bytes, not all zero
-	NotBeforeMs   int64                  `protobuf:"varint,4,opt,name=not_before_ms,json=notBeforeMs,proto3" json:"not_before_ms,omitempty"` // milliseconds since 1970-01-01T00:00:00Z
-	DeadlineMs    int64                  `protobuf:"varint,5,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
-	Logic         *Logic                 `protobuf:"bytes,6,opt,name=logic,proto3" json:"logic,omitempty"`
-	Entry         string                 `protobuf:"bytes,7,opt,name=entry,proto3" json:"entry,omitempty"`
-	Params        []byte                 `protobuf:"bytes,8,opt,name=params,proto3" json:"params,omitempty"`
-	Lent          []*Grant               `protobuf:"bytes,9,rep,name=lent,proto3" json:"lent,omitempty"`
-	DryRun        bool                   `protobuf:"varint,10,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Caller      string                 `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`                                 // did:key
+	Target      string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                                 // did:key
+	Nonce       []byte                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                                   // 16 bytes, not all zero
+	NotBeforeMs int64                  `protobuf:"varint,4,opt,name=not_before_ms,json=notBeforeMs,proto3" json:"not_before_ms,omitempty"` // milliseconds since 1970-01-01T00:00:00Z
+	DeadlineMs  int64                  `protobuf:"varint,5,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	Logic       *Logic                 `protobuf:"bytes,6,opt,name=logic,proto3" json:"logic,omitempty"`
+	Entry       string                 `protobuf:"bytes,7,opt,name=entry,proto3" json:"entry,omitempty"`
+	Params      []byte                 `protobuf:"bytes,8,opt,name=params,proto3" json:"params,omitempty"`
+	Lent        []*Grant               `protobuf:"bytes,9,rep,name=lent,proto3" json:"lent,omitempty"`
+	DryRun      bool                   `protobuf:"varint,10,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Sealed delegations, from the caller's own to the one for who signs the script;
+	// none when the caller signs it.
+	Chain         [][]byte `protobuf:"bytes,11,rep,name=chain,proto3" json:"chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +554,254 @@ func (x *Script) GetDryRun() bool {
 	return false
 }
 
+func (x *Script) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+// Delegation lets somebody send scripts as its issuer. The issuer signs it.
+type Delegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issuer        string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"` // did:key
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`         // did:key, of a peer or a host
+	Parent        []byte                 `protobuf:"bytes,3,opt,name=parent,proto3" json:"parent,omitempty"` // SHA-256 of the payload of the delegation that this passes on; or empty
+	Nonce         []byte                 `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`   // 16 bytes, not all zero
+	NotAfterMs    int64                  `protobuf:"varint,5,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
+	Depth         uint32                 `protobuf:"varint,6,opt,name=depth,proto3" json:"depth,omitempty"`    // how often it may be passed on
+	Targets       []string               `protobuf:"bytes,7,rep,name=targets,proto3" json:"targets,omitempty"` // did:keys, in whose contexts it may be used
+	Entries       []string               `protobuf:"bytes,8,rep,name=entries,proto3" json:"entries,omitempty"` // what may be run: "*", MODULE or MODULE:ENTRY
+	Allows        []*Grant               `protobuf:"bytes,9,rep,name=allows,proto3" json:"allows,omitempty"`   // what that may do to files and records of the target
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegation) Reset() {
+	*x = Delegation{}
+	mi := &file_circles_v1_script_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegation) ProtoMessage() {}
+
+func (x *Delegation) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
+func (*Delegation) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Delegation) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Delegation) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Delegation) GetParent() []byte {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *Delegation) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *Delegation) GetNotAfterMs() int64 {
+	if x != nil {
+		return x.NotAfterMs
+	}
+	return 0
+}
+
+func (x *Delegation) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *Delegation) GetTargets() []string {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *Delegation) GetEntries() []string {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *Delegation) GetAllows() []*Grant {
+	if x != nil {
+		return x.Allows
+	}
+	return nil
+}
+
+// Revocation takes a delegation back. One of those who issued it, or one that it
+// passes on, signs it.
+type Revocation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegation    []byte                 `protobuf:"bytes,1,opt,name=delegation,proto3" json:"delegation,omitempty"` // SHA-256 of its payload
+	Issuer        string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`         // did:key of who takes it back
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_circles_v1_script_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Revocation) GetDelegation() []byte {
+	if x != nil {
+		return x.Delegation
+	}
+	return nil
+}
+
+func (x *Revocation) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+// Head says that an entry of the log of a context had a hash. The context's host
+// signs it, and whoever has seen it.
+type Head struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Context       string                 `protobuf:"bytes,1,opt,name=context,proto3" json:"context,omitempty"`              // did:key
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`                    // did:key of the host that kept the log
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`                     // from 1
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`                    // SHA-256
+	TimeMs        int64                  `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // when the entry was made
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Head) Reset() {
+	*x = Head{}
+	mi := &file_circles_v1_script_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Head) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Head) ProtoMessage() {}
+
+func (x *Head) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Head.ProtoReflect.Descriptor instead.
+func (*Head) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Head) GetContext() string {
+	if x != nil {
+		return x.Context
+	}
+	return ""
+}
+
+func (x *Head) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Head) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Head) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Head) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
 type Logic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Logic:
@@ -566,7 +817,7 @@ type Logic struct {
 
 func (x *Logic) Reset() {
 	*x = Logic{}
-	mi := &file_circles_v1_script_proto_msgTypes[2]
+	mi := &file_circles_v1_script_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +829,7 @@ func (x *Logic) String() string {
 func (*Logic) ProtoMessage() {}
 
 func (x *Logic) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[2]
+	mi := &file_circles_v1_script_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +842,7 @@ func (x *Logic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logic.ProtoReflect.Descriptor instead.
 func (*Logic) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{2}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Logic) GetLogic() isLogic_Logic {
@@ -675,7 +926,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_circles_v1_script_proto_msgTypes[3]
+	mi := &file_circles_v1_script_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +938,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[3]
+	mi := &file_circles_v1_script_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +951,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{3}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Grant) GetAction() string {
@@ -740,13 +991,14 @@ type Receipt struct {
 	DryRun        bool                   `protobuf:"varint,19,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	Undid         []byte                 `protobuf:"bytes,20,opt,name=undid,proto3" json:"undid,omitempty"` // the script that this one undid, or was to undo; or empty
 	Kept          []byte                 `protobuf:"bytes,21,opt,name=kept,proto3" json:"kept,omitempty"`   // SHA-256 of what the host wrote down to undo it, or empty
+	Via           []*Via                 `protobuf:"bytes,22,rep,name=via,proto3" json:"via,omitempty"`     // the delegations of the script, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_circles_v1_script_proto_msgTypes[4]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +1010,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[4]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +1023,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{4}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Receipt) GetScript() []byte {
@@ -921,6 +1173,66 @@ func (x *Receipt) GetKept() []byte {
 	return nil
 }
 
+func (x *Receipt) GetVia() []*Via {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+// Via is one delegation of a script's chain.
+type Via struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegation    []byte                 `protobuf:"bytes,1,opt,name=delegation,proto3" json:"delegation,omitempty"` // SHA-256 of its payload
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`                 // did:key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Via) Reset() {
+	*x = Via{}
+	mi := &file_circles_v1_script_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Via) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Via) ProtoMessage() {}
+
+func (x *Via) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Via.ProtoReflect.Descriptor instead.
+func (*Via) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Via) GetDelegation() []byte {
+	if x != nil {
+		return x.Delegation
+	}
+	return nil
+}
+
+func (x *Via) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 type Effect struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          EffectKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=circles.v1.EffectKind" json:"kind,omitempty"`
@@ -936,7 +1248,7 @@ type Effect struct {
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_circles_v1_script_proto_msgTypes[5]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1260,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[5]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1273,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{5}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Effect) GetKind() EffectKind {
@@ -1025,7 +1337,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1349,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1362,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *End) GetAt() int64 {
@@ -1084,7 +1396,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1408,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1421,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1144,7 +1456,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1468,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1481,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Usage) GetWallNs() int64 {
@@ -1253,7 +1565,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1577,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1590,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Question) GetScript() []byte {
@@ -1356,7 +1668,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1680,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1693,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Answer) GetQuestion() []byte {
@@ -1502,7 +1814,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1826,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1839,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Records) GetRecords() []*RecordEntry {
@@ -1555,7 +1867,7 @@ type RecordEntry struct {
 
 func (x *RecordEntry) Reset() {
 	*x = RecordEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1879,7 @@ func (x *RecordEntry) String() string {
 func (*RecordEntry) ProtoMessage() {}
 
 func (x *RecordEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1892,7 @@ func (x *RecordEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEntry.ProtoReflect.Descriptor instead.
 func (*RecordEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RecordEntry) GetKey() string {
@@ -1613,7 +1925,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1937,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1950,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -1658,7 +1970,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1982,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1995,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListEntry) GetName() string {
@@ -1711,7 +2023,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +2035,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +2048,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -1770,7 +2082,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2094,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2107,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -1822,7 +2134,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\apayload\x18\x01 \x01(\fR\apayload\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\tR\vpayloadType\x12\x16\n" +
 	"\x06signer\x18\x03 \x01(\tR\x06signer\x12\x1c\n" +
-	"\tsignature\x18\x04 \x01(\fR\tsignature\"\xaa\x02\n" +
+	"\tsignature\x18\x04 \x01(\fR\tsignature\"\xc0\x02\n" +
 	"\x06Script\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -1835,7 +2147,32 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x06params\x18\b \x01(\fR\x06params\x12%\n" +
 	"\x04lent\x18\t \x03(\v2\x11.circles.v1.GrantR\x04lent\x12\x17\n" +
 	"\adry_run\x18\n" +
-	" \x01(\bR\x06dryRun\"l\n" +
+	" \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05chain\x18\v \x03(\fR\x05chain\"\xf9\x01\n" +
+	"\n" +
+	"Delegation\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\fR\x06parent\x12\x14\n" +
+	"\x05nonce\x18\x04 \x01(\fR\x05nonce\x12 \n" +
+	"\fnot_after_ms\x18\x05 \x01(\x03R\n" +
+	"notAfterMs\x12\x14\n" +
+	"\x05depth\x18\x06 \x01(\rR\x05depth\x12\x18\n" +
+	"\atargets\x18\a \x03(\tR\atargets\x12\x18\n" +
+	"\aentries\x18\b \x03(\tR\aentries\x12)\n" +
+	"\x06allows\x18\t \x03(\v2\x11.circles.v1.GrantR\x06allows\"D\n" +
+	"\n" +
+	"Revocation\x12\x1e\n" +
+	"\n" +
+	"delegation\x18\x01 \x01(\fR\n" +
+	"delegation\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"s\n" +
+	"\x04Head\x12\x18\n" +
+	"\acontext\x18\x01 \x01(\tR\acontext\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x17\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"l\n" +
 	"\x05Logic\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x18\n" +
 	"\x06digest\x18\x02 \x01(\fH\x00R\x06digest\x12\x14\n" +
@@ -1844,7 +2181,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x05logic\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xd4\x04\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xf7\x04\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -1870,7 +2207,13 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"finishedMs\x12\x17\n" +
 	"\adry_run\x18\x13 \x01(\bR\x06dryRun\x12\x14\n" +
 	"\x05undid\x18\x14 \x01(\fR\x05undid\x12\x12\n" +
-	"\x04kept\x18\x15 \x01(\fR\x04kept\"\xe1\x01\n" +
+	"\x04kept\x18\x15 \x01(\fR\x04kept\x12!\n" +
+	"\x03via\x18\x16 \x03(\v2\x0f.circles.v1.ViaR\x03via\"5\n" +
+	"\x03Via\x12\x1e\n" +
+	"\n" +
+	"delegation\x18\x01 \x01(\fR\n" +
+	"delegation\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\xe1\x01\n" +
 	"\x06Effect\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.circles.v1.EffectKindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x0e\n" +
@@ -2000,7 +2343,7 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_circles_v1_script_proto_goTypes = []any{
 	(Code)(0),           // 0: circles.v1.Code
 	(EffectKind)(0),     // 1: circles.v1.EffectKind
@@ -2009,49 +2352,55 @@ var file_circles_v1_script_proto_goTypes = []any{
 	(ProblemCode)(0),    // 4: circles.v1.ProblemCode
 	(*Envelope)(nil),    // 5: circles.v1.Envelope
 	(*Script)(nil),      // 6: circles.v1.Script
-	(*Logic)(nil),       // 7: circles.v1.Logic
-	(*Grant)(nil),       // 8: circles.v1.Grant
-	(*Receipt)(nil),     // 9: circles.v1.Receipt
-	(*Effect)(nil),      // 10: circles.v1.Effect
-	(*End)(nil),         // 11: circles.v1.End
-	(*Blob)(nil),        // 12: circles.v1.Blob
-	(*Usage)(nil),       // 13: circles.v1.Usage
-	(*Question)(nil),    // 14: circles.v1.Question
-	(*Answer)(nil),      // 15: circles.v1.Answer
-	(*Records)(nil),     // 16: circles.v1.Records
-	(*RecordEntry)(nil), // 17: circles.v1.RecordEntry
-	(*Listing)(nil),     // 18: circles.v1.Listing
-	(*ListEntry)(nil),   // 19: circles.v1.ListEntry
-	(*Stat)(nil),        // 20: circles.v1.Stat
-	(*Problem)(nil),     // 21: circles.v1.Problem
+	(*Delegation)(nil),  // 7: circles.v1.Delegation
+	(*Revocation)(nil),  // 8: circles.v1.Revocation
+	(*Head)(nil),        // 9: circles.v1.Head
+	(*Logic)(nil),       // 10: circles.v1.Logic
+	(*Grant)(nil),       // 11: circles.v1.Grant
+	(*Receipt)(nil),     // 12: circles.v1.Receipt
+	(*Via)(nil),         // 13: circles.v1.Via
+	(*Effect)(nil),      // 14: circles.v1.Effect
+	(*End)(nil),         // 15: circles.v1.End
+	(*Blob)(nil),        // 16: circles.v1.Blob
+	(*Usage)(nil),       // 17: circles.v1.Usage
+	(*Question)(nil),    // 18: circles.v1.Question
+	(*Answer)(nil),      // 19: circles.v1.Answer
+	(*Records)(nil),     // 20: circles.v1.Records
+	(*RecordEntry)(nil), // 21: circles.v1.RecordEntry
+	(*Listing)(nil),     // 22: circles.v1.Listing
+	(*ListEntry)(nil),   // 23: circles.v1.ListEntry
+	(*Stat)(nil),        // 24: circles.v1.Stat
+	(*Problem)(nil),     // 25: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
-	7,  // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
-	8,  // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
-	0,  // 2: circles.v1.Receipt.code:type_name -> circles.v1.Code
-	10, // 3: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
-	13, // 4: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
-	1,  // 5: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
-	12, // 6: circles.v1.Effect.before:type_name -> circles.v1.Blob
-	12, // 7: circles.v1.Effect.after:type_name -> circles.v1.Blob
-	11, // 8: circles.v1.Effect.end:type_name -> circles.v1.End
-	12, // 9: circles.v1.End.before:type_name -> circles.v1.Blob
-	12, // 10: circles.v1.End.after:type_name -> circles.v1.Blob
-	2,  // 11: circles.v1.Question.op:type_name -> circles.v1.Op
-	18, // 12: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	20, // 13: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	21, // 14: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	16, // 15: circles.v1.Answer.records:type_name -> circles.v1.Records
-	17, // 16: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
-	19, // 17: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	3,  // 18: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	3,  // 19: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	4,  // 20: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
+	11, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
+	11, // 2: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
+	0,  // 3: circles.v1.Receipt.code:type_name -> circles.v1.Code
+	14, // 4: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
+	17, // 5: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
+	13, // 6: circles.v1.Receipt.via:type_name -> circles.v1.Via
+	1,  // 7: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
+	16, // 8: circles.v1.Effect.before:type_name -> circles.v1.Blob
+	16, // 9: circles.v1.Effect.after:type_name -> circles.v1.Blob
+	15, // 10: circles.v1.Effect.end:type_name -> circles.v1.End
+	16, // 11: circles.v1.End.before:type_name -> circles.v1.Blob
+	16, // 12: circles.v1.End.after:type_name -> circles.v1.Blob
+	2,  // 13: circles.v1.Question.op:type_name -> circles.v1.Op
+	22, // 14: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	24, // 15: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	25, // 16: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	20, // 17: circles.v1.Answer.records:type_name -> circles.v1.Records
+	21, // 18: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	23, // 19: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	3,  // 20: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	3,  // 21: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	4,  // 22: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -2059,13 +2408,13 @@ func file_circles_v1_script_proto_init() {
 	if File_circles_v1_script_proto != nil {
 		return
 	}
-	file_circles_v1_script_proto_msgTypes[2].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[5].OneofWrappers = []any{
 		(*Logic_Name)(nil),
 		(*Logic_Digest)(nil),
 		(*Logic_Wasm)(nil),
 		(*Logic_Undo)(nil),
 	}
-	file_circles_v1_script_proto_msgTypes[10].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[14].OneofWrappers = []any{
 		(*Answer_Data)(nil),
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
@@ -2079,7 +2428,7 @@ func file_circles_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
