@@ -43,8 +43,8 @@ func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range w.denied {
-		if d.Path == "" {
-			return "" // a policy forbids it, and a permit would not help
+		if d.Path == "" || d.Reason != "" {
+			return "" // a policy forbids it, or a delegation leaves it out, and a permit would not help
 		}
 		words = append(words, "--"+string(d.Action), d.Path)
 	}

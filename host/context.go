@@ -17,6 +17,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/revoked"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
 )
@@ -30,6 +31,7 @@ type peerContext struct {
 	history  *history.History
 	policies *policy.Live
 	modules  *module.Layer
+	revoked  *revoked.List
 	circles  atomic.Pointer[peer.Circles]
 	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
 	rereads  rereads
@@ -48,8 +50,8 @@ type peerContext struct {
 }
 
 // meet names the parties as the owner of this context knows them.
-func (c *peerContext) meet(caller peer.ID) peer.Parties {
-	return c.host.peers.Meet(caller, c.entry.ID, c.circles.Load())
+func (c *peerContext) meet(caller peer.ID, via ...peer.ID) peer.Parties {
+	return c.host.peers.Meet(caller, c.entry.ID, c.circles.Load(), via...)
 }
 
 // accept decides by the policies in force. Before it refuses it looks whether
@@ -57,6 +59,9 @@ func (c *peerContext) meet(caller peer.ID) peer.Parties {
 // should not have to wait for the file to be noticed. A permit that was taken
 // back, on the other hand, is out of force as soon as that is noticed.
 func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code policy.Code) (*policy.Accepted, error) {
+	if err := c.unrevoked(v, parties); err != nil {
+		return nil, err
+	}
 	now := c.host.now()
 	set := c.policies.Current()
 	accepted, err := set.Accept(v, parties, code, now)
@@ -138,7 +143,7 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 		h.report(fmt.Errorf("open the context of %s: %w", entry.Name, err))
 		return nil, &transport.Error{Code: transport.Unavailable, Message: fmt.Sprintf("the context of %s cannot be opened at present; the operator of its host has been told why; send it again later", id.Short())}
 	}
-	c := &peerContext{host: h, entry: entry, dir: dir, store: s, history: history.New(h.undoable(entry))}
+	c := &peerContext{host: h, entry: entry, dir: dir, store: s, history: history.New(h.undoable(entry)), revoked: revoked.Open(RevokedDir(entry))}
 	name := string(entry.Name)
 	c.modules = module.Open(ctx, "peer", filepath.Join(entry.Dir, "modules"), h.engine, h.watcher, func(e module.Event) {
 		h.notice(Notice{Peer: entry.Name, Kind: "module", Module: &e, Err: e.Err})

@@ -45,7 +45,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 		return nil, h.bare(err)
 	}
 	defer release()
-	parties := target.meet(verified.Script().Caller) // both peers, as the target's owner knows them
+	parties := target.meet(verified.Script().Caller, verified.Via()...) // as the target's owner knows them
 
 	found, missing := module.Find(verified.Script().Logic, target.modules, h.modules) // described, not compiled
 	if missing == nil {
@@ -99,7 +99,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 		if sealed, err = r.seal(h); err != nil {
 			return err
 		}
-		return tx.Append(logKey(a.Script()), sealed)
+		return tx.Append(logKey(a.Verified), sealed)
 	}
 	err := transact(ctx, attempt)
 	for runs := 1; errors.Is(err, store.ErrConflict) && runs < maxRuns && ctx.Err() == nil; runs++ {
@@ -129,7 +129,7 @@ const maxRuns = 20
 
 // first returns the receipt of the delivery that won.
 func (h *Host) first(ctx context.Context, target *peerContext, v *envelope.Verified) ([]byte, error) {
-	entry, ok, err := target.store.Entry(context.WithoutCancel(ctx), logKey(v.Script()))
+	entry, ok, err := target.store.Entry(context.WithoutCancel(ctx), logKey(v))
 	if err != nil || !ok {
 		return nil, h.bare(fmt.Errorf("find the receipt of script %v: %v, %w", v.ID(), ok, err))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/revoked"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
@@ -79,6 +80,7 @@ type Host struct {
 	quota    Quota // of a context whose peer.toml has none
 	engine   *engine.Engine
 	modules  *module.Layer // shared by all contexts
+	revoked  *revoked.List // for all contexts
 	turns    *turns.Turns
 	contexts *openContexts
 	watcher  *watch.Watcher
@@ -135,7 +137,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
-	h := &Host{config: c, key: key, peers: root.Peers, quota: root.Config.Quota, engine: e, turns: turns.New(c.Turns), log: c.Log, now: c.Now}
+	h := &Host{config: c, key: key, peers: root.Peers, quota: root.Config.Quota, engine: e, revoked: revoked.Open(root.RevokedDir()), turns: turns.New(c.Turns), log: c.Log, now: c.Now}
 	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})

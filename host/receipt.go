@@ -19,25 +19,30 @@ import (
 	"github.com/circles-host/circles/host/turns"
 )
 
-// logKey is what a script's receipt is found by in its target's log: a caller's
+// logKey is what a script's receipt is found by in its target's log: a sender's
 // nonce, so that a second script with the same one is noticed too.
-func logKey(s *script.Script) store.Key { return nonceKey(s.Caller, s.Nonce) }
+func logKey(v *envelope.Verified) store.Key {
+	return nonceKey(v.Script().Caller, v.Signer(), v.Script().Nonce)
+}
 
-func nonceKey(caller peer.ID, nonce script.Nonce) store.Key {
+func nonceKey(caller, signer peer.ID, nonce script.Nonce) store.Key {
 	b := append([]byte("circles log key v1\x00"), caller...)
+	if signer != caller { // whose nonces on behalf of the caller are not the caller's
+		b = append(append(b, 0), signer...)
+	}
 	return sha256.Sum256(append(append(b, 0), nonce[:]...))
 }
 
 // known answers what envelope.Open asks.
 type known struct{ *Host }
 
-func (k known) Prior(ctx context.Context, caller, target peer.ID, nonce script.Nonce) (id script.ID, receipt []byte, ok bool, err error) {
+func (k known) Prior(ctx context.Context, caller, signer, target peer.ID, nonce script.Nonce) (id script.ID, receipt []byte, ok bool, err error) {
 	c, release, err := k.contexts.open(ctx, target)
 	if err != nil {
 		return id, nil, false, err
 	}
 	defer release()
-	entry, ok, err := c.store.Entry(ctx, nonceKey(caller, nonce))
+	entry, ok, err := c.store.Entry(ctx, nonceKey(caller, signer, nonce))
 	if err != nil || !ok {
 		return id, nil, false, err
 	}
@@ -57,10 +62,14 @@ type receipt struct {
 
 func (h *Host) receiptOf(v *envelope.Verified) *receipt {
 	s := v.Script()
-	return &receipt{Receipt: script.Receipt{
+	r := &receipt{Receipt: script.Receipt{
 		Script: v.ID(), Caller: s.Caller, Target: s.Target, Host: h.key.ID(),
 		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(), DryRun: s.DryRun, Undid: s.Logic.Undo,
 	}}
+	for _, l := range v.Chain() {
+		r.Via = append(r.Via, script.Via{Delegation: l.ID, To: l.To})
+	}
+	return r
 }
 
 func (h *Host) receipt(a *policy.Accepted, w work) *receipt {
@@ -96,7 +105,7 @@ func (r *receipt) done(ctx context.Context, out engine.Output, tx transaction, a
 	if r.DryRun {
 		return nil
 	}
-	if r.kept, err = past.Keep(ctx, tx, a.ID(), logKey(a.Script()), changes); err != nil {
+	if r.kept, err = past.Keep(ctx, tx, a.ID(), logKey(a.Verified), changes); err != nil {
 		return err
 	}
 	r.Kept = r.kept.Digest
@@ -187,7 +196,7 @@ func (h *Host) refuse(target *peerContext, v *envelope.Verified, found *module.F
 	var refused *policy.RefusedError
 	if errors.As(err, &refused) {
 		r.Policies = refused.Verdict.Public().Policies
-		if !refused.Request.Parties.Caller.Known() {
+		if !refused.Request.Parties.Known() {
 			found = nil // strangers must not find out which modules a peer has
 		}
 		if len(r.Policies) == 0 { // else one forbids it, and a permit would not help
@@ -219,7 +228,7 @@ func (h *Host) settle(target *peerContext, v *envelope.Verified, r *receipt) ([]
 	// is for the commits that this one may have to wait for.
 	ctx, cancel := context.WithTimeout(h.running, settleTime)
 	defer cancel()
-	err = target.store.View(ctx, func(tx store.Tx) error { return tx.Append(logKey(v.Script()), sealed) })
+	err = target.store.View(ctx, func(tx store.Tx) error { return tx.Append(logKey(v), sealed) })
 	if errors.Is(err, store.ErrExists) {
 		return h.first(ctx, target, v)
 	}

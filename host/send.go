@@ -154,9 +154,12 @@ type Sent struct {
 
 // Send seals s with key, sends it by way of via, and checks the receipt: that it
 // is of this script, signed by host ("" takes any). lend, which may be nil,
-// completes a Lender that answers questions about the caller's context.
+// completes a Lender that answers questions about the caller's context. A script
+// with a chain is from the caller that the chain begins with, and lends nothing.
 func Send(ctx context.Context, via transport.Sender, s script.Script, key *peer.Key, host peer.ID, lend func(*Lender)) (Sent, error) {
-	s.Caller = key.ID()
+	if s.Caller = key.ID(); len(s.Chain) > 0 {
+		s.Caller, lend = "", nil
+	}
 	if s.Deadline.IsZero() { // the Lender has to know it too
 		if s.NotBefore.IsZero() {
 			s.NotBefore = time.Now()

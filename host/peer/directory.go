@@ -238,9 +238,9 @@ func (d *Directory) NameOf(_, id ID) Name {
 	return e.Name
 }
 
-// Meet returns the two parties to a script, with the names that target's owner
-// has for them and its circles, which may be nil.
-func (d *Directory) Meet(caller, target ID, circles *Circles) Parties {
+// Meet returns the parties to a script, with the names that target's owner has for
+// them and its circles, which may be nil. via is whom a delegation came by.
+func (d *Directory) Meet(caller, target ID, circles *Circles, via ...ID) Parties {
 	if circles == nil {
 		circles = &Circles{}
 	}
@@ -248,7 +248,11 @@ func (d *Directory) Meet(caller, target ID, circles *Circles) Parties {
 		name := d.NameOf(target, id)
 		return Peer{ID: id, Name: name, Circles: circles.Of(id, name)}
 	}
-	return Parties{Caller: of(caller), Target: of(target)}
+	p := Parties{Caller: of(caller), Target: of(target)}
+	for _, id := range via {
+		p.Via = append(p.Via, of(id))
+	}
+	return p
 }
 
 // Resolve finds the peer that a person means by s: a petname or an id. An id

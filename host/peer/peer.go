@@ -63,5 +63,21 @@ func (p Peer) String() string {
 	return p.ID.Short()
 }
 
-// Parties are the two peers that a script concerns.
-type Parties struct{ Caller, Target Peer }
+// Parties are the peers that a script concerns.
+type Parties struct {
+	Caller, Target Peer
+	// Via is whom the caller's delegation came by, in order; the last sent the
+	// script, on the caller's behalf. nil if the caller did.
+	Via []Peer
+}
+
+// Known reports whether the owner knows the caller, and all whom its delegation
+// came by.
+func (p Parties) Known() bool {
+	for _, v := range p.Via {
+		if !v.Known() {
+			return false
+		}
+	}
+	return p.Caller.Known()
+}

@@ -23,7 +23,7 @@ type bobsHost struct {
 
 func (bobsHost) Holds(id peer.ID) bool { return id == bob.ID }
 
-func (h bobsHost) Prior(context.Context, peer.ID, peer.ID, script.Nonce) (script.ID, []byte, bool, error) {
+func (h bobsHost) Prior(context.Context, peer.ID, peer.ID, peer.ID, script.Nonce) (script.ID, []byte, bool, error) {
 	return h.id, h.prior, h.prior != nil, nil
 }
 

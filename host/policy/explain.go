@@ -25,7 +25,7 @@ type Explained struct {
 // Explain decides a request and what it would need, and runs nothing.
 func (s *Set) Explain(r Request, needs ...Need) Explanation {
 	g := s.Grants(r)
-	e := Explanation{Submit: g.question.ask(submit, contextUID(r.Parties.Target.ID))}
+	e := Explanation{Submit: g.submit()}
 	if e.Submit.Permitted {
 		e.Limits = s.limits(e.Submit)
 	}

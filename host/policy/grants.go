@@ -26,6 +26,7 @@ type Grants struct {
 	all     bool           // everything is allowed: the owner's own doing
 	lending bool           // only what is in lent, too
 	lent    []script.Grant // by the owner, in the script that the owner signed
+	behalf  *behalf        // nil if the caller itself sent the script
 
 	mu       sync.Mutex
 	question *question
@@ -116,7 +117,8 @@ func (g *Grants) May(action script.Action) error {
 	asked := script.Grant{Action: action}
 	denied, ok := g.answers[asked]
 	if !ok {
-		if v := g.question.ask(action, contextUID(g.question.request.Parties.Target.ID)); !v.Permitted {
+		target := contextUID(g.question.request.Parties.Target.ID)
+		if v := g.behalf.narrow(g.question.ask(action, target), action, target); !v.Permitted {
 			denied = &DeniedError{Action: action, Owner: g.owner, Verdict: v}
 		}
 		g.answers[asked] = denied
@@ -132,7 +134,7 @@ func (g *Grants) May(action script.Action) error {
 // what nearly every access of a script that may do it comes to.
 func (g *Grants) surely(action script.Action, path string) bool {
 	_, err := script.ParseAction(string(action))
-	return err == nil && wrongResource(action, path) == "" && (!g.lending || g.isLent(action, path)) &&
+	return err == nil && g.behalf == nil && wrongResource(action, path) == "" && (!g.lending || g.isLent(action, path)) &&
 		g.question.permits(action, resourceUID(action, path))
 }
 
@@ -149,10 +151,20 @@ func (g *Grants) decide(action script.Action, path string) *DeniedError {
 		e.Reason = "the script does not lend it"
 		return e
 	}
-	if e.Verdict = g.question.ask(action, resourceUID(action, path)); e.Verdict.Permitted {
+	if e.Reason = g.behalf.allow(action, path); e.Reason != "" {
+		return e
+	}
+	resource := resourceUID(action, path)
+	if e.Verdict = g.behalf.narrow(g.question.ask(action, resource), action, resource); e.Verdict.Permitted {
 		return nil
 	}
 	return e
+}
+
+// submit decides whether the script may run at all.
+func (g *Grants) submit() Verdict {
+	target := contextUID(g.owner.ID)
+	return g.behalf.narrow(g.question.ask(submit, target), submit, target)
 }
 
 func (g *Grants) isLent(action script.Action, path string) bool {
@@ -190,6 +202,7 @@ func (s *Set) Lend(sent *script.Script, parties peer.Parties, code Code, now tim
 func (s *Set) Grants(r Request) *Grants {
 	return &Grants{
 		owner:    r.Parties.Target,
+		behalf:   s.behalf(r),
 		question: s.question(r),
 		answers:  make(map[script.Grant]*DeniedError),
 	}

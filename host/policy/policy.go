@@ -25,6 +25,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/circles-host/circles/host/envelope"
@@ -83,11 +84,16 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now 
 	if sent.Logic.Undo != (script.ID{}) {
 		return acceptUndo(v, parties, code, now)
 	}
-	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now, Asked: asked(sent.Logic)}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now, Asked: asked(sent.Logic), Chain: v.Chain()}
 	grants := s.Grants(r)
-	verdict := grants.question.ask(submit, contextUID(parties.Target.ID))
+	verdict := grants.submit()
 	if !verdict.Permitted {
 		return nil, &RefusedError{Request: r, Verdict: verdict}
+	}
+	// After the policies: only to whom they would let run it may this say whether
+	// a module is here.
+	if reason := grants.behalf.run(r); reason != "" {
+		return nil, &RefusedError{Request: r, Reason: reason}
 	}
 	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, limits: s.limits(verdict), grants: grants}, nil
 }
@@ -122,6 +128,8 @@ func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
 	case parties.Caller.ID != sent.Caller || parties.Target.ID != sent.Target:
 		return fmt.Errorf("it is from %s to %s, and was to be decided as from %s to %s",
 			sent.Caller.Short(), sent.Target.Short(), parties.Caller.ID.Short(), parties.Target.ID.Short())
+	case !slices.EqualFunc(v.Chain(), parties.Via, func(l envelope.Link, p peer.Peer) bool { return l.To == p.ID }):
+		return errors.New("it was to be decided as if it had come by others, on behalf of its caller, than it did")
 	case logic.Undo != script.ID{} && code.Digest != script.Digest{}:
 		return fmt.Errorf("it asks to undo %s, and was to be decided for %s", digestText(logic.Undo), digestText(code.Digest))
 	case !code.Found:
@@ -156,7 +164,7 @@ func (e *RefusedError) Error() string {
 	}
 	owner := label(e.Request.Parties.Target)
 	message := fmt.Sprintf("%s may not run %s in the context of %s: %s",
-		label(e.Request.Parties.Caller), e.Request.what(), owner, e.Verdict.Public().of(owner))
+		e.Request.sender(), e.Request.what(), owner, e.Verdict.Public().of(owner))
 	if e.Hint != "" {
 		message += "; to allow it: " + e.Hint
 	}

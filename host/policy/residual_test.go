@@ -14,6 +14,7 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 
+	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 )
@@ -36,7 +37,7 @@ func cases(t *testing.T) int {
 func TestResidualAgrees(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
-	var permitted, refused, failed, certain int
+	var permitted, refused, failed, certain, byOthers int
 	for asked := 0; asked < cases(t); {
 		var text strings.Builder
 		for range 1 + r.IntN(8) {
@@ -68,13 +69,22 @@ func TestResidualAgrees(t *testing.T) {
 				} else if surely {
 					certain++
 				}
+				granted := want.Permitted && !delegationRefuses(s, request, action, resource)
+				if want.Permitted && !granted && !lent {
+					byOthers++
+				}
+				if resource.Type == typeContext && action == submit && !lent {
+					if got := s.Submit(request); got.Permitted != granted {
+						t.Fatalf("seed %d: %+v, by way of %v: %t\n%s", seed, got, request.Parties.Via, granted, text.String())
+					}
+				}
 				if isGiven(action) && !lent {
-					if err := grants.May(action); (err == nil) != want.Permitted {
+					if err := grants.May(action); (err == nil) != granted {
 						t.Fatalf("seed %d: %s: %v, and %+v\n%s", seed, action, err, want, text.String())
 					}
 				}
 				if resource.Type != typeContext && !lent {
-					if err := grants.Allow(action, string(resource.ID)); (err == nil) != want.Permitted {
+					if err := grants.Allow(action, string(resource.ID)); (err == nil) != granted {
 						t.Fatalf("seed %d: %s of %v: %v, and %+v\n%s", seed, action, resource, err, want, text.String())
 					}
 				}
@@ -89,14 +99,17 @@ func TestResidualAgrees(t *testing.T) {
 			}
 		}
 	}
-	if least := cases(t) / 100; permitted < least || refused < least || failed < least || certain < least {
-		t.Errorf("%d were permitted, %d of them for certain, %d refused, %d failed: that tries too little", permitted, certain, refused, failed)
+	if least := cases(t) / 100; permitted < least || refused < least || failed < least || certain < least || byOthers < least/4 {
+		t.Errorf("%d were permitted, %d of them for certain, %d not on another's behalf, %d refused, %d failed: that tries too little", permitted, certain, byOthers, refused, failed)
 	}
 }
 
 // authorized asks Cedar about every policy there is.
 func authorized(s *Set, r Request, principal peer.Peer, lent bool, action script.Action, resource types.EntityUID) Verdict {
 	entities := entityStore{target: r.Parties.Target.ID, paths: map[types.String]types.Entity{}}
+	for _, p := range r.Parties.Via {
+		entities.via = append(entities.via, peerEntity(p))
+	}
 	entities.peers = [...]types.Entity{peerEntity(principal), peerEntity(r.Parties.Caller), peerEntity(r.Parties.Target)}
 	all := candidates(s.rules)
 	if isGiven(action) {
@@ -106,6 +119,21 @@ func authorized(s *Set, r Request, principal peer.Peer, lent bool, action script
 		Principal: peerUID(principal.ID), Action: actionUID(action), Resource: resource, Context: r.context(lent),
 	})
 	return s.explain(verdictOf(decision, diagnostic))
+}
+
+// delegationRefuses reports whether a link of the request's chain does not allow an
+// access, or a policy forbids it to one whom the chain came by, or may.
+func delegationRefuses(s *Set, r Request, action script.Action, resource types.EntityUID) bool {
+	for i, l := range r.Chain {
+		if action != submit && !isGiven(action) && !slices.ContainsFunc(l.Allows, func(g script.Grant) bool { return g.Covers(action, string(resource.ID)) }) {
+			return true
+		}
+		v := authorized(s, r, r.Parties.Via[i], false, action, resource)
+		if len(v.Failed) > 0 || !v.Permitted && len(v.Policies) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
@@ -159,6 +187,9 @@ func randomCondition(r *rand.Rand, depth int) string {
 		`principal in Circle::"friends"`, `principal has name`, `(principal has name && principal.name like "ali*")`,
 		`principal == Peer::"bob"`, `(resource is Context && principal == resource.owner)`,
 		`action == Action::"read"`, `action in Action::"files"`, `principal == resource`,
+		`context has delegation`, `(context has delegation && context.delegation.links * 9223372036854775807 > 0)`,
+		`(context has delegation && context.delegation.signer in Circle::"friends")`,
+		`(context has delegation && context.delegation.links > 1)`, `!(context has delegation && context.delegation.signer == Peer::"mallory")`,
 		`resource in Collection::"c"`, `resource == Record::"c/a"`, `(resource is Record && resource.key like "a*")`,
 	)
 }
@@ -171,6 +202,17 @@ func randomRequest(r *rand.Rand) Request {
 	request.Entry = pick(r, "", "sign", "read")
 	request.Params = pick(r, 0, 1, 100)
 	request.Now = noon.Add(time.Duration(r.IntN(3)) * 24 * time.Hour)
+	for range max(0, r.IntN(6)-3) {
+		to := pick(r, mallory, alice, peer.Peer{ID: id(6), Circles: []string{"family"}})
+		link := envelope.Link{ID: script.Digest{byte(1 + r.IntN(3))}, Delegation: script.Delegation{To: to.ID}}
+		for _, a := range []script.Action{script.Read, script.List, script.Write, script.Remove} {
+			link.Allows = append(link.Allows, script.Grant{Action: a, Path: pick(r, "/", "/", "/a", "/x")})
+		}
+		for _, a := range []script.Action{script.Get, script.Put, script.Query} {
+			link.Allows = append(link.Allows, script.Grant{Action: a, Path: pick(r, "c", "c", "d")})
+		}
+		request.Parties.Via, request.Chain = append(request.Parties.Via, to), append(request.Chain, link)
+	}
 	return request
 }
 

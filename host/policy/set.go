@@ -11,6 +11,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
+	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 )
@@ -54,6 +55,9 @@ type Request struct {
 	Entry   string
 	Params  int // bytes
 	Now     time.Time
+	// Chain is by which delegations another sent it, those in Parties.Via; nil if
+	// the caller did.
+	Chain []envelope.Link
 	// Asked is what the script names, whether it is here or not; "" says that it
 	// is what Code says.
 	Asked string
@@ -144,7 +148,8 @@ func named(ids []string) string {
 // Submit decides whether the script may run. It is Accept without the envelope,
 // for explaining; nothing can be run on it.
 func (s *Set) Submit(r Request) Verdict {
-	return s.question(r).ask(submit, contextUID(r.Parties.Target.ID))
+	target := contextUID(r.Parties.Target.ID)
+	return s.behalf(r).narrow(s.question(r).ask(submit, target), submit, target)
 }
 
 // question is a Request made ready for several decisions. Use by one goroutine
@@ -195,6 +200,9 @@ func (q *question) evaluation() *evaluation {
 		e.entities = entityStore{target: q.request.Parties.Target.ID, paths: make(map[types.String]types.Entity)}
 		for i, p := range q.peers {
 			e.entities.peers[i] = peerEntity(p)
+		}
+		for _, p := range q.request.Parties.Via {
+			e.entities.via = append(e.entities.via, peerEntity(p))
 		}
 		e.relevant = q.set.index.find(q.principal, e.entities.parents(q.principal))
 		q.known = e
@@ -263,7 +271,7 @@ func (r Request) context(lent bool) types.Record {
 	if r.Code.Digest != (script.Digest{}) {
 		digest = types.String(digestText(r.Code.Digest))
 	}
-	return types.NewRecord(types.RecordMap{
+	all := types.RecordMap{
 		"module": types.NewRecord(types.RecordMap{
 			"found":   types.Boolean(r.Code.Found),
 			"name":    types.String(r.Code.Name),
@@ -276,7 +284,11 @@ func (r Request) context(lent bool) types.Record {
 		"params": types.Long(r.Params),
 		"now":    types.NewDatetime(r.Now),
 		"lent":   types.Boolean(lent),
-	})
+	}
+	if len(r.Chain) > 0 {
+		all["delegation"] = r.delegation()
+	}
+	return types.NewRecord(all)
 }
 
 func digestText(d script.Digest) string { return "sha256:" + hex.EncodeToString(d[:]) }
@@ -325,6 +337,7 @@ func peerEntity(p peer.Peer) types.Entity {
 // for: the hierarchy is in their names.
 type entityStore struct {
 	peers  [3]types.Entity // the principal, the caller and the target
+	via    []types.Entity  // whom a delegation came by
 	target peer.ID
 	paths  map[types.String]types.Entity
 }
@@ -342,6 +355,11 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 		for i := range s.peers {
 			if s.peers[i].UID == uid {
 				return s.peers[i], true
+			}
+		}
+		for i := range s.via {
+			if s.via[i].UID == uid {
+				return s.via[i], true
 			}
 		}
 	case typeAction:
