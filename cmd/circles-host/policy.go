@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,13 +47,7 @@ folder; delete it to take the permit back. It is in force when it is saved.`,
 				},
 				Action: policyAllow,
 			},
-			{
-				Name:      "check",
-				Usage:     "check a peer's policies and circles, or everybody's",
-				ArgsUsage: "[PEER]",
-				Flags:     []cli.Flag{rootFlag(), jsonFlag()},
-				Action:    policyCheck,
-			},
+			policyCheckCommand(),
 			{
 				Name:      "explain",
 				Usage:     "tell what would become of a script, and which policies decide",
@@ -151,114 +143,6 @@ func policyAllow(c *cli.Context) error {
 	}
 	p.f("%s\n%s\n", p.green("+ "+relative(path)), strings.TrimRight(text, "\n"))
 	return nil
-}
-
-func policyCheck(c *cli.Context) error {
-	if err := args(c, 0, 1, "[PEER]"); err != nil {
-		return err
-	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	var peers []peer.Entry
-	if name := c.Args().First(); name != "" {
-		e, err := held(root, name)
-		if err != nil {
-			return err
-		}
-		peers = append(peers, e)
-	} else {
-		for _, e := range root.Peers.All() {
-			if e.Held() {
-				peers = append(peers, e)
-			}
-		}
-	}
-	p := printerOf(c)
-	results := []checked{}
-	wrong := 0
-	for _, e := range peers {
-		r := checkPeer(root, e)
-		wrong += len(r.Problems)
-		results = append(results, r)
-		if c.Bool("json") {
-			continue
-		}
-		if len(r.Problems) == 0 {
-			p.f("%s %s  %s\n", p.green("✓"), p.bold(string(e.Name)), p.dim(count(len(r.Policies), "policy")+": "+orNone(r.Policies)))
-			continue
-		}
-		p.f("%s %s  %s\n", p.red("✗"), p.bold(string(e.Name)), "not in force as written:")
-		for _, problem := range r.Problems {
-			p.f("%s\n", indent("  ", clean(problem)))
-		}
-	}
-	if c.Bool("json") {
-		if err := p.json(results); err != nil {
-			return err
-		}
-	}
-	if wrong > 0 {
-		return coded{code: exitInvalid}
-	}
-	return nil
-}
-
-// checked is what was found in a peer's policy folder.
-type checked struct {
-	Peer     peer.Name `json:"peer"`
-	Policies []string  `json:"policies"`
-	Problems []string  `json:"problems"`
-}
-
-func checkPeer(root *host.Root, e peer.Entry) checked {
-	r := checked{Peer: e.Name, Policies: []string{}, Problems: []string{}}
-	dir := filepath.Join(e.Dir, "policy")
-	report := func(err error) {
-		for _, problem := range problems(err) {
-			r.Problems = append(r.Problems, relativeIn(dir, problem))
-		}
-	}
-	set, err := policy.Load(dir)
-	if err == nil {
-		r.Policies = append(r.Policies, set.Policies()...)
-	}
-	report(err)
-	circles, circlesErr := circlesOf(root, e)
-	if circlesErr != nil {
-		r.Problems = append(r.Problems, relativeIn(dir, circlesErr.Error()))
-	}
-	switch tests, testsErr := policy.ReadTests(dir); {
-	case errors.Is(testsErr, fs.ErrNotExist):
-	case testsErr != nil:
-		report(testsErr)
-	case err == nil && circlesErr == nil:
-		report(policy.Failing(set.Test(tests, meetIn(root, e, circles), time.Now())))
-	}
-	return r
-}
-
-func problems(err error) (list []string) {
-	if err == nil {
-		return nil
-	}
-	var ps policy.Problems
-	if !errors.As(err, &ps) {
-		return []string{err.Error()}
-	}
-	for _, p := range ps {
-		list = append(list, p.Error())
-	}
-	return list
-}
-
-// relativeIn puts the folder in front of a problem that names a file only.
-func relativeIn(dir, problem string) string {
-	if strings.Contains(problem, dir) {
-		return strings.ReplaceAll(problem, dir, relative(dir))
-	}
-	return filepath.Join(relative(dir), problem)
 }
 
 func policyExplain(c *cli.Context) error {
@@ -383,6 +267,14 @@ func (m located) code() policy.Code {
 	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules()}
 }
 
+// layer is a folder of modules, and what policies call it.
+type layer struct{ label, dir string }
+
+// layers are those that a context sees, the first one first.
+func layers(root *host.Root, target peer.Entry) []layer {
+	return []layer{{"peer", filepath.Join(target.Dir, "modules")}, {"host", filepath.Join(root.Dir, "modules")}}
+}
+
 // locate looks a module up as a worker does, in the files: the peer's own layer,
 // then the host's.
 func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error) {
@@ -393,7 +285,7 @@ func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error)
 		}
 		return located{found: true, layer: module.Carried, info: info}, nil
 	}
-	for _, layer := range []struct{ label, dir string }{{"peer", filepath.Join(target.Dir, "modules")}, {"host", filepath.Join(root.Dir, "modules")}} {
+	for _, layer := range layers(root, target) {
 		for _, name := range names(layer.dir, module.Suffix) {
 			if l.Name != "" && name != l.Name {
 				continue

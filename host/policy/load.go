@@ -365,6 +365,7 @@ func syntaxProblem(text string, err error) Problem {
 type rule struct {
 	id           string
 	policy       *cedar.Policy
+	file         string
 	line, column int
 	annotations
 	forbids bool
@@ -381,7 +382,7 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 	start := text.tokens[0]
 	tree := (*ast.Policy)(p.AST())
 	r := &rule{
-		id: file + "#" + strconv.Itoa(number), policy: p, line: start.line, column: start.column,
+		id: file + "#" + strconv.Itoa(number), policy: p, file: file, line: start.line, column: start.column,
 		principal: tree.Principal, action: tree.Action, resource: tree.Resource,
 		forbids: p.Effect() == cedar.Forbid,
 	}
