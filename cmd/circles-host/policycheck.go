@@ -99,9 +99,9 @@ func policyCheck(c *cli.Context) error {
 
 // checked is what was found in a peer's policy folder.
 type checked struct {
-	Peer     peer.Name        `json:"peer"`
-	Policies []string         `json:"policies"`
-	Problems []string         `json:"problems"`
+	Peer     peer.Name      `json:"peer"`
+	Policies []string       `json:"policies"`
+	Problems []string       `json:"problems"`
 	Warnings []checkWarning `json:"warnings"`
 }
 

@@ -82,9 +82,12 @@ func (w *Warning) locate(text string) {
 	spans, _ := split(text)
 	for _, s := range spans {
 		if start := s.tokens[0]; start.line == w.Line && start.column == w.Column {
-			at := s.find(w.Source)
-			w.Line, w.Column = at.line, at.column
-			return
+			for _, t := range slices.Backward(s.tokens) { // an @id comes before, and may be the same word
+				if strings.Trim(t.text, `"`) == w.Source {
+					w.Line, w.Column = t.line, t.column
+					return
+				}
+			}
 		}
 	}
 }
@@ -308,7 +311,7 @@ func textOf(n ast.IsNode) string {
 	p := ast.Permit().When(ast.NewNode(n))
 	_, text, _ := strings.Cut(string(cedar.NewPolicyFromAST((*cedarast.Policy)(p)).MarshalCedar()), "when")
 	text = strings.TrimSuffix(strings.TrimSpace(text), ";")
-	return strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(text, " {"), "}"))
+	return strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(text, "{"), "}"))
 }
 
 // covers reports whether c applies wherever other does.
