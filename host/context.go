@@ -36,6 +36,7 @@ type peerContext struct {
 	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
 	rereads  rereads
 	refusals refusals
+	spending spending
 	lookNext atomic.Int64 // when a refusal may have the policies read again, Unix ns
 	lookSeen atomic.Int64 // when their folder had last changed, as of then, Unix ns
 	unwatch  func()
@@ -58,13 +59,12 @@ func (c *peerContext) meet(caller peer.ID, via ...peer.ID) peer.Parties {
 // they were changed a moment ago: who has just allowed a script, and sends it,
 // should not have to wait for the file to be noticed. A permit that was taken
 // back, on the other hand, is out of force as soon as that is noticed.
-func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code policy.Code) (*policy.Accepted, error) {
+func (c *peerContext) accept(ctx context.Context, v *envelope.Verified, parties peer.Parties, code policy.Code) (*policy.Accepted, error) {
 	if err := c.unrevoked(v, parties); err != nil {
 		return nil, err
 	}
-	now := c.host.now()
 	set := c.policies.Current()
-	accepted, err := set.Accept(v, parties, code, now)
+	accepted, err := c.decide(ctx, set, v, parties, code)
 	if err == nil {
 		return accepted, nil
 	}
@@ -90,7 +90,7 @@ func (c *peerContext) accept(v *envelope.Verified, parties peer.Parties, code po
 	if c.policies.Current() == set {
 		return nil, err
 	}
-	return c.policies.Current().Accept(v, parties, code, now)
+	return c.decide(ctx, c.policies.Current(), v, parties, code)
 }
 
 // folderTime is when a file last came into the policy folder, or left it, in Unix

@@ -51,11 +51,12 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if missing == nil {
 		defer found.Release()
 	}
-	accepted, err := target.accept(verified, parties, codeOf(found)) // permit or deny, and the grants
+	accepted, err := target.accept(ctx, verified, parties, codeOf(found)) // permit or deny, and the grants
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}
-	if missing != nil { // said only to those whom the policy lets run something
+	defer target.spending.settle(verified.ID()) // against its caller's budget
+	if missing != nil {                         // said only to those whom the policy lets run something
 		return h.refuse(target, verified, nil, missing)
 	}
 	work, err := h.work(ctx, accepted, found) // a program, carried code compiled now and not before; or an undo
@@ -81,6 +82,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 		transact = target.store.View // side by side; a write fails
 	}
 	r := h.receipt(a, work)
+	defer func() { target.spending.spent(&r.Receipt) }()
 	watched := watching(a.Target())
 	var sealed []byte
 	attempt := func(of store.Tx) error {

@@ -57,7 +57,7 @@ func TestAccept(t *testing.T) {
 		@id("book") permit(principal in Circle::"friends", action in Action::"files", resource in Path::"/guestbook")
 			when { context.module.name == "guestbook" && context.entry == "sign" };`)
 	v := sent(t, script.Script{Logic: script.Logic{Name: "guestbook"}, Entry: "sign", Params: []byte("hello")}, bobsHost{})
-	a, err := s.Accept(v, parties, guestbook, time.Now())
+	a, err := s.Accept(v, parties, guestbook, Occasion{Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestAccept(t *testing.T) {
 	}
 
 	v = sent(t, script.Script{Logic: script.Logic{Name: "guestbook"}, Entry: "erase"}, bobsHost{})
-	a, err = s.Accept(v, parties, guestbook, time.Now())
+	a, err = s.Accept(v, parties, guestbook, Occasion{Now: time.Now()})
 	var refused *RefusedError
 	if a != nil || !errors.As(err, &refused) {
 		t.Fatalf("%v, %v", a, err)
@@ -86,7 +86,7 @@ func TestAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = parse(t, text).Accept(v, parties, guestbook, time.Now()); err != nil {
+	if _, err = parse(t, text).Accept(v, parties, guestbook, Occasion{Now: time.Now()}); err != nil {
 		t.Error(err)
 	}
 	if v := parse(t, text).Submit(from(alice)); v.Permitted {
@@ -123,7 +123,7 @@ func TestAcceptDecidesAboutWhatWasSent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			v := sent(t, script.Script{Logic: tt.logic}, tt.host)
-			a, err := s.Accept(v, tt.parties, tt.code, time.Now())
+			a, err := s.Accept(v, tt.parties, tt.code, Occasion{Now: time.Now()})
 			var refused *RefusedError
 			switch {
 			case tt.want == "" && (err != nil || a == nil):

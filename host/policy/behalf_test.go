@@ -76,7 +76,7 @@ func TestAcceptOnBehalf(t *testing.T) {
 	} {
 		s := parse(t, strings.ReplaceAll(test.policy, `"carol"`, `"`+string(carol.ID)+`"`))
 		v := behalfOf(t, script.Script{Logic: logic, Entry: test.entry, Params: []byte("hello")}, test.d)
-		a, err := s.Accept(v, byCarol, guestbook, time.Now())
+		a, err := s.Accept(v, byCarol, guestbook, Occasion{Now: time.Now()})
 		if test.want != "" {
 			var refused *RefusedError
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), strings.ReplaceAll(test.want, `"carol"`, string(carol.ID))) {
@@ -112,8 +112,8 @@ func TestDelegationsAreNoOracle(t *testing.T) {
 	v := behalfOf(t, script.Script{Logic: script.Logic{Name: "guestbook"}}, d)
 	other := guestbook
 	other.Digest = script.Digest{9}
-	_, err := s.Accept(v, byCarol, guestbook, time.Now())
-	_, otherErr := s.Accept(v, byCarol, other, time.Now())
+	_, err := s.Accept(v, byCarol, guestbook, Occasion{Now: time.Now()})
+	_, otherErr := s.Accept(v, byCarol, other, Occasion{Now: time.Now()})
 	if err == nil || otherErr == nil || err.Error() != otherErr.Error() {
 		t.Errorf("%v, and with another module %v", err, otherErr)
 	}
@@ -128,12 +128,12 @@ func TestAcceptDecidesAboutWhoSentIt(t *testing.T) {
 		"another":  {Caller: alice, Target: bob, Via: []peer.Peer{mallory}},
 		"too many": {Caller: alice, Target: bob, Via: []peer.Peer{carol, mallory}},
 	} {
-		if _, err := s.Accept(v, p, guestbook, time.Now()); err == nil || !strings.Contains(err.Error(), "come by others") {
+		if _, err := s.Accept(v, p, guestbook, Occasion{Now: time.Now()}); err == nil || !strings.Contains(err.Error(), "come by others") {
 			t.Errorf("by way of %s: %v", name, err)
 		}
 	}
 	direct := sent(t, script.Script{Logic: script.Logic{Name: "guestbook"}}, bobsHost{})
-	if _, err := s.Accept(direct, byCarol, guestbook, time.Now()); err == nil {
+	if _, err := s.Accept(direct, byCarol, guestbook, Occasion{Now: time.Now()}); err == nil {
 		t.Error("alice's own script was decided about as carol's")
 	}
 }

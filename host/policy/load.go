@@ -249,6 +249,7 @@ func Parse(fileTexts []File) (*Set, error) {
 	for _, r := range s.rules {
 		s.index.add(r)
 		s.byID[r.id] = r
+		s.counts = max(s.counts, r.counts)
 	}
 	s.given = make(map[script.Action]bool, len(given))
 	for _, a := range given {
@@ -371,6 +372,7 @@ type rule struct {
 	forbids bool
 	fixed   *cedar.Policy // the conditions that are settled once the path alone is unknown; see settle
 	rest    int           // how many are not
+	counts  time.Duration // how far back it looks at what was used
 
 	// its scope, by which those are found that may apply
 	principal ast.IsPrincipalScopeNode
@@ -387,6 +389,7 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 		forbids: p.Effect() == cedar.Forbid,
 	}
 	r.fixed, r.rest = settle(tree)
+	r.counts = countsOf(tree)
 	var problems Problems
 	report := func(at token, format string, a ...any) {
 		problems = append(problems, Problem{Line: at.line, Column: at.column, Message: fmt.Sprintf(format, a...)})

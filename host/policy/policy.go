@@ -6,7 +6,7 @@
 // and carries the grants that its file accesses are checked against:
 //
 //	live := policy.Open("peers/bob/policy", watcher, report)                    // hot-reloads
-//	accepted, err := live.Current().Accept(verified, parties, code, time.Now()) // *RefusedError
+//	accepted, err := live.Current().Accept(verified, parties, code, policy.Occasion{Now: time.Now()}) // *RefusedError
 //	err = accepted.Target().Allow(script.Read, "/guestbook/a.txt")              // *DeniedError
 //
 // What policies can speak of is in Schema; Starter is a new peer's first file,
@@ -76,15 +76,15 @@ func (a *Accepted) Target() *Grants { return a.grants }
 // The error is a *RefusedError if that is the decision. Any other error means
 // that the host asked about something else than what was sent; that must not
 // run either, and is the host's fault.
-func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
+func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when Occasion) (*Accepted, error) {
 	sent := v.Script()
 	if err := consistent(v, parties, code); err != nil {
 		return nil, fmt.Errorf("accept script %s: %w", digestText(v.ID()), err)
 	}
 	if sent.Logic.Undo != (script.ID{}) {
-		return acceptUndo(v, parties, code, now)
+		return acceptUndo(v, parties, code, when.Now)
 	}
-	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now, Asked: asked(sent.Logic), Chain: v.Chain()}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Asked: asked(sent.Logic), Now: when.Now, Used: when.Used, Chain: v.Chain()}
 	grants := s.Grants(r)
 	verdict := grants.submit()
 	if !verdict.Permitted {
@@ -150,6 +150,9 @@ type RefusedError struct {
 	Verdict Verdict
 	// Reason, when it is not "", says it all: no policy was asked.
 	Reason string
+	// Again is when the same would be permitted, if all that is in the way is what
+	// the caller has used; zero if that is not known. See Set.Again.
+	Again time.Time
 	// Hint is the command that would allow it, for the message. The host sets
 	// it; this package knows no commands.
 	Hint string
@@ -165,6 +168,9 @@ func (e *RefusedError) Error() string {
 	owner := label(e.Request.Parties.Target)
 	message := fmt.Sprintf("%s may not run %s in the context of %s: %s",
 		e.Request.sender(), e.Request.what(), owner, e.Verdict.Public().of(owner))
+	if !e.Again.IsZero() {
+		message += "; what the caller may use in a while is used up: send it again after " + e.Again.UTC().Format(time.RFC3339)
+	}
 	if e.Hint != "" {
 		message += "; to allow it: " + e.Hint
 	}

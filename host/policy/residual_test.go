@@ -14,6 +14,7 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 
+	"github.com/circles-host/circles/host/budget"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
@@ -182,7 +183,8 @@ func randomCondition(r *rand.Rand, depth int) string {
 		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`,
 		`context.entry == "sign"`, `["sign", "read"].contains(context.entry)`,
 		`context.params < 5`, `context.params * 9223372036854775807 > 0`, `context.module.size * 9223372036854775807 > 0`,
-		`context.now < datetime("2026-06-02")`,
+		`context.now < datetime("2026-06-02")`, `context.used.hour.scripts < 2`, `context.used.minute.fuel * 9223372036854775807 >= 0`,
+		`context.used == {minute: {scripts: 0, fuel: 0, bytes: 0}, hour: {scripts: 0, fuel: 0, bytes: 0}, day: {scripts: 0, fuel: 0, bytes: 0}}`,
 		`resource in Path::"/a"`, `resource == Path::"/a/b/c"`, `resource in [Path::"/x", Path::"/a"]`,
 		`principal in Circle::"friends"`, `principal has name`, `(principal has name && principal.name like "ali*")`,
 		`principal == Peer::"bob"`, `(resource is Context && principal == resource.owner)`,
@@ -201,6 +203,7 @@ func randomRequest(r *rand.Rand) Request {
 		Code{Found: true, Name: "grep", Layer: "host", Digest: script.Digest{3}, Size: 4})
 	request.Entry = pick(r, "", "sign", "read")
 	request.Params = pick(r, 0, 1, 100)
+	request.Used = pick(r, budget.Used{}, budget.Used{Hour: budget.Amount{Scripts: 1}}, budget.Used{Minute: budget.Amount{Fuel: 7}, Hour: budget.Amount{Scripts: 5}})
 	request.Now = noon.Add(time.Duration(r.IntN(3)) * 24 * time.Hour)
 	for range max(0, r.IntN(6)-3) {
 		to := pick(r, mallory, alice, peer.Peer{ID: id(6), Circles: []string{"family"}})
@@ -283,6 +286,12 @@ func TestResidualsAreKeptApart(t *testing.T) {
 	late.Now, large.Params = noon.Add(48*time.Hour), 100
 	if !now.Submit(from(alice)).Permitted || now.Submit(late).Permitted || now.Submit(large).Permitted {
 		t.Error("the time or the size of the params was remembered")
+	}
+	used := parse(t, `permit(principal, action, resource) when { context.used.day.bytes < 5 };`)
+	much := from(alice)
+	much.Used.Day.Bytes = 5
+	if !used.Submit(from(alice)).Permitted || used.Submit(much).Permitted {
+		t.Error("what was used was remembered")
 	}
 }
 

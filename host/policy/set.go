@@ -11,6 +11,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
+	"github.com/circles-host/circles/host/budget"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
@@ -25,6 +26,7 @@ type Set struct {
 	version script.Digest
 	problem error
 	reduced residuals
+	counts  time.Duration          // how far back policies look at what was used
 	given   map[script.Action]bool // those that no policy can keep from anybody
 }
 
@@ -55,6 +57,7 @@ type Request struct {
 	Entry   string
 	Params  int // bytes
 	Now     time.Time
+	Used    budget.Used // by the caller's scripts before this one
 	// Chain is by which delegations another sent it, those in Parties.Via; nil if
 	// the caller did.
 	Chain []envelope.Link
@@ -283,6 +286,7 @@ func (r Request) context(lent bool) types.Record {
 		"entry":  types.String(r.Entry),
 		"params": types.Long(r.Params),
 		"now":    types.NewDatetime(r.Now),
+		"used":   usedRecord(r.Used),
 		"lent":   types.Boolean(lent),
 	}
 	if len(r.Chain) > 0 {
