@@ -119,10 +119,7 @@ func (c *peerContext) problem() error {
 }
 
 func (c *peerContext) close() error {
-	c.unwatch()
-	c.rereads.end()
-	c.policies.Close()
-	c.modules.Close()
+	c.forsake()
 	return c.store.Close()
 }
 
@@ -136,22 +133,40 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 	if err != nil {
 		return nil, fmt.Errorf("open the context of %s: %w", entry.Name, err)
 	}
-	s, err := h.config.OpenStore(ctx, entry)
+	// Its files and what its owner edits are read side by side: somebody waits for the
+	// first call.
+	c := &peerContext{host: h, entry: entry, dir: dir, history: history.New(h.undoable(entry)), revoked: revoked.Open(RevokedDir(entry))}
+	var edited sync.WaitGroup
+	edited.Go(func() { c.follow(ctx) })
+	c.store, err = h.config.OpenStore(ctx, entry)
+	edited.Wait()
 	if err != nil {
+		c.forsake()
 		// A server that is down, a disk that is away, a file that is damaged: it
 		// concerns this peer only, and what it is, is the operator's to know.
 		h.report(fmt.Errorf("open the context of %s: %w", entry.Name, err))
 		return nil, &transport.Error{Code: transport.Unavailable, Message: fmt.Sprintf("the context of %s cannot be opened at present; the operator of its host has been told why; send it again later", id.Short())}
 	}
-	c := &peerContext{host: h, entry: entry, dir: dir, store: s, history: history.New(h.undoable(entry)), revoked: revoked.Open(RevokedDir(entry))}
-	name := string(entry.Name)
+	h.log.Debug("context opened", "peer", string(entry.Name), "id", entry.ID)
+	return c, nil
+}
+
+// follow reads what the owner edits, and keeps up with it until forsake.
+func (c *peerContext) follow(ctx context.Context) {
+	h, entry := c.host, c.entry
 	c.modules = module.Open(ctx, "peer", filepath.Join(entry.Dir, "modules"), h.engine, h.watcher, func(e module.Event) {
 		h.notice(Notice{Peer: entry.Name, Kind: "module", Module: &e, Err: e.Err})
 		c.retest()
 	})
 	c.openPolicies()
-	h.log.Debug("context opened", "peer", name, "id", entry.ID)
-	return c, nil
+}
+
+// forsake ends what follow began.
+func (c *peerContext) forsake() {
+	c.unwatch()
+	c.rereads.end()
+	c.policies.Close()
+	c.modules.Close()
 }
 
 // openContexts are the contexts in use. One opens when it is first asked for,

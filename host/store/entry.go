@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// DataSize is how many bytes of data an entry has that is so long encoded.
+func DataSize(encoded int) int { return encoded - entryHeader }
+
 // entryHeader is the size of an encoded entry without its data:
 // seq 8, prev 32, time 8+4, key 32.
 const entryHeader = 8 + 32 + 12 + 32

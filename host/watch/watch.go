@@ -355,7 +355,7 @@ func (w *Watcher) tryArm(s *subscription) error {
 			s.next = filepath.Join(real, filepath.Base(next))
 		}
 		if next == s.dir {
-			real, err := filepath.EvalSymlinks(s.dir)
+			real, err := resolve(s.dir, s.next)
 			if absent(err) {
 				if _, err := os.Lstat(s.dir); err == nil {
 					return errors.New("a symbolic link to nothing")
@@ -378,6 +378,22 @@ func (w *Watcher) tryArm(s *subscription) error {
 		}
 	}
 	return errors.New("it changes too often")
+}
+
+// resolve is EvalSymlinks of dir, which is known to be there as at but for links
+// in its last name; "" if it is not known. It saves a system call for each name in
+// a path, and a host watches three directories for each context that it opens.
+func resolve(dir, at string) (string, error) {
+	if at != "" {
+		info, err := os.Lstat(at)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			return at, nil
+		}
+	}
+	return filepath.EvalSymlinks(dir)
 }
 
 func (w *Watcher) add(s *subscription, path string) error {

@@ -141,23 +141,26 @@ func watches() int {
 // firstCalls measures the first call into a context that is not open, beside one
 // into a context that is.
 func (r *run) firstCalls() error {
-	n := r.of(40, 4)
+	n := r.of(40, 20)
 	p, err := r.newPlace(n)
 	if err != nil {
 		return err
 	}
 	r.Progress("density: first calls")
-	// With room for half of them each is closed again before its turn comes.
-	if err := p.open(host.Config{MaxContexts: n / 2}); err != nil {
-		return err
-	}
 	key, err := peer.GenerateKey()
 	if err != nil {
 		return err
 	}
 	var first, warm []float64
-	for range r.of(12, 2) {
-		for _, id := range p.ids {
+	for range r.of(12, 6) {
+		// All are closed; the module is compiled by the first call, into none of them.
+		if err := p.open(host.Config{}); err != nil {
+			return err
+		}
+		if _, err := p.deliver(work(p.ids[0]), key); err != nil {
+			return err
+		}
+		for _, id := range p.ids[1:] {
 			for _, into := range []*[]float64{&first, &warm} {
 				took, err := p.deliver(work(id), key)
 				if err != nil {
@@ -165,6 +168,9 @@ func (r *run) firstCalls() error {
 				}
 				*into = append(*into, micros(took))
 			}
+		}
+		if err := p.close(); err != nil {
+			return err
 		}
 	}
 	row := Row{Section: "density", Name: "first call into an idle context", Value: median(first), Unit: "µs",

@@ -24,7 +24,7 @@ func (b *backend) Head() (seq uint64, hash [32]byte) {
 }
 
 // LogBytes implements overlay.LogCounter.
-func (b *backend) LogBytes(context.Context) (int64, error) {
+func (b *backend) LogBytes(context.Context, uint64) (int64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return plausible(b.state.logBytes), nil

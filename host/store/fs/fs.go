@@ -201,6 +201,13 @@ func (b *backend) takeLock(dir string) error {
 
 // folds reports whether a file is found by a name of another case.
 func folds(dir int) (bool, error) {
+	if folds, known := casefold(dir); known {
+		return folds, nil
+	}
+	return tryFolds(dir)
+}
+
+func tryFolds(dir int) (bool, error) {
 	fd, err := openat(dir, "case", unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return false, err
@@ -265,6 +272,16 @@ func (b *backend) Entry(ctx context.Context, key store.Key) (store.Entry, bool, 
 	}
 	e, err := b.log.read(seq)
 	return e, err == nil, err
+}
+
+// LogBytes implements overlay.LogCounter: the sizes are in the index.
+func (b *backend) LogBytes(_ context.Context, seq uint64) (sum int64, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, at := range b.log.where[:min(seq, uint64(len(b.log.where)))] {
+		sum += overlay.LogSize(store.DataSize(at.size))
+	}
+	return sum, nil
 }
 
 // Log implements overlay.Backend: the entries that there were when the loop

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/storetest"
 )
@@ -134,4 +136,23 @@ func BenchmarkFiles(b *testing.B) {
 		})
 		return nil
 	})
+}
+
+// TestCasefoldAgreesWithATry: what a file system says of itself is what it does.
+func TestCasefoldAgreesWithATry(t *testing.T) {
+	dir, err := openat(unix.AT_FDCWD, t.TempDir(), dirFlags, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dir)
+	tried, err := tryFolds(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, known := casefold(dir); known && said != tried {
+		t.Errorf("it says %v, and does %v", said, tried)
+	}
+	if found, err := folds(dir); err != nil || found != tried {
+		t.Errorf("found %v, %v; a try says %v", found, err, tried)
+	}
 }

@@ -203,7 +203,7 @@ func (l *chainLog) scan(i int, pending *record) error {
 		return l.damage(i, 0, errors.New("it does not begin as a log segment does"))
 	}
 	off := int64(len(logMagic))
-	r := bufio.NewReaderSize(io.NewSectionReader(f, off, s.size-off), 256<<10)
+	r := bufio.NewReaderSize(io.NewSectionReader(f, off, s.size-off), int(min(256<<10, max(s.size-off, 16))))
 	for off < s.size {
 		enc, err := readFrame(r, s.size-off)
 		if last && err != nil {

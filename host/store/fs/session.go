@@ -349,10 +349,17 @@ const (
 	ownSize    = 4 << 20
 )
 
-// refer writes tx/journal.
+// refer writes tx/journal, of which there is none. It need not be there as a whole
+// or not at all: until it is durable nothing is committed, and a file that a crash
+// has left empty, or zeros in, is none. So it is made in its place, which is one
+// transaction of the file system to wait for, where a renaming would be two.
 func (b *backend) refer(r reference) error {
-	_ = b.disk.unlink(b.txDir, refName+".new")
-	f, err := b.disk.create(b.txDir, refName+".new", 0o600)
+	f, err := b.disk.create(b.txDir, refName, 0o600)
+	if err == unix.EEXIST { // what such a crash has left
+		if err = b.disk.unlink(b.txDir, refName); err == nil {
+			f, err = b.disk.create(b.txDir, refName, 0o600)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -361,9 +368,6 @@ func (b *backend) refer(r reference) error {
 		return err
 	}
 	if err := b.disk.sync(int(f.Fd())); err != nil {
-		return err
-	}
-	if err := b.disk.rename(b.txDir, refName+".new", b.txDir, refName); err != nil {
 		return err
 	}
 	return b.disk.sync(b.txDir)

@@ -27,9 +27,10 @@ type Counter interface {
 }
 
 // LogCounter is what a Backend is too if it knows better than by reading them how
-// many bytes its log entries have together, as LogSize has it.
+// many bytes its log entries have together, as LogSize has it. It leaves out those
+// after seq if it can tell them apart.
 type LogCounter interface {
-	LogBytes(ctx context.Context) (int64, error)
+	LogBytes(ctx context.Context, seq uint64) (int64, error)
 }
 
 // LogSize is what a log entry with so much data counts as: the fields of its own
@@ -245,7 +246,7 @@ func (m *meter) still(ctx context.Context) error {
 // countLog adds up the entries up to seq.
 func (s *Store) countLog(ctx context.Context, seq uint64) (sum int64, err error) {
 	if c, ok := s.backend.(LogCounter); ok {
-		return c.LogBytes(ctx)
+		return c.LogBytes(ctx, seq)
 	}
 	from := uint64(1)
 	if n, ok := s.note(); ok && n.Seq > 0 && n.Seq <= seq {

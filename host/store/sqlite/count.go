@@ -30,15 +30,15 @@ func (b *backend) Count(ctx context.Context) (bytes, entries int64, err error) {
 }
 
 // LogBytes implements overlay.LogCounter.
-func (b *backend) LogBytes(ctx context.Context) (sum int64, err error) {
+func (b *backend) LogBytes(ctx context.Context, seq uint64) (sum int64, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	end := b.end()
+	end := min(seq, b.end().seq)
 	err = b.look(func(c *conn) error {
 		_, err := c.row(`SELECT CAST(total(length(data)) AS INTEGER) FROM log WHERE seq <= ?`,
-			func(s *sqlite3.Stmt) { sum = max(s.ColumnInt64(0), 0) }, int64(end.seq))
+			func(s *sqlite3.Stmt) { sum = max(s.ColumnInt64(0), 0) }, int64(end))
 		return err
 	})
-	return sum + int64(end.seq)*overlay.LogSize(0), err
+	return sum + int64(end)*overlay.LogSize(0), err
 }
