@@ -43,7 +43,7 @@ func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range w.denied {
-		if d.Path == "" || d.Reason != "" {
+		if d.Path == "" || d.Reason != "" || len(d.Verdict.Policies) > 0 {
 			return "" // a policy forbids it, or a delegation leaves it out, and a permit would not help
 		}
 		words = append(words, "--"+string(d.Action), d.Path)

@@ -22,31 +22,9 @@ func policyCommand() *cli.Command {
 		Name:  "policy",
 		Usage: "say who may run what in a peer's context, and find out why",
 		Subcommands: []*cli.Command{
-			{
-				Name:      "allow",
-				Usage:     "write a policy that lets a peer run a module",
-				ArgsUsage: "WHO MODULE[:ENTRY]",
-				Description: `WHO is a petname, a did:key or, with --circle, a circle of the target. MODULE is a
-name or sha256:DIGEST. The policy is a readable Cedar file in the target's policy
-folder; delete it to take the permit back. It is in force when it is saved.`,
-				Flags: []cli.Flag{
-					rootFlag(),
-					&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it may run"},
-					&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
-					&cli.StringSliceFlag{Name: "read", Usage: "let it read `PATH` and all below"},
-					&cli.StringSliceFlag{Name: "list", Usage: "let it list `PATH` and all below"},
-					&cli.StringSliceFlag{Name: "write", Usage: "let it write `PATH` and all below"},
-					&cli.StringSliceFlag{Name: "remove", Usage: "let it remove `PATH` and all below"},
-					&cli.StringSliceFlag{Name: "get", Usage: "let it get the records of `COLLECTION`, or one as COLLECTION/KEY"},
-					&cli.StringSliceFlag{Name: "put", Usage: "let it put records of `COLLECTION`, or one"},
-					&cli.StringSliceFlag{Name: "query", Usage: "let it see which records `COLLECTION` has"},
-					&cli.StringSliceFlag{Name: "delete", Usage: "let it delete records of `COLLECTION`, or one"},
-					&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
-					&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"},
-					jsonFlag(),
-				},
-				Action: policyAllow,
-			},
+			policyAllowCommand(),
+			policyDenyCommand(),
+			policyRevokeCommand(),
 			policyCheckCommand(),
 			{
 				Name:      "explain",
@@ -75,74 +53,6 @@ func held(root *host.Root, name string) (peer.Entry, error) {
 		return e, coded{exitNotFound, fmt.Errorf("the context of %s is not in %s", name, relative(root.Dir))}
 	}
 	return e, nil
-}
-
-func policyAllow(c *cli.Context) error {
-	if err := first(args(c, 2, 2, "WHO MODULE[:ENTRY]"), needs(c, "to")); err != nil {
-		return err
-	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	target, err := held(root, c.String("to"))
-	if err != nil {
-		return err
-	}
-	permit := policy.Permit{
-		Read: c.StringSlice("read"), List: c.StringSlice("list"),
-		Write: c.StringSlice("write"), Remove: c.StringSlice("remove"),
-		Get: c.StringSlice("get"), Put: c.StringSlice("put"),
-		Query: c.StringSlice("query"), Delete: c.StringSlice("delete"),
-	}
-	if text := c.String("limits"); text != "" {
-		if permit.Limits, err = policy.ParseLimits(text); err != nil {
-			return usage("--limits: %w", err)
-		}
-	}
-	if who := c.Args().First(); c.Bool("circle") {
-		permit.Circle = who
-	} else {
-		e, err := root.Peers.Resolve(who)
-		if err != nil {
-			return coded{exitNotFound, err}
-		}
-		permit.Peer, permit.Name = e.ID, e.Name
-	}
-	l, entry, err := logic(c.Args().Get(1))
-	if err != nil {
-		return err
-	}
-	if l.Wasm != nil {
-		info, err := engine.Inspect(l.Wasm)
-		if err != nil {
-			return coded{exitInvalid, fmt.Errorf("%s: %w", c.Args().Get(1), err)}
-		}
-		l.Digest = info.Digest
-	}
-	permit.Module, permit.Digest = l.Name, l.Digest
-	if entry != "" {
-		permit.Entries = []string{entry}
-	}
-	text, err := permit.Format()
-	if err != nil {
-		return coded{exitUsage, err}
-	}
-	p := printerOf(c)
-	if c.Bool("print") {
-		p.f("%s", text)
-		return nil
-	}
-	file, err := permit.Save(filepath.Join(target.Dir, "policy"))
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(target.Dir, "policy", file)
-	if c.Bool("json") {
-		return p.json(map[string]string{"file": path, "policy": text})
-	}
-	p.f("%s\n%s\n", p.green("+ "+relative(path)), strings.TrimRight(text, "\n"))
-	return nil
 }
 
 func policyExplain(c *cli.Context) error {

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,6 +38,9 @@ type Permit struct {
 	// Collections of records, or single ones as COLLECTION/KEY; of Query
 	// collections only.
 	Get, Put, Query, Delete []string
+	// Exact leaves out what is below: just these files and records, and of a
+	// directory or a collection just itself.
+	Exact bool
 }
 
 // Add adds an action, on a path or, if it is one of records, on those.
@@ -59,48 +61,15 @@ func (p *Permit) Add(action script.Action, path string) {
 func (p Permit) Format() (string, error) { return p.format(p.slug()) }
 
 func (p Permit) format(id string) (string, error) {
-	var principal, who string
-	switch {
-	case p.Peer != "" && p.Circle != "":
-		return "", errors.New("write permit: give a peer or a circle, not both")
-	case p.Peer != "":
-		principal = "principal == " + cedarText(peerUID(p.Peer))
-		who = label(peer.Peer{ID: p.Peer, Name: p.Name})
-	case p.Circle != "" && !printable(p.Circle):
-		return "", fmt.Errorf("write permit: no circle can be named %q", p.Circle)
-	case p.Circle != "":
-		principal = "principal in " + cedarText(types.NewEntityUID(typeCircle, types.String(p.Circle)))
-		who = "the circle " + p.Circle
-	default:
-		return "", errors.New("write permit: say which peer or circle may run it")
+	principal, who, err := p.who()
+	if err != nil {
+		return "", err
 	}
-
-	var conditions []string
-	what := p.Module
-	if p.Module != "" {
-		conditions = append(conditions, "context.module.name == "+cedarString(p.Module))
-	}
-	if p.Digest != (script.Digest{}) {
-		conditions = append(conditions, "context.module.digest == "+cedarString(digestText(p.Digest)))
-		if what == "" {
-			what = "the module with this digest"
-		}
-	}
+	conditions, what := p.conditions()
 	if conditions == nil {
 		return "", errors.New("write permit: say which module may be run, by its name or its digest")
 	}
-	switch len(p.Entries) {
-	case 0:
-	case 1:
-		conditions = append(conditions, "context.entry == "+cedarString(p.Entries[0]))
-	default:
-		entries := make([]string, len(p.Entries))
-		for i, e := range p.Entries {
-			entries[i] = cedarString(e)
-		}
-		conditions = append(conditions, "["+strings.Join(entries, ", ")+"].contains(context.entry)")
-	}
-	when := "when {\n  " + strings.Join(conditions, " &&\n  ") + "\n};\n"
+	when := when(conditions)
 
 	var b strings.Builder
 	fmt.Fprintf(&b, "// %s may run %s here.\n", comment(who), comment(what))
@@ -108,33 +77,11 @@ func (p Permit) format(id string) (string, error) {
 	if p.Limits != (Limits{}) {
 		fmt.Fprintf(&b, "@limits(%s)\n", cedarString(p.Limits.String()))
 	}
-	fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n) %s", principal, when)
+	fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n)%s", principal, when)
 
 	touched := p.touched()
-	of := map[script.Action]int{} // how many of a kind there were
-	for i, f := range touched {
-		kind, what := files, "path"
-		if f.ofRecords {
-			kind, what = records, "record"
-		}
-		actions := make([]string, len(f.actions))
-		for i, a := range f.actions {
-			if wrong := wrongResource(a, f.path); wrong != "" {
-				return "", fmt.Errorf("write permit: %s %q: %s", what, f.path, wrong)
-			}
-			actions[i] = cedarText(actionUID(a))
-		}
-		if i == 0 {
-			b.WriteString("\n// What that may touch while it runs for them, and all that is below.\n")
-		} else {
-			b.WriteString("\n")
-		}
-		touchID := id + "-" + string(kind)
-		if of[kind]++; of[kind] > 1 {
-			touchID = fmt.Sprintf("%s-%d", touchID, of[kind])
-		}
-		fmt.Fprintf(&b, "@id(%s)\npermit (\n  %s,\n  action in [%s],\n  resource in %s\n) %s",
-			cedarString(touchID), principal, strings.Join(actions, ", "), cedarText(f.scope()), when)
+	if err := writeTouched(&b, touched, id, "permit", principal, when, "\n// What that may touch while it runs for them, and all that is below.\n"); err != nil {
+		return "", fmt.Errorf("write permit: %w", err)
 	}
 
 	// A check of this function, and of what it was given: a string that is not
@@ -155,6 +102,93 @@ func (p Permit) format(id string) (string, error) {
 	return b.String(), nil
 }
 
+// who is the principal as a scope has it, and as a person calls it.
+func (p Permit) who() (principal, who string, err error) {
+	switch {
+	case p.Peer != "" && p.Circle != "":
+		return "", "", errors.New("write permit: give a peer or a circle, not both")
+	case p.Peer != "":
+		return "principal == " + cedarText(peerUID(p.Peer)), label(peer.Peer{ID: p.Peer, Name: p.Name}), nil
+	case p.Circle != "" && !printable(p.Circle):
+		return "", "", fmt.Errorf("write permit: no circle can be named %q", p.Circle)
+	case p.Circle != "":
+		return "principal in " + cedarText(types.NewEntityUID(typeCircle, types.String(p.Circle))), "the circle " + p.Circle, nil
+	}
+	return "", "", errors.New("write permit: say which peer or circle may run it")
+}
+
+// conditions say which code is meant, and what a person calls it.
+func (p Permit) conditions() (conditions []string, what string) {
+	what = p.Module
+	if p.Module != "" {
+		conditions = append(conditions, "context.module.name == "+cedarString(p.Module))
+	}
+	if p.Digest != (script.Digest{}) {
+		conditions = append(conditions, "context.module.digest == "+cedarString(digestText(p.Digest)))
+		if what == "" {
+			what = "the module with this digest"
+		}
+	}
+	if conditions == nil {
+		return nil, ""
+	}
+	switch len(p.Entries) {
+	case 0:
+	case 1:
+		conditions = append(conditions, "context.entry == "+cedarString(p.Entries[0]))
+	default:
+		entries := make([]string, len(p.Entries))
+		for i, e := range p.Entries {
+			entries[i] = cedarString(e)
+		}
+		conditions = append(conditions, "["+strings.Join(entries, ", ")+"].contains(context.entry)")
+	}
+	return conditions, what
+}
+
+// when ends a policy.
+func when(conditions []string) string {
+	if conditions == nil {
+		return ";\n"
+	}
+	return " when {\n  " + strings.Join(conditions, " &&\n  ") + "\n};\n"
+}
+
+// writeTouched writes a policy about each thing that is touched, of the same
+// principal and under the same conditions; head comes before the first.
+func writeTouched(b *strings.Builder, touched []touch, id, effect, principal, when, head string) error {
+	of := map[script.Action]int{} // how many of a kind there were
+	for i, f := range touched {
+		kind, what := files, "path"
+		if f.ofRecords {
+			kind, what = records, "record"
+		}
+		actions := make([]string, len(f.actions))
+		for i, a := range f.actions {
+			if wrong := wrongResource(a, f.path); wrong != "" {
+				return fmt.Errorf("%s %q: %s", what, f.path, wrong)
+			}
+			actions[i] = cedarText(actionUID(a))
+		}
+		if i == 0 {
+			b.WriteString(head)
+		} else {
+			b.WriteString("\n")
+		}
+		touchID := id + "-" + string(kind)
+		if of[kind]++; of[kind] > 1 {
+			touchID = fmt.Sprintf("%s-%d", touchID, of[kind])
+		}
+		in := "in"
+		if f.exact {
+			in = "=="
+		}
+		fmt.Fprintf(b, "@id(%s)\n%s (\n  %s,\n  action in [%s],\n  resource %s %s\n)%s",
+			cedarString(touchID), effect, principal, strings.Join(actions, ", "), in, cedarText(f.scope()), when)
+	}
+	return nil
+}
+
 // example is a request that p means to permit.
 func (p Permit) example() Request {
 	r := Request{Code: Code{Found: true, Name: p.Module, Digest: p.Digest}}
@@ -172,6 +206,7 @@ func (p Permit) example() Request {
 type touch struct {
 	path      string
 	ofRecords bool
+	exact     bool // that alone, and nothing below
 	actions   []script.Action
 }
 
@@ -202,7 +237,7 @@ func (p Permit) touched() []touch {
 			i := slices.IndexFunc(all, func(f touch) bool { return f.path == path && f.ofRecords == of.action.OfRecords() })
 			if i < 0 {
 				i = len(all)
-				all = append(all, touch{path: path, ofRecords: of.action.OfRecords()})
+				all = append(all, touch{path: path, ofRecords: of.action.OfRecords(), exact: p.Exact})
 			}
 			if !slices.Contains(all[i].actions, of.action) {
 				all[i].actions = append(all[i].actions, of.action)
@@ -218,28 +253,39 @@ func (p Permit) touched() []touch {
 // that a host that watches the directory never sees half of it. When the
 // policies there have mistakes nothing is written, since nothing would change.
 func (p Permit) Save(dir string) (name string, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("save permit: %w", err)
+	for range maxTaken {
+		var e Edit
+		if e, err = p.Plan(dir); err == nil {
+			name, err = e.File, e.Apply(dir)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
 	}
-	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return "", fmt.Errorf("save permit: %w", err)
+		return "", err
 	}
-	defer root.Close()
-	temporary := ".permit-" + rand.Text()
-	defer func() { _ = root.Remove(temporary) }()
+	return name, nil
+}
 
-	const most = 1000
-	for n := 1; n <= most; n++ {
-		existing, err := readDir(dir)
-		if err != nil {
-			return "", fmt.Errorf("save permit: mend the policies first: %w", err)
-		}
-		set, err := Parse(existing)
-		if err != nil {
-			return "", fmt.Errorf("save permit: mend the policies first: %w", err)
-		}
-		id := p.slug()
+// maxTaken is how many files of nearly the same name there may be.
+const maxTaken = 1000
+
+// Plan is what Save does, to be looked at first.
+func (p Permit) Plan(dir string) (Edit, error) { return plan(dir, p.slug(), p.format) }
+
+// plan finds a name for a new policy file, and writes it.
+func plan(dir, slug string, format func(id string) (string, error)) (Edit, error) {
+	existing, err := readDir(dir)
+	if err != nil {
+		return Edit{}, fmt.Errorf("save policy: mend the policies first: %w", err)
+	}
+	set, err := Parse(existing)
+	if err != nil {
+		return Edit{}, fmt.Errorf("save policy: mend the policies first: %w", err)
+	}
+	for n := 1; n <= maxTaken; n++ {
+		id := slug
 		if n > 1 {
 			id = fmt.Sprintf("%s-%d", id, n)
 		}
@@ -247,33 +293,16 @@ func (p Permit) Save(dir string) (name string, err error) {
 		if set.has(id) || slices.ContainsFunc(existing, func(f File) bool { return f.Name == name }) {
 			continue
 		}
-		text, err := p.format(id)
+		text, err := format(id)
 		if err != nil {
-			return "", err
+			return Edit{}, err
 		}
 		if _, err := Parse(append(existing, File{name, text})); err != nil {
-			return "", fmt.Errorf("save permit: %w", err)
+			return Edit{}, fmt.Errorf("save policy: %w", err)
 		}
-		if err := writeNew(root, temporary, text); err != nil {
-			return "", fmt.Errorf("save permit: %w", err)
-		}
-		// A link, unlike a renaming, does not replace what somebody else has
-		// just saved under this name.
-		err = root.Link(temporary, name)
-		if errors.Is(err, fs.ErrExist) {
-			_ = root.Remove(temporary)
-			continue
-		}
-		if err != nil { // a file system without links
-			err = root.Rename(temporary, name)
-		}
-		if err != nil {
-			return "", fmt.Errorf("save permit: %w", err)
-		}
-		return name, nil
+		return Edit{File: name, After: text}, nil
 	}
-	return "", fmt.Errorf("save permit: %s has %d files named %s already; give the permit another id",
-		filepath.Base(dir), most, p.slug())
+	return Edit{}, fmt.Errorf("save policy: %s has %d files named %s already; give it another id", filepath.Base(dir), maxTaken, slug)
 }
 
 func writeNew(root *os.Root, name, text string) error {
@@ -301,11 +330,13 @@ func (p Permit) slug() string {
 		case who == "":
 			who = p.Peer.Short()
 		}
-		what := p.Module
-		if what == "" {
-			what = fmt.Sprintf("%x", p.Digest[:4])
+		text = "allow-" + who
+		switch {
+		case p.Module != "":
+			text += "-" + p.Module
+		case p.Digest != (script.Digest{}):
+			text += fmt.Sprintf("-%x", p.Digest[:4])
 		}
-		text = "allow-" + who + "-" + what
 	}
 	var b strings.Builder
 	for _, r := range text {
