@@ -10,6 +10,7 @@ import (
 	"github.com/circles-host/circles/host/engine/abi/abitest"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/transport"
 )
 
 const (
@@ -142,5 +143,23 @@ func TestBudgetOfWhatIsUnderWay(t *testing.T) {
 	wg.Wait()
 	if r = w.send("alice", "bob", quickly); r.Code != script.Done {
 		t.Errorf("after it: %v %s", r.Code, r.Message)
+	}
+}
+
+// Policies see by what a script came.
+func TestTransportIsSeen(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.policy("bob", "all", `@id("all") permit(principal, action, resource) when { context.transport == "http" };`)
+	s := carried(guest(nil, abitest.I32(16)))
+	if r := w.send("alice", "bob", s); r.Code != script.Refused {
+		t.Errorf("by none: %v %s", r.Code, r.Message)
+	}
+	sealed, id := w.seal("alice", "bob", s)
+	back, err := w.host.Deliver(transport.By(t.Context(), "http"), sealed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _, err := envelope.OpenReceiptOf(id, back, w.host.ID()); err != nil || r.Code != script.Done {
+		t.Errorf("by http: %v %s, %v", r.Code, r.Message, err)
 	}
 }

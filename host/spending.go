@@ -15,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/transport"
 )
 
 // spending is what each caller used of a context, for policies that ask. Where
@@ -37,7 +38,7 @@ type reading struct {
 // decide has a set of policies decide, and takes what the script may use from its
 // caller's budgets, if there are any, in the same moment.
 func (c *peerContext) decide(ctx context.Context, set *policy.Set, v *envelope.Verified, parties peer.Parties, code policy.Code) (accepted *policy.Accepted, err error) {
-	when := policy.Occasion{Now: c.host.now()}
+	when := policy.Occasion{Now: c.host.now(), Transport: transport.Name(ctx)}
 	if set.Counts() == 0 || v.Script().Logic.Undo != (script.ID{}) {
 		return set.Accept(v, parties, code, when)
 	}

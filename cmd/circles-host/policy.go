@@ -87,7 +87,7 @@ func policyExplain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	request := policy.Request{Parties: root.Peers.Meet(caller.ID, target.ID, circles), Code: m.code(), Entry: entry, Now: time.Now()}
+	request := policy.Request{Parties: root.Peers.Meet(caller.ID, target.ID, circles), Code: m.code(), Entry: entry, Now: time.Now(), Transport: "http"}
 	var needs []policy.Need
 	if m.found && m.info.Manifest != nil {
 		for _, n := range m.info.Manifest.Needs {
@@ -174,7 +174,7 @@ type located struct {
 }
 
 func (m located) code() policy.Code {
-	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules()}
+	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language}
 }
 
 // layer is a folder of modules, and what policies call it.

@@ -41,6 +41,9 @@ type Code struct {
 	Layer   string // "peer", "host" or "carried"
 	Size    int64
 	Imports []string // modules of host functions it imports, sorted
+	// Language is what the compiler wrote into it, "Go go1.26"; "" if nothing. It
+	// is the module's own word.
+	Language string
 }
 
 // Accepted is a verified script that a policy permits. Only Set.Accept makes one.
@@ -84,7 +87,7 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 	if sent.Logic.Undo != (script.ID{}) {
 		return acceptUndo(v, parties, code, when.Now)
 	}
-	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Asked: asked(sent.Logic), Now: when.Now, Used: when.Used, Chain: v.Chain()}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Asked: asked(sent.Logic), Now: when.Now, Transport: when.Transport, Used: when.Used, Chain: v.Chain()}
 	grants := s.Grants(r)
 	verdict := grants.submit()
 	if !verdict.Permitted {

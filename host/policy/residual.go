@@ -336,6 +336,7 @@ func (q *question) seen() string {
 	b = strconv.AppendQuote(append(b, ','), c.Name)
 	b = strconv.AppendQuote(append(b, ','), c.Layer)
 	b = strconv.AppendInt(append(b, ','), c.Size, 10)
+	b = strconv.AppendQuote(append(b, ','), c.Language)
 	for _, name := range c.Imports {
 		b = strconv.AppendQuote(append(b, ','), name)
 	}

@@ -180,7 +180,8 @@ func randomCondition(r *rand.Rand, depth int) string {
 	}
 	return pick(r,
 		"true", "false", "context.lent", `context.module.name == "guestbook"`, `context.module.name like "g*"`,
-		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`,
+		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`, `context.module.language like "Go *"`,
+		`context.transport == "http"`,
 		`context.entry == "sign"`, `["sign", "read"].contains(context.entry)`,
 		`context.params < 5`, `context.params * 9223372036854775807 > 0`, `context.module.size * 9223372036854775807 > 0`,
 		`context.now < datetime("2026-06-02")`, `context.used.hour.scripts < 2`, `context.used.minute.fuel * 9223372036854775807 >= 0`,
@@ -199,9 +200,10 @@ func randomCondition(r *rand.Rand, depth int) string {
 func randomRequest(r *rand.Rand) Request {
 	request := from(pick(r, alice, bob, mallory, peer.Peer{ID: id(4), Circles: []string{"family", "friends"}}))
 	request.Code = pick(r, guestbook, guestbook, Code{}, Code{Digest: guestbook.Digest},
-		Code{Found: true, Layer: "carried", Digest: script.Digest{2}, Size: 5, Imports: []string{"env"}},
+		Code{Found: true, Layer: "carried", Digest: script.Digest{2}, Size: 5, Imports: []string{"env"}, Language: pick(r, "", "Go go1.26")},
 		Code{Found: true, Name: "grep", Layer: "host", Digest: script.Digest{3}, Size: 4})
 	request.Entry = pick(r, "", "sign", "read")
+	request.Transport = pick(r, "", "http", "local")
 	request.Params = pick(r, 0, 1, 100)
 	request.Used = pick(r, budget.Used{}, budget.Used{Hour: budget.Amount{Scripts: 1}}, budget.Used{Minute: budget.Amount{Fuel: 7}, Hour: budget.Amount{Scripts: 5}})
 	request.Now = noon.Add(time.Duration(r.IntN(3)) * 24 * time.Hour)
@@ -259,11 +261,12 @@ func TestResidualsAreBounded(t *testing.T) {
 
 // What is remembered of one must not be taken for another.
 func TestResidualsAreKeptApart(t *testing.T) {
-	s := parse(t, `permit(principal, action, resource) when { context.module.name == "guestbook" && principal has name && principal.name like "ali*" };`)
+	s := parse(t, `permit(principal, action, resource) when { context.module.name == "guestbook" && principal has name && principal.name like "ali*" && context.module.language == "" };`)
 	changes := map[string]func(*Request){
 		"the caller":       func(r *Request) { r.Parties.Caller = mallory },
 		"the petname":      func(r *Request) { r.Parties.Caller.Name = "eve" },
 		"the module":       func(r *Request) { r.Code.Name = "calendar" },
+		"the language":     func(r *Request) { r.Code.Language = "Rust" },
 		"nothing is found": func(r *Request) { r.Code = Code{} },
 	}
 	for name, change := range changes {

@@ -57,7 +57,9 @@ type Request struct {
 	Entry   string
 	Params  int // bytes
 	Now     time.Time
-	Used    budget.Used // by the caller's scripts before this one
+	// Transport is what it came by, as in Occasion.
+	Transport string
+	Used      budget.Used // by the caller's scripts before this one
 	// Chain is by which delegations another sent it, those in Parties.Via; nil if
 	// the caller did.
 	Chain []envelope.Link
@@ -276,18 +278,20 @@ func (r Request) context(lent bool) types.Record {
 	}
 	all := types.RecordMap{
 		"module": types.NewRecord(types.RecordMap{
-			"found":   types.Boolean(r.Code.Found),
-			"name":    types.String(r.Code.Name),
-			"digest":  digest,
-			"layer":   types.String(r.Code.Layer),
-			"size":    types.Long(r.Code.Size),
-			"imports": types.NewSet(imports...),
+			"found":    types.Boolean(r.Code.Found),
+			"name":     types.String(r.Code.Name),
+			"digest":   digest,
+			"layer":    types.String(r.Code.Layer),
+			"size":     types.Long(r.Code.Size),
+			"imports":  types.NewSet(imports...),
+			"language": types.String(r.Code.Language),
 		}),
-		"entry":  types.String(r.Entry),
-		"params": types.Long(r.Params),
-		"now":    types.NewDatetime(r.Now),
-		"used":   usedRecord(r.Used),
-		"lent":   types.Boolean(lent),
+		"entry":     types.String(r.Entry),
+		"params":    types.Long(r.Params),
+		"now":       types.NewDatetime(r.Now),
+		"used":      usedRecord(r.Used),
+		"transport": types.String(r.Transport),
+		"lent":      types.Boolean(lent),
 	}
 	if len(r.Chain) > 0 {
 		all["delegation"] = r.delegation()

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
+	"github.com/circles-host/circles/host/budget"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 )
@@ -35,6 +37,8 @@ const TestsFile = "tests.toml"
 //	deny   = ["read /diary.txt"]     # and may not
 //	params = 100                     # bytes; 0 if not said
 //	at     = 2026-06-01T12:00:00Z    # when; now if not said
+//	transport = "local"              # "http" if not said
+//	used   = {hour = {scripts = 20}} # by its scripts before: minute, hour, day; scripts, fuel, bytes
 //
 // as, module and expect must be there.
 type Test struct {
@@ -48,6 +52,9 @@ type Test struct {
 	Deny   []Need
 	Params int
 	At     time.Time // zero: now
+	// Transport is "http" if it was not said.
+	Transport string
+	Used      budget.Used
 }
 
 const (
@@ -90,6 +97,39 @@ type testText struct {
 	Deny   []string  `toml:"deny"`
 	Params int       `toml:"params"`
 	At     time.Time `toml:"at"`
+
+	Transport string     `toml:"transport"`
+	Used      usedByText `toml:"used"`
+}
+
+type usedByText struct {
+	Minute amountText `toml:"minute"`
+	Hour   amountText `toml:"hour"`
+	Day    amountText `toml:"day"`
+}
+
+type amountText struct {
+	Scripts int64 `toml:"scripts"`
+	Fuel    int64 `toml:"fuel"`
+	Bytes   int64 `toml:"bytes"`
+}
+
+// used is what was used at least in each window, as what was used within a minute
+// was within the hour too.
+func (w usedByText) used() (u budget.Used, err error) {
+	wider := func(a budget.Amount, t amountText) (budget.Amount, error) {
+		if t.Scripts < 0 || t.Fuel < 0 || t.Bytes < 0 {
+			return a, errors.New("used is less than nothing")
+		}
+		return budget.Amount{Scripts: max(a.Scripts, t.Scripts), Fuel: max(a.Fuel, t.Fuel), Bytes: max(a.Bytes, t.Bytes)}, nil
+	}
+	if u.Minute, err = wider(budget.Amount{}, w.Minute); err == nil {
+		u.Hour, err = wider(u.Minute, w.Hour)
+	}
+	if err == nil {
+		u.Day, err = wider(u.Hour, w.Day)
+	}
+	return u, err
 }
 
 // ParseTests is ReadTests for a text at hand; file is its name in errors, which
@@ -117,7 +157,7 @@ func ParseTests(file, text string) ([]Test, error) {
 		line, column := strict.Errors[0].Position()
 		key := strict.Errors[0].Key()
 		if len(key) > 1 {
-			return nil, at(line, column, "a test has no key %q: it has name, as, module, entry, expect, allow, deny, params and at", key[len(key)-1])
+			return nil, at(line, column, "a test has no key %q: it has name, as, module, entry, expect, allow, deny, params, at, transport and used", key[len(key)-1])
 		}
 		return nil, at(line, column, "there is no key %q here: a test begins with the line [[test]]", strings.Join(key, "."))
 	case errors.As(err, &decode):
@@ -183,7 +223,7 @@ func testLines(text []byte) (lines []int) {
 }
 
 func (w testText) test() (t Test, err error) {
-	t = Test{Name: graphic(w.Name), As: w.As, Entry: w.Entry, Params: w.Params, At: w.At}
+	t = Test{Name: graphic(w.Name), As: w.As, Entry: w.Entry, Params: w.Params, At: w.At, Transport: cmp.Or(w.Transport, "http")}
 	switch {
 	case w.As == "":
 		return t, errors.New(`as is missing: who sends the script, as = "alice"`)
@@ -197,6 +237,9 @@ func (w testText) test() (t Test, err error) {
 		return t, fmt.Errorf("params is %d: it is a number of bytes", w.Params)
 	case len(w.Allow) > maxTestNeeds || len(w.Deny) > maxTestNeeds:
 		return t, fmt.Errorf("allow or deny has more than %d lines; make several tests of it", maxTestNeeds)
+	}
+	if t.Used, err = w.Used.used(); err != nil {
+		return t, err
 	}
 	t.Permit = *w.Expect == "permit"
 	if !t.Permit && len(w.Allow)+len(w.Deny) > 0 {
@@ -282,7 +325,7 @@ func (s *Set) Test(tests []Test, meet Meet, now time.Time) []TestResult {
 			r.Problem = err
 			continue
 		}
-		request := Request{Parties: parties, Code: code, Entry: t.Entry, Params: t.Params, Now: now}
+		request := Request{Parties: parties, Code: code, Entry: t.Entry, Params: t.Params, Now: now, Transport: t.Transport, Used: t.Used}
 		if !t.At.IsZero() {
 			request.Now = t.At
 		}

@@ -174,3 +174,44 @@ func FuzzParseTests(f *testing.F) {
 		set.Test(tests, meet, noon)
 	})
 }
+
+// A test says by what a script comes, and what its caller used before.
+func TestTestsOfTransportAndBudget(t *testing.T) {
+	s := parse(t, `permit(principal, action == Action::"submit", resource) when { context.transport == "http" && context.used.hour.scripts < 20 };`)
+	tests, err := ParseTests(TestsFile, `
+[[test]]
+name = "within"
+as = "alice"
+module = "guestbook"
+expect = "permit"
+used = {hour = {scripts = 19}, day = {fuel = 100}}
+[[test]]
+name = "over"
+as = "alice"
+module = "guestbook"
+expect = "refuse"
+used = {minute = {scripts = 20}}
+[[test]]
+name = "from here"
+as = "alice"
+module = "guestbook"
+expect = "refuse"
+transport = "local"
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meet := func(Test) (peer.Parties, Code, error) {
+		return peer.Parties{Caller: alice, Target: bob}, guestbook, nil
+	}
+	for _, r := range s.Test(tests, meet, noon) {
+		if !r.Passed() {
+			t.Errorf("%s: %+v", r.Test.Name, r)
+		}
+	}
+	for _, bad := range []string{"used = {hour = {scripts = -1}}", "used = {week = {scripts = 1}}", "used = 3"} {
+		if _, err := ParseTests(TestsFile, "[[test]]\nas = \"alice\"\nmodule = \"guestbook\"\nexpect = \"permit\"\n"+bad); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}

@@ -12,7 +12,8 @@ import (
 
 // Occasion is when and how a script came.
 type Occasion struct {
-	Now time.Time
+	Now       time.Time
+	Transport string // that it came by, "http"; "local" if by none
 	// Used is what the caller's scripts used before. Only a Set that Counts looks
 	// at it.
 	Used budget.Used

@@ -14,6 +14,25 @@ import "context"
 // without its text. It is called concurrently.
 type Handler func(ctx context.Context, sealed []byte, back Back) ([]byte, error)
 
+// By marks the context of a server: what a Handler gets from it came by the
+// transport of that name, one word in lower case.
+func By(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, byKey{}, name)
+}
+
+// Name is the transport that a script came by; Local if it came by none.
+func Name(ctx context.Context) string {
+	if name, ok := ctx.Value(byKey{}).(string); ok {
+		return name
+	}
+	return Local
+}
+
+// Local is the name of no transport: the script was sent from within the process.
+const Local = "local"
+
+type byKey struct{}
+
 // Back asks the other end of the connection that a script came by: a sealed
 // question, a sealed answer. It is how a script reads its caller's context when
 // that lives elsewhere. Safe for concurrent use; it fails when ctx ends or the

@@ -21,6 +21,9 @@ import (
 	"github.com/circles-host/circles/host/transport/http2/deliverypb"
 )
 
+// Name is what scripts are said to come by; see transport.By.
+const Name = "http"
+
 // Config configures a Server. The zero value works, with a Handler.
 type Config struct {
 	// TLS makes the server speak TLS. It is required on any address but
@@ -113,6 +116,7 @@ func NewServer(handle transport.Handler, c Config) *Server {
 	protocols.SetHTTP2(c.TLS != nil)
 	protocols.SetUnencryptedHTTP2(c.TLS == nil)
 	s.http = &http.Server{
+		BaseContext:       func(net.Listener) context.Context { return transport.By(context.Background(), Name) },
 		Handler:           s.admit(mux),
 		Protocols:         protocols,
 		TLSConfig:         c.TLS,

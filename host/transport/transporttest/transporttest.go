@@ -52,6 +52,22 @@ func Run(t *testing.T, start func(t *testing.T, handle transport.Handler) Rig) {
 		}
 	})
 
+	t.Run("says which transport it is", func(t *testing.T) {
+		by := make(chan string, 1)
+		rig := start(t, func(ctx context.Context, _ []byte, _ transport.Back) ([]byte, error) {
+			by <- transport.Name(ctx)
+			return nil, nil
+		})
+		for _, answer := range []transport.Back{nil, noQuestions} {
+			if _, err := rig.Sender.Send(ctx(t), []byte("script"), answer); err != nil {
+				t.Fatal(err)
+			}
+			if name := <-by; name == transport.Local || name == "" {
+				t.Errorf("it came by %q (with answers: %v)", name, answer != nil)
+			}
+		}
+	})
+
 	t.Run("refuses what is too large and goes on", func(t *testing.T) {
 		rig := start(t, echo)
 		for _, answer := range []transport.Back{nil, noQuestions} {
