@@ -14,6 +14,7 @@ import (
 //go:generate go run ./pack go go.zip
 
 //go:embed c/circles.h c/circles.c
+//go:embed rust/Cargo.toml rust/src
 var sources embed.FS
 
 // The Go SDK is a module of its own, of which nothing can be embedded as it is.
@@ -22,7 +23,7 @@ var sources embed.FS
 var goZip []byte
 
 // Of returns the sources of a language's SDK, as they lie in its folder here
-// without their tests. Languages are "c" and "go".
+// without their tests. Languages are "c", "go" and "rust".
 func Of(language string) (fs.FS, error) {
 	if language == "go" {
 		z, err := zip.NewReader(bytes.NewReader(goZip), int64(len(goZip)))

@@ -14,15 +14,21 @@ import (
 // What is embedded is what lies in the folders.
 func TestOf(t *testing.T) {
 	for language, wanted := range map[string][]string{
-		"go": {"*.go", "go.mod"},
-		"c":  {"circles.h", "circles.c"},
+		"go":   {"*.go", "go.mod"},
+		"c":    {"circles.h", "circles.c"},
+		"rust": {"Cargo.toml", "src/*.rs"},
 	} {
 		files, err := sdk.Of(language)
 		if err != nil {
 			t.Fatal(err)
 		}
-		there, err := fs.Glob(files, "*")
-		if err != nil {
+		var there []string
+		if err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				there = append(there, path)
+			}
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		n := 0
@@ -40,7 +46,7 @@ func TestOf(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got, err := fs.ReadFile(files, filepath.Base(name)); err != nil || !bytes.Equal(got, want) {
+				if got, err := fs.ReadFile(files, filepath.ToSlash(strings.TrimPrefix(name, language+string(filepath.Separator)))); err != nil || !bytes.Equal(got, want) {
 					t.Errorf("%s is not as embedded (%v); run go generate ./guest-sdk", name, err)
 				}
 			}

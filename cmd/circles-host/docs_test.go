@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/modules/build"
 )
 
 // TestDocs does what each guide says, in an empty folder: it writes the files and
@@ -50,7 +51,7 @@ func TestDocs(t *testing.T) {
 
 // shown are the blocks that are not run, because they need what a test may not
 // have: a C compiler, root, another machine.
-var shown = []string{"clang ", "go build ", "go install ", "systemctl", "openssl", "cp -a"}
+var shown = []string{"clang ", "go build ", "go install ", "rustup ", "cargo ", "apt install ", "systemctl", "openssl", "cp -a"}
 
 // block is one fenced block of a guide.
 type block struct {
@@ -103,7 +104,7 @@ func links(t *testing.T, guide, text string) {
 }
 
 // perform does what the blocks say.
-func perform(t *testing.T, list []block) {
+func perform(t *testing.T, list []block, env ...string) {
 	var s *session
 	for _, b := range list {
 		_, isShown := b.options["shown"]
@@ -120,7 +121,7 @@ func perform(t *testing.T, list []block) {
 			}
 		case b.options["file"] != "":
 			if s == nil {
-				s = open(t)
+				s = open(t, env...)
 			}
 			file := filepath.Join(s.folder(), b.options["file"])
 			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -131,7 +132,7 @@ func perform(t *testing.T, list []block) {
 			}
 		case b.lang == "console":
 			if s == nil {
-				s = open(t)
+				s = open(t, env...)
 			}
 			s.play(b)
 		case b.lang == "sh" || b.lang == "bash" || b.lang == "shell":
@@ -162,7 +163,7 @@ type session struct {
 	behind []*background
 }
 
-func open(t *testing.T) *session {
+func open(t *testing.T, env ...string) *session {
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Fatal("the guides are for a POSIX shell, and this test needs bash")
 	}
@@ -178,6 +179,7 @@ func open(t *testing.T) *session {
 		env: append(os.Environ(), "CIRCLES="+repository, "CIRCLES_ROOT=", "CIRCLES_LISTEN=127.0.0.1:"+first,
 			"HOME="+dir, "XDG_CACHE_HOME=", "TERM=dumb", "GORACE="+race(), "PS1=", "BASH_ENV=", "ENV="),
 	}
+	s.env = append(s.env, env...)
 	shell := exec.Command("bash", "--norc", "--noprofile")
 	shell.Dir, shell.Env = dir, s.env
 	if s.in, err = shell.StdinPipe(); err != nil {
@@ -202,6 +204,52 @@ func open(t *testing.T) *session {
 		_ = shell.Wait()
 	})
 	return s
+}
+
+// TestGuestDocs does the same with the guides to the languages, each of which needs its
+// compiler: where that is missing, or CIRCLES_REBUILD does not name the language, the
+// guide is skipped, by name. Compilers keep what they made where they do otherwise,
+// since making it again takes minutes.
+func TestGuestDocs(t *testing.T) {
+	guides, err := filepath.Glob("docs/guests/*.md")
+	if err != nil || len(guides) == 0 {
+		t.Fatalf("there are %d guides: %v", len(guides), err)
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]string{"XDG_CACHE_HOME": cache, "CARGO_HOME": filepath.Join(home, ".cargo"), "RUSTUP_HOME": filepath.Join(home, ".rustup")} {
+		if os.Getenv(name) == "" {
+			t.Setenv(name, at)
+		}
+	}
+	for _, guide := range guides {
+		language := strings.TrimSuffix(filepath.Base(guide), ".md")
+		t.Run(language, func(t *testing.T) {
+			text, err := os.ReadFile(guide)
+			if err != nil {
+				t.Fatal(err)
+			}
+			links(t, guide, string(text))
+			list := blocks(t, string(text))
+			l, ok := build.Find(language)
+			if !ok {
+				t.Fatalf("nobody builds %s", language)
+			}
+			if !strings.Contains(" "+os.Getenv("CIRCLES_REBUILD")+" ", " "+language+" ") {
+				t.Skipf("%s: the guide was not followed, since CIRCLES_REBUILD does not name it; .ci/run sdk-%s does", l.Title, language)
+			}
+			if _, err := l.Toolchain(t.Context()); err != nil {
+				t.Skipf("%s: %v", l.Title, err)
+			}
+			perform(t, list, "XDG_CACHE_HOME="+os.Getenv("XDG_CACHE_HOME"))
+		})
+	}
 }
 
 func freePort(t *testing.T) string {

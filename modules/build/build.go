@@ -77,7 +77,8 @@ const (
 	manifestFile = "manifest.json"
 )
 
-// Build builds the project in c.Dir. It writes nothing there. Errors are a
+// Build builds the project in c.Dir. It writes nothing there, but for the Cargo.lock
+// that cargo makes where there is none. Errors are a
 // *CompileError, wrap ErrNoCompiler, or say what is wrong with the project.
 func Build(ctx context.Context, c Config) (*Built, error) {
 	if c.Timeout == 0 {
@@ -110,19 +111,18 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 		return nil, fmt.Errorf("build module: %w", err)
 	}
 	defer os.RemoveAll(made)
-	out := filepath.Join(made, "module.wasm")
 	p.made = made
 	b.Language = l.Title
-	cmd, reactor, err := l.command(ctx, l, p, out)
+	r, err := l.command(ctx, l, p)
 	if err != nil {
 		return nil, err
 	}
-	b.Reactor = reactor
-	if b.Warnings, err = run(ctx, cmd, c.Timeout, l.hint); err != nil {
+	b.Reactor = r.reactor
+	if b.Warnings, err = run(ctx, r.cmd, c.Timeout, l.hint); err != nil {
 		return nil, err
 	}
-	if b.Wasm, err = readBounded(out, maxModule); err != nil {
-		return nil, fmt.Errorf("build module: %s succeeded and left no module: %w", filepath.Base(cmd.Path), err)
+	if b.Wasm, err = readBounded(r.out, maxModule); err != nil {
+		return nil, fmt.Errorf("build module: %s succeeded and left no module: %w", filepath.Base(r.cmd.Path), err)
 	}
 	if b.Manifest != nil {
 		if b.Wasm, err = modules.WithManifest(b.Wasm, b.Manifest); err != nil {

@@ -89,11 +89,88 @@ func TestWrongProjects(t *testing.T) {
 func TestNoCompiler(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("CC", "")
-	for _, files := range [][]string{{"go.mod", mod, "main.go", hello}, {"a.c", "int main(void) { return 0; }"}} {
+	for _, files := range [][]string{{"go.mod", mod, "main.go", hello}, {"a.c", "int main(void) { return 0; }"}, {"Cargo.toml", "[package]"}} {
 		_, err := Build(t.Context(), Config{Dir: write(t, files...)})
 		if !errors.Is(err, ErrNoCompiler) || !strings.Contains(err.Error(), "install") {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// TestRust: a program, a library that is a module, and packages that are neither.
+func TestRust(t *testing.T) {
+	if _, err := rust.Toolchain(t.Context()); err != nil {
+		t.Skipf("Rust: %v", err)
+	}
+	const pkg, lib = "[package]\nname = \"a-module\"\nversion = \"0.1.0\"\nedition = \"2021\"\n", "[lib]\npath = \"main.rs\"\n"
+	const bins = "[[bin]]\nname = \"one\"\npath = \"main.rs\"\n[[bin]]\nname = \"two\"\npath = \"main.rs\"\n"
+	for name, tt := range map[string]struct {
+		manifest, source string
+		reactor          bool
+		want             string // of the error
+	}{
+		"program":      {pkg + "[[bin]]\nname = \"one\"\npath = \"main.rs\"\n", "fn main() { println!(\"hello\"); }", false, ""},
+		"module":       {pkg + lib + "crate-type = [\"cdylib\"]\n", "#[no_mangle] pub extern \"C\" fn run() {}", true, ""},
+		"both":         {pkg + lib + "crate-type = [\"rlib\", \"cdylib\"]\n" + bins, "#[no_mangle] pub extern \"C\" fn run() {} #[allow(dead_code)] fn main() {}", true, ""},
+		"library":      {pkg + lib, "", false, "neither a program nor a library that is a module"},
+		"two programs": {pkg + bins, "fn main() {}", false, "has the programs one, two, and a module is one"},
+		"one of two":   {pkg + "default-run = \"two\"\n" + bins, "fn main() {}", false, ""},
+		"not TOML":     {"[", "", false, "cargo could not build it"},
+		"a mistake":    {pkg + lib + "crate-type = [\"cdylib\"]\n", "fn f() { nothing() }", false, "cargo could not build it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := []string{"Cargo.toml", tt.manifest, "main.rs", tt.source}
+			b, err := Build(t.Context(), Config{Dir: write(t, files...)})
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("%v; want %q", err, tt.want)
+				}
+				return
+			}
+			var wrong *CompileError
+			if errors.As(err, &wrong) {
+				t.Log(wrong.Output)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.Language != "Rust" || b.Reactor != tt.reactor || bytes.Contains(b.Wasm, []byte(t.TempDir())) {
+				t.Errorf("%s, reactor %v", b.Language, b.Reactor)
+			}
+			if b.Reactor == bytes.Contains(b.Wasm, []byte("\x06_start\x00")) { // an export, of a function
+				t.Error("it is of another shape than it is said to be")
+			}
+		})
+	}
+}
+
+// TestForget: of what compilers keep, that which was used last is left.
+func TestForget(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("HOME", t.TempDir())
+	first, err := cacheDir("kind", "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := cacheDir("other", "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxKept {
+		old := time.Now().Add(-time.Hour)
+		if dir, err := cacheDir("kind", "number", strings.Repeat("x", i)); err != nil || os.Chtimes(dir, old, old) != nil {
+			t.Fatal(err)
+		}
+		if _, err := cacheDir("kind", "first"); err != nil { // is in use
+			t.Fatal(err)
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(first), "kind-*"))
+	if _, err := os.Stat(first); err != nil || len(left) != maxKept {
+		t.Errorf("%d are left, %v", len(left), err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
 	}
 }
 

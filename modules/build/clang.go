@@ -72,15 +72,16 @@ var (
 )
 
 // cCommand says how to build a C program.
-func cCommand(ctx context.Context, l Language, p project, out string) (cmd *exec.Cmd, reactor bool, err error) {
+func cCommand(ctx context.Context, l Language, p project) (recipe, error) {
+	out := filepath.Join(p.made, "module.wasm")
 	sources, headers := p.named("*.c"), p.named("*.h")
 	command, err := p.anyMatch(sources, cMain)
 	if err != nil {
-		return nil, false, err
+		return recipe{}, err
 	}
 	needsSDK, err := p.anyMatch(slices.Concat(sources, headers), useSDK)
 	if err != nil {
-		return nil, false, err
+		return recipe{}, err
 	}
 	args := []string{"--target=wasm32-wasi", "-std=c11", "-Oz", "-Wall", "-Wextra", "-Wl,--strip-debug", "-Wl,--gc-sections", "-I."}
 	if !command {
@@ -92,18 +93,18 @@ func cCommand(ctx context.Context, l Language, p project, out string) (cmd *exec
 	if needsSDK && !slices.Contains(headers, "circles.h") {
 		dir, err := p.findSDK()
 		if err != nil {
-			return nil, false, err
+			return recipe{}, err
 		}
 		args = append(args, "-I"+dir, filepath.Join(dir, "circles.c"))
 	}
 	tool, err := exec.LookPath(clang())
 	if err != nil {
-		return nil, false, l.missing(clang() + " is not there")
+		return recipe{}, l.missing(clang() + " is not there")
 	}
-	cmd = exec.CommandContext(ctx, tool, append(args, "-o", out)...)
+	cmd := exec.CommandContext(ctx, tool, append(args, "-o", out)...)
 	cmd.Dir = p.dir
 	cmd.Env = environment("LIBRARY_PATH", "C_INCLUDE_PATH")
-	return cmd, !command, nil
+	return recipe{cmd, out, !command}, nil
 }
 
 // findSDK is the folder with circles.h and circles.c.

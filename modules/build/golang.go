@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"go/build"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -29,23 +30,24 @@ var golang = Language{
 var wasmExport = regexp.MustCompile(`(?m)^//go:wasmexport[ \t]+\S`)
 
 // goCommand says how to build a Go program.
-func goCommand(ctx context.Context, l Language, p project, out string) (cmd *exec.Cmd, reactor bool, err error) {
+func goCommand(ctx context.Context, l Language, p project) (recipe, error) {
+	out := filepath.Join(p.made, "module.wasm")
 	target := build.Default
 	target.GOOS, target.GOARCH, target.CgoEnabled = "wasip1", "wasm", false
 	pkg, err := target.ImportDir(p.dir, 0)
 	if err != nil {
-		return nil, false, fmt.Errorf("build module: %w", err)
+		return recipe{}, fmt.Errorf("build module: %w", err)
 	}
 	if pkg.Name != "main" {
-		return nil, false, fmt.Errorf("build module: %s is package %s, and a module is a package main", p.dir, pkg.Name)
+		return recipe{}, fmt.Errorf("build module: %s is package %s, and a module is a package main", p.dir, pkg.Name)
 	}
-	reactor, err = p.anyMatch(pkg.GoFiles, wasmExport)
+	reactor, err := p.anyMatch(pkg.GoFiles, wasmExport)
 	if err != nil {
-		return nil, false, err
+		return recipe{}, err
 	}
 	tool, err := exec.LookPath("go")
 	if err != nil {
-		return nil, false, l.missing("go is not in PATH")
+		return recipe{}, l.missing("go is not in PATH")
 	}
 	// The names of functions stay, for stack traces.
 	// Without -buildvcs=false go would start git in a folder whose .git may be
@@ -54,7 +56,7 @@ func goCommand(ctx context.Context, l Language, p project, out string) (cmd *exe
 	if reactor {
 		args = append(args, "-buildmode=c-shared")
 	}
-	cmd = exec.CommandContext(ctx, tool, append(args, ".")...)
+	cmd := exec.CommandContext(ctx, tool, append(args, ".")...)
 	cmd.Dir = p.dir
 	cmd.Env = append(environment(goVariables...),
 		"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOWORK=off",
@@ -62,7 +64,7 @@ func goCommand(ctx context.Context, l Language, p project, out string) (cmd *exe
 		"GOFLAGS=-trimpath", // instead of what go env -w may have left
 		"PWD="+p.dir,        // as os/exec does it for the whole environment
 		"GO111MODULE=on")
-	return cmd, reactor, nil
+	return recipe{cmd, out, reactor}, nil
 }
 
 // goVariables say where Go keeps things, and from where it may fetch them.

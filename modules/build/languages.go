@@ -21,7 +21,7 @@ type Language struct {
 	// Install is how to get what is missing, in words that can be pasted.
 	Install string
 
-	command func(ctx context.Context, l Language, p project, out string) (cmd *exec.Cmd, reactor bool, err error)
+	command func(ctx context.Context, l Language, p project) (recipe, error)
 	// version asks the tools what they are. Its error says what is missing.
 	version func(ctx context.Context) (string, error)
 	// hint is what a compiler's refusal suggests is missing; nil for none.
@@ -32,7 +32,7 @@ type Language struct {
 // signs.
 func Languages() []Language { return slices.Clone(languages) }
 
-var languages = []Language{golang, c}
+var languages = []Language{golang, rust, c}
 
 // Find returns the language of that name.
 func Find(name string) (Language, bool) {
@@ -71,6 +71,13 @@ func (e MissingError) Is(target error) bool { return target == ErrNoCompiler }
 // missing is the error of a build that wants a tool which is not there.
 func (l Language) missing(what string) error {
 	return fmt.Errorf("build module: %w", MissingError{l, what})
+}
+
+// recipe is how a project is built.
+type recipe struct {
+	cmd     *exec.Cmd
+	out     string // the module that it leaves
+	reactor bool
 }
 
 // signs is what to look for, in words.

@@ -354,3 +354,89 @@ func Exported(t *testing.T, export func(wazero.HostModuleBuilder)) []string {
 	}
 	return slices.Sorted(maps.Keys(m.ExportedFunctions()))
 }
+
+// CheckGuest holds a guest that uses all of its SDK against WIT files: it imports
+// every function of every interface that the world imports, exports what the world
+// does, and each has the core type that follows from what is declared
+// (https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI.md#flattening).
+func CheckGuest(t *testing.T, wasm []byte, world string, paths ...string) {
+	t.Helper()
+	interfaces, imports, exports := map[string][]abi.Func{}, []string(nil), []abi.Func(nil)
+	for _, path := range paths {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wit, err := ParseWIT(string(src))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		maps.Copy(interfaces, wit.Interfaces)
+		imports = append(imports, wit.Imports[world]...)
+		exports = append(exports, wit.Exports[world]...)
+	}
+	if len(imports) == 0 || len(exports) == 0 {
+		t.Fatalf("%q declare no world %s", paths, world)
+	}
+
+	rt := wazero.NewRuntime(t.Context())
+	defer rt.Close(t.Context())
+	guest, err := rt.CompileModule(t.Context(), wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range guest.ImportedFunctions() {
+		if module, name, _ := f.Import(); strings.HasPrefix(module, "circles:") {
+			got[module+" "+name] = fmt.Sprint(f.ParamTypes(), f.ResultTypes())
+		}
+	}
+	for _, name := range imports {
+		if len(interfaces[name]) == 0 {
+			t.Errorf("the world imports %s, which %q do not declare", name, paths)
+		}
+		for _, f := range interfaces[name] {
+			params, results := f.Core()
+			key, want := name+" "+f.Name, fmt.Sprint(params, results)
+			if got[key] != want {
+				t.Errorf("it imports %s of type %q, want %s for %s", key, got[key], want, f)
+			}
+			delete(got, key)
+		}
+	}
+	for name := range got {
+		t.Errorf("it imports %s, which no WIT file declares", name)
+	}
+	exported := guest.ExportedFunctions()
+	for _, f := range exports {
+		if d := exported[f.Name]; d == nil || !abi.IsEntry(f.Name, d) {
+			t.Errorf("it does not export %s as %s", f.Name, f)
+		}
+	}
+	const realloc = "[127 127 127 127] [127]" // i32 is 0x7f
+	if d := exported["cabi_realloc"]; d == nil || fmt.Sprint(d.ParamTypes(), d.ResultTypes()) != realloc {
+		t.Errorf("its cabi_realloc is %v", d)
+	}
+}
+
+// Enums returns the cases of each enum that a WIT file declares, by the enum's name.
+func Enums(t *testing.T, path string) map[string][]string {
+	t.Helper()
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]string{}
+	p := &witParser{tokens: witTokens(string(src))}
+	for len(p.tokens) > 0 {
+		if !p.is("enum") {
+			p.next()
+			continue
+		}
+		name := p.name()
+		for _, f := range p.fields(false) {
+			out[name] = append(out[name], f.Name)
+		}
+	}
+	return out
+}
