@@ -30,6 +30,11 @@ func (h *Host) callerOf(a *policy.Accepted, target *peerContext, tx transaction,
 	lent := &lentContext{peer: caller}
 	var grants *policy.Grants // of the caller's policies as they are at the first access
 	switch {
+	case a.Chain() != nil:
+		lent.view = func(context.Context, func(store.FS, *records.Collections) error) error {
+			return &remote.Error{Code: remote.Denied, Message: fmt.Sprintf(
+				"the script was sent on behalf of %s, whose context is not the sender's to lend", label(caller))}
+		}
 	case caller.ID == target.entry.ID:
 		// The transaction that is open already: to wait for another of the same
 		// store would be to wait for ourselves.

@@ -127,7 +127,7 @@ func newApp() *cli.App {
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
 			runCommand(), initCommand(), peerCommand(), moduleCommand(), policyCommand(),
-			sendCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(), newCommand(), devCommand(), testCommand(),
+			sendCommand(), delegationCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(), newCommand(), devCommand(), testCommand(),
 			benchCommand(), versionCommand(), completionCommand(),
 		},
 		// Without this the library ends the process inside Run.

@@ -49,14 +49,11 @@ func checkContext(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	signers := []peer.ID{key.ID()}
-	for _, text := range c.StringSlice("signer") {
-		id, err := peer.ParseID(text)
-		if err != nil {
-			return coded{exitUsage, err}
-		}
-		signers = append(signers, id)
+	former, err := formerHosts(c)
+	if err != nil {
+		return err
 	}
+	signers := append([]peer.ID{key.ID()}, former...)
 	contexts := contextsOf(root)
 	kept, err := contexts.Of(e)
 	if err != nil {

@@ -39,7 +39,7 @@ entries were taken away: keep the head that --verify prints, and give it to
 			&cli.BoolFlag{Name: "verify", Usage: "only check the log, and print its head"},
 			&cli.StringFlag{Name: "head", Usage: "fail unless the entry with this `HASH` is still there"},
 			&cli.StringFlag{Name: "receipt", Usage: "instead of a log, show the receipt in `FILE`, as send --receipt or an HTTP answer has it"},
-			&cli.StringFlag{Name: "host", Usage: "the `DID` of a host that held the context before, and may have signed too; with --receipt: that must have signed"},
+			&cli.StringSliceFlag{Name: "signer", Usage: "the `DID` of a host that held the context before, and signed receipts too; with --receipt: that must have signed"},
 			&cli.BoolFlag{Name: "denied", Usage: "only what was not done"},
 			&cli.StringFlag{Name: "by", Usage: "only what `PEER` sent"},
 			&cli.StringFlag{Name: "since", Usage: "only from `TIME` on: 90m or 7d ago, 2026-05-01, 2026-05-01T09:30"},
@@ -62,6 +62,18 @@ type logged struct {
 // is reports whether id is the beginning of its script's.
 func (l logged) is(id string) bool {
 	return strings.HasPrefix(fmt.Sprintf("%x", l.Receipt.Script[:]), id)
+}
+
+// formerHosts are those of --signer.
+func formerHosts(c *cli.Context) (ids []peer.ID, err error) {
+	for _, text := range c.StringSlice("signer") {
+		id, err := peer.ParseID(text)
+		if err != nil {
+			return nil, coded{exitUsage, err}
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
 }
 
 func noReceipt(e peer.Entry, id string) error {
@@ -96,14 +108,11 @@ func showLog(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	signers := []peer.ID{key.ID()}
-	if c.IsSet("host") {
-		former, err := peer.ParseID(c.String("host"))
-		if err != nil {
-			return coded{exitUsage, err}
-		}
-		signers = append(signers, former)
+	former, err := formerHosts(c)
+	if err != nil {
+		return err
 	}
+	signers := append([]peer.ID{key.ID()}, former...)
 	s, err := contextsOf(root).Read(c.Context, e)
 	if err != nil {
 		return inUse(c, root, e, err)
@@ -213,7 +222,7 @@ func since(text string, now time.Time) (time.Time, error) {
 }
 
 func (w wanted) has(l logged) bool {
-	return (w.by == "" || l.Receipt.Caller == w.by) && !l.Time.Before(w.since) && (!w.denied || l.Receipt.Code != script.Done)
+	return (w.by == "" || l.Receipt.Caller == w.by || slices.ContainsFunc(l.Receipt.Via, func(v script.Via) bool { return v.To == w.by })) && !l.Time.Before(w.since) && (!w.denied || l.Receipt.Code != script.Done)
 }
 
 // logged prints a receipt in a line.
@@ -234,9 +243,18 @@ func (p *printer) logged(root *host.Root, l logged) {
 			about = "dry run, nothing done, permitted by " + strings.Join(r.Policies, ", ")
 		}
 	}
-	about = p.flow(52+max(20, utf8.RuneCountInString(nameOf(root, r.Caller)+" "+what)), 6, about)
+	by := sentBy(root, r) + " " + what
+	about = p.flow(52+max(20, utf8.RuneCountInString(by)), 6, about)
 	p.f("%s  %s  %s  %s  %s  %s\n", p.dim(fmt.Sprintf("%4d", l.Seq)), p.dim(when(l.Time)),
-		short(r.Script), paint(pad(r.Code.String(), 11)), pad(nameOf(root, r.Caller)+" "+what, 20), p.dim(about))
+		short(r.Script), paint(pad(r.Code.String(), 11)), pad(by, 20), p.dim(about))
+}
+
+// sentBy names who sent a script, and on whose behalf.
+func sentBy(root *host.Root, r *script.Receipt) string {
+	if n := len(r.Via); n > 0 {
+		return nameOf(root, r.Via[n-1].To) + " for " + nameOf(root, r.Caller)
+	}
+	return nameOf(root, r.Caller)
 }
 
 // contains checks that the entry with that hash is in the log.
@@ -284,11 +302,13 @@ func readReceipt(file string, signer peer.ID) (r script.Receipt, by peer.ID, err
 func showKept(c *cli.Context, root *host.Root) error {
 	file := c.String("receipt")
 	var signer peer.ID
-	if c.IsSet("host") {
-		var err error
-		if signer, err = peer.ParseID(c.String("host")); err != nil {
-			return coded{exitUsage, err}
-		}
+	switch must, err := formerHosts(c); {
+	case err != nil:
+		return err
+	case len(must) > 1:
+		return usage("--signer: one host signs a receipt")
+	case len(must) == 1:
+		signer = must[0]
 	}
 	r, by, err := readReceipt(file, signer)
 	if err != nil {
@@ -299,7 +319,7 @@ func showKept(c *cli.Context, root *host.Root) error {
 		return p.json(&r)
 	}
 	showReceipt(p, root, logged{Receipt: &r})
-	whose := "of which nothing is known here; --host DID says which one it must be"
+	whose := "of which nothing is known here; --signer DID says which one it must be"
 	key, err := root.Key()
 	if err != nil {
 		return err
@@ -365,7 +385,7 @@ func (r *logReader) check(entry store.Entry) (logged, error) {
 		return logged{}, fmt.Errorf("the log of %s was altered: entry %d: %w", e.Name, seq, err)
 	}
 	if !slices.Contains(r.signers, signer) {
-		return logged{}, fmt.Errorf("the log of %s was altered, or comes from another host: %s signed entry %d; if the context was held there before, say --host %s",
+		return logged{}, fmt.Errorf("the log of %s was altered, or comes from another host: %s signed entry %d; if the context was held there before, say --signer %s",
 			e.Name, signer, seq, signer)
 	}
 	if receipt.Target != e.ID {
@@ -462,6 +482,13 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	row("why", clean(reason))
 	row("allow it", clean(hint))
 	row("caller", nameOf(root, r.Caller)+p.dim("  "+string(r.Caller)))
+	for i, v := range r.Via {
+		label := "sent by"
+		if i < len(r.Via)-1 {
+			label = "by way of"
+		}
+		row(label, nameOf(root, v.To)+p.dim("  "+string(v.To)+", by delegation "+short(v.Delegation)))
+	}
 	row("target", nameOf(root, r.Target)+p.dim("  "+string(r.Target)))
 	row("host", string(r.Host))
 	row("module", codeText(r))

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/storage"
 )
 
@@ -144,10 +146,18 @@ type peerJSON struct {
 	Modules []string  `json:"modules,omitempty"`
 	Policy  []string  `json:"policy_files,omitempty"`
 	// Problems are why what is in the policy folder is not in force as it is.
-	Problems []string  `json:"policy_problems,omitempty"`
-	Store    string    `json:"store,omitempty"`
-	Holds    *heldJSON `json:"holds,omitempty"` // absent if that cannot be told now
-	Quota    *heldJSON `json:"quota,omitempty"` // the most that it may
+	Problems []string    `json:"policy_problems,omitempty"`
+	Given    []givenJSON `json:"delegations,omitempty"` // that it was given
+	Store    string      `json:"store,omitempty"`
+	Holds    *heldJSON   `json:"holds,omitempty"` // absent if that cannot be told now
+	Quota    *heldJSON   `json:"quota,omitempty"` // the most that it may
+}
+
+// givenJSON is a delegation that a peer was given.
+type givenJSON struct {
+	Delegation script.Digest `json:"delegation"`
+	As         peer.ID       `json:"as"`
+	NotAfter   time.Time     `json:"not_after"`
 }
 
 // heldJSON is what a context holds.
@@ -240,6 +250,22 @@ func peerShow(c *cli.Context) error {
 		v.Policy = names(filepath.Join(e.Dir, "policy"), ".cedar")
 		v.Problems = checkPeer(root, e).Problems
 	}
+	var given []string
+	if e.Held() {
+		held, err := host.Delegations(host.DelegationsDir(e))
+		if err != nil {
+			return err
+		}
+		for _, h := range held {
+			if h.Err != nil {
+				given = append(given, line(h.Err.Error()))
+				continue
+			}
+			first, last := h.Links[0], h.Links[len(h.Links)-1]
+			v.Given = append(v.Given, givenJSON{last.ID, first.Issuer, last.NotAfter})
+			given = append(given, fmt.Sprintf("%s as %s until %s", short(last.ID), nameOf(root, first.Issuer), until(last.NotAfter)))
+		}
+	}
 	var kept storage.Kept
 	var problem error
 	if e.Held() {
@@ -278,6 +304,7 @@ func peerShow(c *cli.Context) error {
 		row("circles", orNone(v.Circles))
 		row("modules", orNone(v.Modules))
 		row("policies", orNone(v.Policy))
+		row("may send", strings.Join(given, ", "))
 		if n := len(v.Problems); n > 0 {
 			row(" ", p.red("not in force as written: ")+line(v.Problems[0]))
 			if n > 1 {

@@ -42,6 +42,8 @@ again.
 		Flags: []cli.Flag{
 			rootFlag(),
 			&cli.StringFlag{Name: "as", Usage: "send as `PEER`, whose key is in this root"},
+			&cli.StringFlag{Name: "on-behalf-of", Usage: "send in the name of `PEER`, by a delegation to --as, or without it to this host"},
+			&cli.StringFlag{Name: "delegation", Usage: "by that in `FILE`, instead of one that was kept"},
 			&cli.StringFlag{Name: "to", Usage: "send to `PEER`, a petname or did:key"},
 			&cli.StringFlag{Name: "host", Usage: "the worker's `URL`, instead of the one that the target's route names"},
 			&cli.StringSliceFlag{Name: "lend", Usage: "let the script do `ACTION:PATH` in the sender's context; read:/card.txt, list:/photos, get:cards/home, query:cards"},
@@ -52,7 +54,7 @@ again.
 			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), needs(c, "as", "to")); err != nil {
+			if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), sender(c)); err != nil {
 				return err
 			}
 			root, err := openRoot(c)
@@ -76,6 +78,19 @@ again.
 			return report(c, sent)
 		},
 	}
+}
+
+// sender checks that it is said who sends, and to whom.
+func sender(c *cli.Context) error {
+	switch {
+	case c.IsSet("on-behalf-of") && len(c.StringSlice("lend")) > 0:
+		return usage("--lend: what is %s's is not the sender's to lend", c.String("on-behalf-of"))
+	case c.IsSet("on-behalf-of"):
+		return needs(c, "to") // it is this host, unless --as says otherwise
+	case c.IsSet("delegation"):
+		return usage("--delegation goes with --on-behalf-of PEER")
+	}
+	return needs(c, "as", "to")
 }
 
 // keepReceipt writes the receipt to the file of --receipt, if there is one.
@@ -177,14 +192,36 @@ func params(arg string, stdin io.Reader) (b []byte, err error) {
 
 // ends are who sends a script, with the key to do so, and to whom.
 func ends(c *cli.Context, root *host.Root) (from, to peer.Entry, key *peer.Key, err error) {
-	if from, err = root.Peers.Resolve(c.String("as")); err != nil {
+	if c.IsSet("on-behalf-of") && !c.IsSet("as") {
+		if key, err = root.Key(); err != nil {
+			return from, to, nil, err
+		}
+		from.ID = key.ID()
+	} else if from, err = root.Peers.Resolve(c.String("as")); err != nil {
 		return from, to, nil, coded{exitNotFound, err}
 	}
 	if to, err = root.Peers.Resolve(c.String("to")); err != nil {
 		return from, to, nil, coded{exitNotFound, err}
 	}
-	key, err = keyOf(root, from)
+	if key == nil {
+		key, err = keyOf(root, from)
+	}
 	return from, to, key, err
+}
+
+// chained gives s its target, and the chain by which it is sent, if it is on
+// another's behalf.
+func chained(c *cli.Context, root *host.Root, s *script.Script, from, to peer.Entry) (err error) {
+	s.Target = to.ID
+	if !c.IsSet("on-behalf-of") {
+		return nil
+	}
+	dir := root.DelegationsDir()
+	if c.IsSet("as") {
+		dir = host.DelegationsDir(from)
+	}
+	s.Chain, err = chainFor(c, root, s, from.ID, dir)
+	return err
 }
 
 // keyOf is the key by which a peer sends.
@@ -198,11 +235,13 @@ func keyOf(root *host.Root, from peer.Entry) (*peer.Key, error) {
 
 // seal signs a script and leaves it to others to carry.
 func seal(c *cli.Context, root *host.Root, s script.Script) error {
-	_, to, key, err := ends(c, root)
+	from, to, key, err := ends(c, root)
+	if err == nil {
+		err = chained(c, root, &s, from, to)
+	}
 	if err != nil {
 		return err
 	}
-	s.Target = to.ID
 	sealed, id, err := envelope.SealScript(s, key)
 	if err != nil {
 		return err
@@ -227,6 +266,9 @@ func seal(c *cli.Context, root *host.Root, s script.Script) error {
 // deliver sends s as --as to --to.
 func deliver(ctx context.Context, c *cli.Context, root *host.Root, s script.Script) (host.Sent, error) {
 	from, to, key, err := ends(c, root)
+	if err == nil {
+		err = chained(c, root, &s, from, to)
+	}
 	if err != nil {
 		return host.Sent{}, err
 	}

@@ -1,6 +1,9 @@
 // Package script defines what one peer says to another, and what it is told
 // back: Script and Receipt, their codes, and their encoding.
 //
+// A Delegation lets somebody else send a Script; the Script carries it, and those
+// that it passes on, in its Chain.
+//
 // While a script runs, its host may put a Question to the caller, about what the
 // caller lent, and gets an Answer.
 //
