@@ -317,22 +317,30 @@ func TestABusyContextTurnsScriptsAway(t *testing.T) {
 	var mu sync.Mutex
 	away := 0
 	ctx, cancel := context.WithCancel(t.Context())
-	for range 8 {
-		sealed, _ := w.seal("alice", "bob", spin)
+	for _, caller := range []peer.Name{"alice", "alice", "alice", "carol", "carol", "alice", "carol"} {
+		sealed, _ := w.seal(caller, "bob", spin)
+		began := make(chan struct{})
 		all.Go(func() {
+			close(began)
 			if _, err := w.host.Deliver(ctx, sealed, nil); err != nil {
-				wantBare(t, err, transport.Unavailable)
+				var e *transport.Error
+				if wantBare(t, err, transport.Unavailable); errors.As(err, &e) && e.RetryAfter <= 0 {
+					t.Errorf("it is not said when to come again: %+v", e)
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				away++
 			}
 		})
+		<-began
 	}
+	// Of 4 places alice gets 2 however often she asks, carol one, and one is left for
+	// whoever comes.
 	within(t, func() error {
 		mu.Lock()
 		defer mu.Unlock()
 		if away != 4 {
-			return fmt.Errorf("%d of 8 were turned away", away)
+			return fmt.Errorf("%d of 7 were turned away", away)
 		}
 		return nil
 	})
@@ -512,4 +520,78 @@ func TestNothingStaysOfHostileScripts(t *testing.T) {
 	})
 	t.Logf("heap %d → %d KiB, taken from the system %d → %d MiB, goroutines %d → %d",
 		before.HeapAlloc>>10, after.HeapAlloc>>10, before.Sys>>20, after.Sys>>20, goroutines, runtime.NumGoroutine())
+}
+
+// A caller who sends more than a host has room for, to whatever contexts, leaves room
+// for who comes after.
+func TestOneCallerLeavesRoomForOthers(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol", "dave")
+	for _, name := range []peer.Name{"bob", "carol", "dave"} {
+		w.policy(name, "all", anything)
+	}
+	w.onDisk(host.Config{MaxScripts: 6, Limits: engine.Limits{Wall: time.Minute}})
+	spin := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var all sync.WaitGroup
+	away := make(chan error, 12)
+	for i := range 12 {
+		sealed, _ := w.seal("alice", []peer.Name{"bob", "carol"}[i%2], spin)
+		all.Go(func() {
+			if _, err := w.host.Deliver(ctx, sealed, nil); err != nil {
+				away <- err
+			}
+		})
+	}
+	for range 9 { // 3 have a place
+		select {
+		case err := <-away:
+			wantBare(t, err, transport.Unavailable)
+		case <-time.After(20 * time.Second):
+			t.Fatal("they were not turned away at once")
+		}
+	}
+	for range 3 {
+		if r := w.send("bob", "dave", carried(guest(nil, abitest.I32(16)))); r.Code != script.Done {
+			t.Errorf("who comes after: %v %s", r.Code, r.Message)
+		}
+	}
+	cancel()
+	all.Wait()
+	if r := w.send("alice", "bob", carried(guest(nil, abitest.I32(16)))); r.Code != script.Done {
+		t.Errorf("when they have ended: %v %s", r.Code, r.Message)
+	}
+}
+
+// Whoever waits for memory is told that there was none when the script's own time is
+// over, and not when the sender gives up.
+func TestWaitingEndsAtTheScriptsDeadline(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol", "dave")
+	for _, name := range []peer.Name{"bob", "carol", "dave"} {
+		w.policy(name, "all", anything)
+	}
+	w.onDisk(host.Config{
+		Limits: engine.Limits{Wall: time.Minute, Memory: 64 << 20},
+		Turns:  turns.Config{Memory: 1}, // raised to what one script may take
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	spin := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
+	sealed, _ := w.seal("alice", "bob", spin)
+	var all sync.WaitGroup
+	all.Go(func() { _, _ = w.host.Deliver(ctx, sealed, nil) })
+	small := carried(guest(nil, abitest.I32(16)))
+	// Until that one has the memory, small scripts get through.
+	within(t, func() error {
+		small.Deadline = time.Now().Add(300 * time.Millisecond)
+		sealed, _ := w.seal("dave", "carol", small)
+		_, err := w.host.Deliver(t.Context(), sealed, nil)
+		var e *transport.Error
+		if !errors.As(err, &e) || e.Code != transport.Unavailable {
+			return fmt.Errorf("with all memory taken: %v", err)
+		}
+		return nil
+	})
+	cancel()
+	all.Wait()
 }

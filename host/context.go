@@ -20,6 +20,7 @@ import (
 	"github.com/circles-host/circles/host/revoked"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
 )
 
 // peerContext is the named environment of a peer that is held here: its files,
@@ -41,11 +42,12 @@ type peerContext struct {
 	lookSeen atomic.Int64 // when their folder had last changed, as of then, Unix ns
 	unwatch  func()
 
+	places *turns.Places // for scripts that are delivered
+
 	dir fs.FileInfo // entry.Dir as it was when this was opened
 
 	// Guarded by openContexts.mu:
 	users   int
-	scripts int           // that are being delivered, of users
 	since   time.Time     // of the last release
 	retired chan struct{} // set when it is to close; closed when nobody uses it any more
 }
@@ -136,6 +138,7 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 	// Its files and what its owner edits are read side by side: somebody waits for the
 	// first call.
 	c := &peerContext{host: h, entry: entry, dir: dir, history: history.New(h.undoable(entry)), revoked: revoked.Open(RevokedDir(entry))}
+	c.places = turns.NewPlaces(h.config.MaxPerContext)
 	var edited sync.WaitGroup
 	edited.Go(func() { c.follow(ctx) })
 	c.store, err = h.config.OpenStore(ctx, entry)
@@ -247,30 +250,6 @@ func (cs *openContexts) open(ctx context.Context, id peer.ID) (c *peerContext, r
 		}
 		return o.context, release, nil
 	}
-}
-
-// enter is open for a script that is delivered, of which a context takes only so
-// many at a time: those that wait for their turn there must not be all that the
-// host has room for.
-func (cs *openContexts) enter(ctx context.Context, id peer.ID) (*peerContext, func(), error) {
-	c, release, err := cs.open(ctx, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	cs.mu.Lock()
-	if c.scripts >= cs.host.config.MaxPerContext {
-		cs.mu.Unlock()
-		release()
-		return nil, nil, &transport.Error{Code: transport.Unavailable, Message: "as many scripts as may are waiting for this peer's context already; send it again in a while"}
-	}
-	c.scripts++
-	cs.mu.Unlock()
-	return c, func() {
-		cs.mu.Lock()
-		c.scripts--
-		cs.mu.Unlock()
-		release()
-	}, nil
 }
 
 func (cs *openContexts) release(c *peerContext) {

@@ -40,7 +40,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if prior := verified.Prior(); prior != nil {
 		return prior, nil // delivered before: what was done stays done
 	}
-	target, release, err := h.contexts.enter(ctx, verified.Script().Target) // opened on demand
+	target, release, err := h.contexts.enter(ctx, verified.Script()) // opened on demand; or turned away
 	if err != nil {
 		return nil, h.bare(err)
 	}
@@ -63,7 +63,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}
-	turn, err := h.turns.Enter(ctx, string(verified.Script().Caller), h.limits(accepted).Memory) // its share of the host
+	turn, err := h.share(ctx, accepted) // of the host
 	if err != nil {
 		return nil, h.bare(err)
 	}

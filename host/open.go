@@ -47,8 +47,10 @@ type Config struct {
 	IdleAfter time.Duration
 	// MaxContexts bounds the contexts that are kept open unused. 0 means 1,000.
 	MaxContexts int
-	// MaxPerContext bounds the scripts that run in one context, or wait to; one
-	// more is turned away. 0 means 48.
+	// MaxScripts bounds the scripts that run, or wait to, and MaxPerContext those in
+	// one context; one more is turned away. Of both a caller gets no more than are left
+	// for others: alone half. 0 means 64 and 48.
+	MaxScripts    int
 	MaxPerContext int
 	// Turns bounds what all scripts together take of the machine, and how many
 	// wait. Its zero value works; a memory that is less than what one script may
@@ -82,6 +84,7 @@ type Host struct {
 	modules  *module.Layer // shared by all contexts
 	revoked  *revoked.List // for all contexts
 	turns    *turns.Turns
+	places   *turns.Places // for scripts that are delivered
 	contexts *openContexts
 	watcher  *watch.Watcher
 	log      *slog.Logger
@@ -113,6 +116,9 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if c.MaxContexts <= 0 {
 		c.MaxContexts = 1000
 	}
+	if c.MaxScripts <= 0 {
+		c.MaxScripts = 64
+	}
 	if c.MaxPerContext <= 0 {
 		c.MaxPerContext = 48
 	}
@@ -137,7 +143,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
-	h := &Host{config: c, key: key, peers: root.Peers, quota: root.Config.Quota, engine: e, revoked: revoked.Open(root.RevokedDir()), turns: turns.New(c.Turns), log: c.Log, now: c.Now}
+	h := &Host{config: c, key: key, peers: root.Peers, quota: root.Config.Quota, engine: e, revoked: revoked.Open(root.RevokedDir()), turns: turns.New(c.Turns), places: turns.NewPlaces(c.MaxScripts), log: c.Log, now: c.Now}
 	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})

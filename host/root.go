@@ -68,7 +68,7 @@ type RootConfig struct {
 	Worker struct {
 		Memory   units.Size `toml:"memory"`   // that all scripts together may take
 		Waiting  int        `toml:"waiting"`  // scripts that may wait for their share of it
-		Scripts  int        `toml:"scripts"`  // that are received and run at once
+		Scripts  int        `toml:"scripts"`  // that run or wait at once
 		Received units.Size `toml:"received"` // bytes of scripts that are not done with
 		Contexts int        `toml:"contexts"` // that are kept open unused
 	} `toml:"worker"`
@@ -148,7 +148,7 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # [worker]                    # all scripts together
 # memory = "4GiB"             # that they may take, each by its limit
 # waiting = 1024              # that may wait for it, a quarter of them one caller's
-# scripts = 64                # that are received and run at once
+# scripts = 64                # that run or wait at once, of which one caller alone has half
 # received = "256MiB"
 # contexts = 1000             # that are kept open unused
 

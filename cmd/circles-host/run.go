@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -72,6 +73,14 @@ type worker struct {
 	closed func() error
 }
 
+const (
+	defaultScripts = 64 // that run or wait at once
+	// receivedEach is how many scripts are received for each that may run: a host knows
+	// only then whose they are, and who has had their share must not keep others from
+	// being heard. What they hold is bounded by bytes.
+	receivedEach = 4
+)
+
 // startWorker opens the root's contexts to the network; nothing is served before
 // serveUntil. adjust, if it is not nil, has the last word on the configuration.
 func startWorker(c *cli.Context, root *host.Root, listen string, adjust func(*host.Config)) (_ *worker, err error) {
@@ -81,6 +90,7 @@ func startWorker(c *cli.Context, root *host.Root, listen string, adjust func(*ho
 	bounds := root.Config.Worker
 	config.Turns = turns.Config{Memory: uint64(bounds.Memory), Waiting: bounds.Waiting}
 	config.MaxContexts = bounds.Contexts
+	config.MaxScripts = cmp.Or(max(bounds.Scripts, 0), defaultScripts)
 	var only []peer.Entry
 	for _, name := range c.StringSlice("peer") {
 		e, err := held(root, name)
@@ -118,7 +128,7 @@ func startWorker(c *cli.Context, root *host.Root, listen string, adjust func(*ho
 	}
 	server := http2.NewServer(h.Deliver, http2.Config{
 		TLS: tlsConfig, Host: string(h.ID()), Version: version, Problem: h.Problem, Log: log,
-		MaxConcurrent: bounds.Scripts, MaxReceived: int64(bounds.Received),
+		MaxConcurrent: receivedEach * config.MaxScripts, MaxReceived: int64(bounds.Received),
 	})
 	l, err := server.Listen(listen)
 	if errors.Is(err, syscall.EADDRINUSE) {

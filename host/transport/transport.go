@@ -6,7 +6,10 @@
 // each passes.
 package transport
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Handler answers one sealed script with a sealed receipt. back is the way back
 // to the sender while the script runs, nil where the transport has none. An
@@ -65,6 +68,9 @@ const (
 type Error struct {
 	Code    Code
 	Message string
+	// RetryAfter, of Unavailable, is how long to wait before it is worth another try;
+	// 0 where that is not known. Carried in whole seconds, rounded up.
+	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string { return e.Message }

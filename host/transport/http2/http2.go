@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -45,9 +47,24 @@ func toWire(err error) error {
 	}
 	wire := connect.NewError(codes[e.Code], errors.New(e.Message))
 	if e.Code == transport.Unavailable {
-		wire.Meta().Set("Retry-After", "1") // seconds; RFC 9110, section 10.2.3
+		seconds := max(1, int64((e.RetryAfter+time.Second-1)/time.Second))
+		wire.Meta().Set(retryAfter, strconv.FormatInt(seconds, 10))
 	}
 	return wire
+}
+
+// retryAfter is in seconds here; RFC 9110, section 10.2.3.
+const retryAfter = "Retry-After"
+
+// maxRetryAfter is the longest that a client believes it was told to wait.
+const maxRetryAfter = time.Hour
+
+func retryOf(e *connect.Error) time.Duration {
+	seconds, err := strconv.ParseUint(e.Meta().Get(retryAfter), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 }
 
 // fromWire makes of a client's error what the other end's handler answered, or
@@ -68,7 +85,11 @@ func fromWire(url string, err error) error {
 	}
 	for code, wire := range codes {
 		if wire == e.Code() {
-			return &transport.Error{Code: code, Message: e.Message()}
+			back := &transport.Error{Code: code, Message: e.Message()}
+			if code == transport.Unavailable {
+				back.RetryAfter = retryOf(e)
+			}
+			return back
 		}
 	}
 	return &transport.Error{Code: transport.Internal, Message: fmt.Sprintf("%s answered %v: %s", url, e.Code(), e.Message())}

@@ -98,6 +98,20 @@ func Run(t *testing.T, start func(t *testing.T, handle transport.Handler) Rig) {
 		}
 	})
 
+	t.Run("who is turned away is told for how long", func(t *testing.T) {
+		for _, told := range []time.Duration{time.Millisecond, time.Second, 1200 * time.Millisecond, 30 * time.Second} {
+			rig := start(t, func(context.Context, []byte, transport.Back) ([]byte, error) {
+				return nil, &transport.Error{Code: transport.Unavailable, Message: "full", RetryAfter: told}
+			})
+			for _, answer := range []transport.Back{nil, noQuestions} {
+				_, err := rig.Sender.Send(ctx(t), []byte("x"), answer)
+				if e := wantCode(t, err, transport.Unavailable); e.RetryAfter < told || e.RetryAfter > told+time.Second {
+					t.Errorf("told to wait %v, and heard %v", told, e.RetryAfter)
+				}
+			}
+		}
+	})
+
 	t.Run("an error that is the host's own stays there", func(t *testing.T) {
 		rig := start(t, func(context.Context, []byte, transport.Back) ([]byte, error) {
 			return nil, errors.New("open /secret/path: no such file")

@@ -1,0 +1,51 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/transport"
+	"github.com/circles-host/circles/host/turns"
+)
+
+// enter opens the context of a script, and takes a place for it there and on the
+// host: both have only so many, and no caller gets all of them. Who gets none is
+// turned away at once, before anything is decided about the script, and told when to
+// come again; what is called in the end gives back what was taken.
+func (cs *openContexts) enter(ctx context.Context, s *script.Script) (*peerContext, func(), error) {
+	here, retry, ok := cs.host.places.Take(string(s.Caller))
+	if !ok {
+		return nil, nil, full("this host runs", retry)
+	}
+	c, release, err := cs.open(ctx, s.Target)
+	if err != nil {
+		here.Leave()
+		return nil, nil, err
+	}
+	there, retry, ok := c.places.Take(string(s.Caller))
+	if !ok {
+		release()
+		here.Leave()
+		return nil, nil, full("this peer's context takes", retry)
+	}
+	return c, func() { there.Leave(); release(); here.Leave() }, nil
+}
+
+func full(who string, retry time.Duration) error {
+	return &transport.Error{
+		Code:       transport.Unavailable,
+		Message:    fmt.Sprintf("%s as many scripts at once as it may, of all callers or of this one; send it again in %v", who, retry.Round(100*time.Millisecond)),
+		RetryAfter: retry,
+	}
+}
+
+// share waits for the memory that a may take, no longer than a's own deadline: what
+// comes after it would be for nothing.
+func (h *Host) share(ctx context.Context, a *policy.Accepted) (*turns.Turn, error) {
+	ctx, cancel := h.deadline(ctx, a)
+	defer cancel()
+	return h.turns.Enter(ctx, string(a.Script().Caller), h.limits(a).Memory)
+}
