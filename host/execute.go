@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/imports/contexts"
@@ -51,6 +52,9 @@ type running struct {
 func (h *Host) work(ctx context.Context, a *policy.Accepted, found *module.Found) (work, error) {
 	if id := a.Script().Logic.Undo; id != (script.ID{}) {
 		return undo{h, id}, nil
+	}
+	if a.Script().Logic.Decide != (script.Decision{}) {
+		return nil, nil // what the script does that it is about is found when that is found
 	}
 	p, err := found.Program(ctx, h.engine)
 	return program{h, p}, err
@@ -199,6 +203,7 @@ type watched struct {
 	mu     sync.Mutex
 	denied []*policy.DeniedError
 	more   int
+	asked  atomic.Bool // something of the context was asked for, whatever the answer
 }
 
 const maxDenied = 3 // in one receipt's message
@@ -206,6 +211,7 @@ const maxDenied = 3 // in one receipt's message
 func watching(grants *policy.Grants) *watched { return &watched{guard: guard{grants}} }
 
 func (w *watched) Allow(op store.Op, path string) error {
+	w.asked.Store(true)
 	err := w.guard.Allow(op, path)
 	if op == store.OpStat {
 		return err

@@ -68,6 +68,9 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 		return nil, h.bare(err)
 	}
 	defer turn.Leave()
+	if reviewed(accepted) { // the owner looks first at what it would do, or has, and decides
+		return h.review(ctx, accepted, target, work, turn, back)
+	}
 	return h.run(ctx, accepted, target, work, turn, back)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/review"
 	"github.com/circles-host/circles/host/revoked"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
@@ -41,6 +42,8 @@ type Config struct {
 	// Undo says what is kept to undo scripts by. Where Undo.Bytes is 0, no more
 	// than a quarter of a context's quota is.
 	Undo history.Config
+	// Review bounds what waits in each context for its owner to approve.
+	Review review.Limits
 	// CacheDir keeps compiled code. "" means cache in the root.
 	CacheDir string
 	// IdleAfter is how long a context stays open unused. 0 means 5 minutes.

@@ -13,6 +13,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/review"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
@@ -50,6 +51,10 @@ func (k known) Prior(ctx context.Context, caller, signer, target peer.ID, nonce 
 	if err != nil {
 		return id, nil, false, fmt.Errorf("read the log of %s: entry %d: %w", c.entry.Name, entry.Seq, err)
 	}
+	if r.Code == script.Pending {
+		now, err := k.standing(ctx, c, r, entry.Data)
+		return r.Script, now, err == nil, err
+	}
 	return r.Script, entry.Data, true, nil
 }
 
@@ -64,7 +69,7 @@ func (h *Host) receiptOf(v *envelope.Verified) *receipt {
 	s := v.Script()
 	r := &receipt{Receipt: script.Receipt{
 		Script: v.ID(), Caller: s.Caller, Target: s.Target, Host: h.key.ID(),
-		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(), DryRun: s.DryRun, Undid: s.Logic.Undo,
+		ModuleName: s.Logic.Name, Entry: s.Entry, Started: h.now(), DryRun: s.DryRun, Undid: s.Logic.Undo, Decided: s.Logic.Decide.Script,
 	}}
 	for _, l := range v.Chain() {
 		r.Via = append(r.Via, script.Via{Delegation: l.ID, To: l.To})
@@ -87,25 +92,42 @@ const accountTime = 30 * time.Second
 // A script makes and removes in no time files that take hours to read, and the
 // target's other scripts wait as long: it ends with ctx, and after accountTime.
 func (r *receipt) done(ctx context.Context, out engine.Output, tx transaction, a *policy.Accepted, past *history.History) error {
-	r.Code = script.Done
-	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage, r.files)
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
 	defer cancel()
-	told := func(path string) bool { return a.Target().Allow(script.Read, path) == nil }
-	changes, err := past.Changes(ctx, tx, told)
-	if err != nil {
+	changes, err := r.did(ctx, out, tx, mayRead(a.Target()), past)
+	if err != nil || r.DryRun {
 		return err
+	}
+	return r.keep(ctx, tx, a, logKey(a.Verified), changes, past)
+}
+
+// did fills in what a run that went well did. Of the files and records for which
+// told is false it tells the names.
+func (r *receipt) did(ctx context.Context, out engine.Output, tx transaction, told func(script.Action, string) bool, past *history.History) (*history.Changes, error) {
+	r.Code = script.Done
+	r.Result, r.Log, r.Usage = out.Result, out.Log, usage(out.Usage, r.files)
+	read := func(path string) bool { return told(script.Read, path) }
+	changes, err := past.Changes(ctx, tx, read)
+	if err != nil {
+		return nil, err
 	}
 	changes.Records(tx.records.Changes())
 	room := maxDiffs
-	if r.Effects, err = effects(ctx, changes.List, told, r.DryRun, &room); err != nil {
-		return err
+	if r.Effects, err = effects(ctx, changes.List, read, r.DryRun, &room); err != nil {
+		return nil, err
 	}
-	r.Effects = append(r.Effects, recordEffects(tx.records, a.Target(), r.DryRun, &room)...)
-	if r.DryRun {
-		return nil
-	}
-	if r.kept, err = past.Keep(ctx, tx, a.ID(), logKey(a.Verified), changes); err != nil {
+	get := func(record string) bool { return told(script.Get, record) }
+	r.Effects = append(r.Effects, recordEffects(tx.records, get, r.DryRun, &room)...)
+	return changes, nil
+}
+
+func mayRead(grants *policy.Grants) func(script.Action, string) bool {
+	return func(action script.Action, name string) bool { return grants.Allow(action, name) == nil }
+}
+
+// keep keeps what undoes the script, whose receipt will have that key in the log.
+func (r *receipt) keep(ctx context.Context, tx transaction, a *policy.Accepted, key store.Key, changes *history.Changes, past *history.History) (err error) {
+	if r.kept, err = past.Keep(ctx, tx, a.ID(), key, changes); err != nil {
 		return err
 	}
 	r.Kept = r.kept.Digest
@@ -143,6 +165,7 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		hostPanic   *engine.PanicError
 		notKept     *history.NotKeptError
 		touched     *touchedError
+		full        *review.FullError
 	)
 	switch {
 	case errors.As(err, &hostPanic):
@@ -157,6 +180,8 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		return failureCodes[failure.Kind], failure.Detail
 	case errors.As(err, &notKept):
 		return script.NotFound, notKept.Error()
+	case errors.As(err, &full):
+		return script.Unavailable, full.Error()
 	case errors.As(err, &touched):
 		return script.Conflict, touched.Error()
 	case errors.Is(err, store.ErrConflict):

@@ -40,13 +40,14 @@ type watchedRecords struct{ *watched }
 
 // Allow implements records.Guard.
 func (w watchedRecords) Allow(op records.Op, collection, key string) error {
+	w.asked.Store(true)
 	return w.note(recordGuard{w.grants}.Allow(op, collection, key))
 }
 
 // recordEffects are the records that a transaction changed, as the receipt has
-// them: as with files, nothing but the key is told of what the script may not get.
+// them: as with files, nothing but the key is told of what told is false for.
 // room is what is left for diffs.
-func recordEffects(tx *records.Tx, grants *policy.Grants, dryRun bool, room *int) []script.Effect {
+func recordEffects(tx *records.Tx, told func(record string) bool, dryRun bool, room *int) []script.Effect {
 	changes := tx.Changes()
 	list := make([]script.Effect, len(changes))
 	for i, c := range changes {
@@ -54,7 +55,7 @@ func recordEffects(tx *records.Tx, grants *policy.Grants, dryRun bool, room *int
 		if c.After == nil {
 			e.Kind = script.RecordDeleted
 		}
-		if grants.Allow(script.Get, e.Path[1:]) == nil {
+		if told(e.Path[1:]) {
 			e.Before, e.After = recordBlob(c.Before), recordBlob(c.After)
 			if dryRun && *room > 0 && len(c.Before) <= maxDiffed && len(c.After) <= maxDiffed {
 				e.Diff = diff(e.Path, c.Before, c.After, min(*room, script.MaxDiff))

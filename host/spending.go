@@ -39,7 +39,7 @@ type reading struct {
 // caller's budgets, if there are any, in the same moment.
 func (c *peerContext) decide(ctx context.Context, set *policy.Set, v *envelope.Verified, parties peer.Parties, code policy.Code) (accepted *policy.Accepted, err error) {
 	when := policy.Occasion{Now: c.host.now(), Transport: transport.Name(ctx)}
-	if set.Counts() == 0 || v.Script().Logic.Undo != (script.ID{}) {
+	if set.Counts() == 0 || v.Script().Logic.OfOwner() {
 		return set.Accept(v, parties, code, when)
 	}
 	if err := c.count(ctx, set.Counts()); err != nil {
@@ -176,7 +176,8 @@ func firstSince(ctx context.Context, s store.Store, then time.Time) (uint64, err
 // usedBy is what a receipt says was used, and whether code ran at all.
 func usedBy(r *script.Receipt) (budget.Amount, bool) {
 	cut := func(n uint64) int64 { return int64(min(n, budget.Unlimited)) }
-	return budget.Amount{Scripts: 1, Fuel: cut(r.Usage.Fuel), Bytes: cut(r.Usage.FileBytes)}, r.Usage.Wall > 0
+	// What was held for review counts when it was held: it is the owner who ran it again.
+	return budget.Amount{Scripts: 1, Fuel: cut(r.Usage.Fuel), Bytes: cut(r.Usage.FileBytes)}, r.Usage.Wall > 0 && r.Pending.IsZero()
 }
 
 // spent tells what a script used, if it ran.

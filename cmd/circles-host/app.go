@@ -32,6 +32,7 @@ const (
 	exitNotFound    = 5 // no such peer, module or entry
 	exitUnavailable = 6 // try again: nobody there, overload, shutdown
 	exitInvalid     = 7 // checked and found wrong: a policy, a log, a module
+	exitPending     = 8 // held until the target's owner has looked at it
 	exitInterrupted = 130
 )
 
@@ -82,6 +83,8 @@ func receiptExit(code script.Code) int {
 		return exitUnavailable
 	case script.Invalid:
 		return exitInvalid
+	case script.Pending:
+		return exitPending
 	case script.Internal, script.Unknown:
 		return exitError
 	}
@@ -127,7 +130,8 @@ func newApp() *cli.App {
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
 			runCommand(), initCommand(), peerCommand(), moduleCommand(), policyCommand(),
-			sendCommand(), delegationCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(), newCommand(), devCommand(), testCommand(),
+			sendCommand(), receiptCommand(), delegationCommand(), reviewCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(),
+			newCommand(), devCommand(), testCommand(),
 			benchCommand(), versionCommand(), completionCommand(),
 		},
 		// Without this the library ends the process inside Run.

@@ -144,7 +144,7 @@ func showLog(c *cli.Context) error {
 		return nil
 	}
 	if id := strings.TrimPrefix(c.Args().Get(1), "sha256:"); id != "" {
-		for _, l := range entries {
+		for _, l := range slices.Backward(entries) { // what was pending has another receipt since
 			if l.is(id) {
 				if c.Bool("json") {
 					return p.json(l)
@@ -225,14 +225,22 @@ func (w wanted) has(l logged) bool {
 	return (w.by == "" || l.Receipt.Caller == w.by || slices.ContainsFunc(l.Receipt.Via, func(v script.Via) bool { return v.To == w.by })) && !l.Time.Before(w.since) && (!w.denied || l.Receipt.Code != script.Done)
 }
 
+// outcome is the colour of what became of a script.
+func (p *printer) outcome(code script.Code) func(string) string {
+	switch code {
+	case script.Done:
+		return p.green
+	case script.Pending:
+		return p.yellow
+	}
+	return p.red
+}
+
 // logged prints a receipt in a line.
 func (p *printer) logged(root *host.Root, l logged) {
 	r := l.Receipt
 	what := codeText(r)
-	paint := p.green
-	if r.Code != script.Done {
-		paint = p.red
-	}
+	paint := p.outcome(r.Code)
 	about, _ := splitHint(line(r.Message))
 	if _, reason, ok := strings.Cut(about, " in the context of "+nameOf(root, r.Target)+": "); ok {
 		about = reason // who and what stand before it
@@ -467,10 +475,7 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 			p.f("%s %s\n", p.dim(pad(label, 9)), value)
 		}
 	}
-	paint := p.green
-	if r.Code != script.Done {
-		paint = p.red
-	}
+	paint := p.outcome(r.Code)
 	if l.Seq > 0 {
 		row("receipt", fmt.Sprintf("%d of the log, %s", l.Seq, l.Time.Local().Format("2006-01-02 15:04:05 MST")))
 	} else {
@@ -496,6 +501,16 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 		row(" ", p.dim(r.Module.String()))
 	}
 	row("policies", orNone(r.Policies))
+	if !r.Pending.IsZero() {
+		by := "nobody in time"
+		if !r.Decision.IsZero() {
+			by = nameOf(root, r.Target) + p.dim("  by script "+short(r.Decision))
+		}
+		row("decided", by)
+	}
+	if !r.Expires.IsZero() {
+		row("waits", "until "+r.Expires.Local().Format("2006-01-02 15:04:05 MST"))
+	}
 	if len(r.Result) > 0 {
 		row("result", line(cut(string(r.Result), 500)))
 	}
@@ -526,6 +541,8 @@ func codeText(r *script.Receipt) string {
 	switch {
 	case !r.Undid.IsZero():
 		return "undo of " + short(r.Undid)
+	case !r.Decided.IsZero():
+		return "review of " + short(r.Decided)
 	case what == "":
 		what = "carried code"
 	}

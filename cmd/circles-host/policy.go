@@ -109,8 +109,12 @@ func policyExplain(c *cli.Context) error {
 			Policies  []string `json:"policies"`
 			Reason    string   `json:"reason"`
 			Limits    string   `json:"limits,omitempty"`
+			Review    string   `json:"review,omitempty"`
 			Needs     []need   `json:"needs,omitempty"`
-		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), nil}
+		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), "", nil}
+		if x.Review > 0 {
+			v.Review = x.Review.String()
+		}
 		for _, n := range x.Needs {
 			j := need{Action: n.Action, Path: n.Path, Allowed: n.Denied == nil, By: n.By}
 			if n.Denied != nil {
@@ -136,6 +140,9 @@ func policyExplain(c *cli.Context) error {
 	p.f("%s %s\n", mark(x.Submit.Permitted), p.flow(2, 2, clean(fmt.Sprintf("%s runs %s in the context of %s: %s", who(caller), what, target.Name, x.Submit))))
 	if l := x.Limits.String(); l != "" {
 		p.f("  %s %s\n", p.dim("limits"), l)
+	}
+	if x.Review > 0 {
+		p.f("  %s %s looks first at what it would do; it waits for %s\n", p.dim("review"), target.Name, ageText(x.Review))
 	}
 	for _, n := range x.Needs {
 		why := strings.Join(n.By, ", ")

@@ -54,6 +54,7 @@ func policyAllowCommand() *cli.Command {
 	}
 	flags = append(flags, touchFlags("let it")...)
 	flags = append(flags,
+		&cli.StringFlag{Name: "review", Usage: "look first at what it would do, each time; it waits for `TIME`, as in 36h or 7d"},
 		&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
 		&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"})
 	return &cli.Command{
@@ -164,6 +165,11 @@ func policyAllow(c *cli.Context) error {
 	if text := c.String("limits"); text != "" {
 		if permit.Limits, err = policy.ParseLimits(text); err != nil {
 			return usage("--limits: %w", err)
+		}
+	}
+	if text := c.String("review"); text != "" {
+		if permit.Review, err = policy.ParseReview(text); err != nil {
+			return usage("--review %w", err)
 		}
 	}
 	text, err := permit.Format()

@@ -36,7 +36,7 @@ from standard input.
 The result goes to standard output, what became of the script to standard error.
 When the target's context is in this root and no worker serves it, the script
 runs right here. Exit codes: 0 done, 3 refused, 4 failed, 5 not found, 6 try
-again.
+again, 8 pending: the target's owner looks first at what it would do.
 
    circles-host send --as alice --to bob guestbook:sign '{"message":"hello"}'`,
 		Flags: []cli.Flag{
@@ -49,6 +49,7 @@ again.
 			&cli.StringSliceFlag{Name: "lend", Usage: "let the script do `ACTION:PATH` in the sender's context; read:/card.txt, list:/photos, get:cards/home, query:cards"},
 			&cli.DurationFlag{Name: "deadline", Usage: "give up after `TIME`", Value: time.Minute},
 			&cli.BoolFlag{Name: "dry-run", Usage: "run it on a transaction that is dropped, and show what it would change"},
+			waitFlag(),
 			&cli.StringFlag{Name: "receipt", Usage: "keep the signed receipt in `FILE`; log --receipt FILE reads it"},
 			&cli.StringFlag{Name: "seal", Usage: "sign the script into `FILE`, - for standard output, and do not send it; with --json as the body of an HTTP request"},
 			jsonFlag(),
@@ -71,6 +72,20 @@ again.
 			sent, err := deliver(c.Context, c, root, s)
 			if err != nil {
 				return err
+			}
+			if sent.Receipt.Code == script.Pending {
+				from, err := root.Peers.Resolve(c.String("as"))
+				if err != nil {
+					return err
+				}
+				pending := &sentScript{Sent: sent, from: from}
+				if err := pending.keep(); err != nil {
+					return err
+				}
+				if err := pending.await(c, root); err != nil {
+					return err
+				}
+				sent = pending.Sent
 			}
 			if err := keepReceipt(c, sent); err != nil {
 				return err
@@ -388,6 +403,11 @@ func report(c *cli.Context, sent host.Sent) error {
 		return nil
 	}
 	reason, hint := splitHint(r.Message)
+	if r.Code == script.Pending {
+		e.f("%s %s\n", e.yellow(r.Code.String()+":"), clean(reason))
+		e.f("%s %s receipt --as %s %s\n", e.dim("to ask what became of it:"), host.Command, quote(c.String("as")), short(r.Script))
+		return silently(code)
+	}
 	e.f("%s %s\n", e.red(r.Code.String()+":"), clean(reason))
 	if hint != "" {
 		e.f("%s %s\n", e.dim("to allow it:"), clean(hint))

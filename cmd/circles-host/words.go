@@ -19,7 +19,7 @@ func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+	if stem, ok := strings.CutSuffix(noun, "y"); ok && !strings.HasSuffix(noun, "day") {
 		noun = stem + "ie"
 	}
 	return fmt.Sprintf("%d %ss", n, noun)

@@ -66,6 +66,7 @@ type Verified struct {
 	id     script.ID
 	signer peer.ID
 	chain  []Link
+	sealed []byte
 	prior  []byte
 }
 
@@ -91,6 +92,9 @@ func (v *Verified) Via() (via []peer.ID) {
 	return via
 }
 
+// Sealed is what was opened; it must not be changed.
+func (v *Verified) Sealed() []byte { return v.sealed }
+
 // Prior is the sealed receipt of this very script if it was delivered before,
 // else nil. It must then be the answer. Its times have not been looked at: who
 // asks again after the deadline finds out what became of the script.
@@ -104,31 +108,15 @@ func (v *Verified) Prior() []byte { return v.prior }
 // Two deliveries of a script at the same moment may both find no prior receipt:
 // the store's unique log key decides between them when they commit.
 func Open(ctx context.Context, sealed []byte, now time.Time, known Known) (*Verified, error) {
-	payload, signer, err := open(sealed, script.MaxSealed, scriptType)
+	v, err := openScript(sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open script: %w", err)
 	}
-	s, err := script.DecodeScript(payload)
-	if err != nil {
-		return nil, fail(Malformed, "open script: %w", err)
-	}
-	var chain []Link
-	switch {
-	case len(s.Chain) > 0:
-		if chain, err = OpenChain(s.Chain); err == nil {
-			err = leads(chain, &s, signer)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("open script: %w", err)
-		}
-	case s.Caller != signer:
-		return nil, fail(Unauthenticated, "open script: it says it is from %s, but %s signed it: only a caller signs for itself, and whoever carries its delegation", s.Caller, signer)
-	}
+	s := &v.script
 	if !known.Holds(s.Target) {
 		return nil, fail(NotHere, "open script: the context of %s is not on this host: send it to the host that holds it", s.Target)
 	}
-	v := &Verified{script: s, id: script.IDOf(payload), signer: signer, chain: chain}
-	id, receipt, ok, err := known.Prior(ctx, s.Caller, signer, s.Target, s.Nonce)
+	id, receipt, ok, err := known.Prior(ctx, s.Caller, v.signer, s.Target, s.Nonce)
 	if err != nil {
 		return nil, fmt.Errorf("open script: look for an earlier delivery: %w", err)
 	}
@@ -139,13 +127,56 @@ func Open(ctx context.Context, sealed []byte, now time.Time, known Known) (*Veri
 		v.prior = receipt
 		return v, nil
 	}
-	if err := checkFresh(&s, now); err != nil {
+	if err := checkFresh(s, now); err != nil {
 		return nil, err
 	}
-	if chain != nil {
-		if err := CheckTime(chain, now); err != nil {
+	if v.chain != nil {
+		if err := CheckTime(v.chain, now); err != nil {
 			return nil, fmt.Errorf("open script: %w", err)
 		}
+	}
+	return v, nil
+}
+
+// openScript checks what does not depend on who opens it, and when.
+func openScript(sealed []byte) (*Verified, error) {
+	payload, signer, err := open(sealed, script.MaxSealed, scriptType)
+	if err != nil {
+		return nil, err
+	}
+	s, err := script.DecodeScript(payload)
+	if err != nil {
+		return nil, fail(Malformed, "%w", err)
+	}
+	var chain []Link
+	switch {
+	case len(s.Chain) > 0:
+		if chain, err = OpenChain(s.Chain); err == nil {
+			err = leads(chain, &s, signer)
+		}
+		if err != nil {
+			return nil, err
+		}
+	case s.Caller != signer:
+		return nil, fail(Unauthenticated, "it says it is from %s, but %s signed it: only a caller signs for itself, and whoever carries its delegation", s.Caller, signer)
+	}
+	return &Verified{script: s, id: script.IDOf(payload), signer: signer, chain: chain, sealed: sealed}, nil
+}
+
+// OpenHeld opens a script again that Open has opened, and that the host has kept
+// since, sealed, for target to approve, or whoever sent it, to ask about: id is what Open said that it is. It
+// checks the signature. The script, and the delegations that it came by, were in time then, and once; when it may
+// still be run is for who kept it to say. A target of "" is any.
+func OpenHeld(sealed []byte, id script.ID, target peer.ID) (*Verified, error) {
+	v, err := openScript(sealed)
+	if err != nil {
+		return nil, fmt.Errorf("open held script: %w", err)
+	}
+	switch {
+	case v.id != id:
+		return nil, fail(Conflict, "open held script: it is %s, and not %s", v.id, id)
+	case target != "" && v.script.Target != target:
+		return nil, fail(NotHere, "open held script: it is for %s, and not for %s", v.script.Target, target)
 	}
 	return v, nil
 }

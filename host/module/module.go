@@ -30,8 +30,9 @@ const Suffix = ".wasm"
 // Carried is the Layer of code that came with its script.
 const Carried = "carried"
 
-// Undo is the Layer of what runs no code, but undoes an earlier script.
-const Undo = "undo"
+// Owner is the Layer of what runs no code, but undoes an earlier script or decides
+// about one.
+const Owner = "owner"
 
 // ErrNotFound is wrapped by errors about a module that no layer has.
 var ErrNotFound = errors.New("module not found")
@@ -52,8 +53,8 @@ type Found struct {
 // Program, after it was accepted. Errors wrap ErrNotFound or engine.ErrInvalid.
 func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 	switch {
-	case logic.Undo != script.ID{}:
-		return &Found{Layer: Undo}, nil
+	case logic.OfOwner():
+		return &Found{Layer: Owner}, nil
 	case logic.Wasm != nil:
 		info, err := engine.Inspect(logic.Wasm)
 		if err != nil {

@@ -140,16 +140,46 @@ func (l Limits) String() string {
 
 // annotations are what a rule says beside permitting and forbidding.
 type annotations struct {
-	limits Limits // of the scripts that it permits
-	reason string // shown to whom it refuses
-	hides  bool   // what it forbids is as if it were not there
+	limits Limits        // of the scripts that it permits
+	review time.Duration // how long those are held for the owner to decide; 0 if they run at once
+	reason string        // shown to whom it refuses
+	hides  bool          // what it forbids is as if it were not there
 }
 
 // maxReason bounds what every refusal repeats.
 const maxReason = 500 // bytes
 
+// DefaultReview is how long a script is held that a permit with a plain @review
+// lets in, and MaxReview the longest that one may be.
+const (
+	DefaultReview = 7 * 24 * time.Hour
+	MaxReview     = 90 * 24 * time.Hour
+)
+
+// ParseReview reads how long a script is held as @review has it: "72h", "3d", or ""
+// for DefaultReview.
+func ParseReview(text string) (time.Duration, error) {
+	if text == "" {
+		return DefaultReview, nil
+	}
+	var age units.Age
+	if err := age.UnmarshalText([]byte(text)); err != nil || age <= 0 || time.Duration(age) > MaxReview {
+		return 0, fmt.Errorf("%.40q: want how long a script waits, as in 36h or 7d, and at most %s; nothing means %s", text, reviewText(MaxReview), reviewText(DefaultReview))
+	}
+	return time.Duration(age), nil
+}
+
+// reviewText is a time as ParseReview reads it.
+func reviewText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
+}
+
 // known annotations, for suggestions.
-var annotationNames = []string{"id", "description", "limits", "reason", "hide"}
+var annotationNames = []string{"id", "description", "limits", "review", "reason", "hide"}
 
 // annotate reads one annotation; the error says what is wrong with it.
 //
@@ -177,6 +207,15 @@ func (r *rule) annotate(key, value string, tree *ast.Policy) error {
 			return fmt.Errorf("@limits: %w", err)
 		}
 		r.limits = limits
+	case "review":
+		if r.forbids || !mayBe(actionUID(submit)) {
+			return fmt.Errorf("@review is for what is permitted to run: a permit of Action::%q", submit)
+		}
+		review, err := ParseReview(value)
+		if err != nil {
+			return fmt.Errorf("@review: %w", err)
+		}
+		r.review = review
 	case "reason":
 		if !r.forbids {
 			return fmt.Errorf("@reason is for a forbid: it is told to whom that refuses")
@@ -224,4 +263,13 @@ func (s *Set) limits(v Verdict) (l Limits) {
 		l = l.narrow(s.byID[id].limits)
 	}
 	return l
+}
+
+// review is how long the script is held, 0 if it need not be. One permit that says
+// so is enough, whatever others there are: who added it wants to see the script.
+func (s *Set) review(v Verdict) (d time.Duration) {
+	for _, id := range v.Policies {
+		d = nearer(d, s.byID[id].review)
+	}
+	return d
 }

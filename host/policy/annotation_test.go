@@ -24,6 +24,11 @@ func TestAnnotationsThatMeanNothing(t *testing.T) {
 		`@limits("fuel=1M, fuel=2M") permit` + run:                                  "given twice",
 		`@limits("") permit` + run:                                                  "want NAME=VALUE",
 		`@limits("time=1s,") permit` + run:                                          "want NAME=VALUE",
+		`@review forbid` + run:                                                      "@review is for what is permitted to run",
+		`@review permit(principal, action == Action::"read", resource);`:            "@review is for what is permitted to run",
+		`@review("3") permit` + run:                                                 "want how long a script waits",
+		`@review("0") permit` + run:                                                 "want how long a script waits",
+		`@review("91d") permit` + run:                                               "at most 90d",
 		`@reason("x") permit` + run:                                                 "@reason is for a forbid",
 		`@reason("") forbid` + run:                                                  "@reason must be 1 to 500 bytes",
 		`@reason("a\nb") forbid` + run:                                              "@reason must be 1 to 500 bytes",
@@ -58,6 +63,30 @@ func TestLimits(t *testing.T) {
 	}
 	if got := acceptedLimits(parse(t, `permit(principal, action, resource);`), from(alice)); got != (Limits{}) {
 		t.Errorf("without @limits: %+v", got)
+	}
+}
+
+// One permit with @review is enough, and the nearest time counts.
+func TestReviewOf(t *testing.T) {
+	s := parse(t, `@review("2d") permit(principal in Circle::"friends", action == Action::"submit", resource);
+		@review permit(principal, action, resource) when { context.module.name == "guestbook" };
+		@review("1h") permit(principal == Peer::"mallory", action, resource);
+		permit(principal == Peer::"alice", action, resource);`)
+	if got := s.review(s.Submit(from(alice))); got != 48*time.Hour {
+		t.Errorf("%v, want 2d", got)
+	}
+	if e := s.Explain(from(alice)); e.Review != 48*time.Hour {
+		t.Errorf("explained as %v", e.Review)
+	}
+	other := from(alice)
+	other.Code.Name, other.Parties.Caller.Circles = "wordcount", nil
+	if got := s.review(s.Submit(other)); got != 0 {
+		t.Errorf("%v, want none", got)
+	}
+	for _, d := range []time.Duration{time.Second, 90 * time.Minute, 24 * time.Hour, MaxReview} {
+		if got, err := ParseReview(reviewText(d)); err != nil || got != d {
+			t.Errorf("%v is written %s, and read as %v, %v", d, reviewText(d), got, err)
+		}
 	}
 }
 

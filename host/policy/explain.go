@@ -1,6 +1,10 @@
 package policy
 
-import "github.com/circles-host/circles/host/script"
+import (
+	"time"
+
+	"github.com/circles-host/circles/host/script"
+)
 
 // Need is something that a script would do to a file or record of its target.
 type Need struct {
@@ -11,7 +15,10 @@ type Need struct {
 // Explanation is what would happen to a script, and why.
 type Explanation struct {
 	Submit Verdict
-	Limits Limits      // that the policies set, if Submit is permitted
+	Limits Limits // that the policies set, if Submit is permitted
+	// Review is how long it would be held until the owner approves it, if it is
+	// permitted; 0 if it would run.
+	Review time.Duration
 	Needs  []Explained // in the order that was asked for; also when Submit is refused
 }
 
@@ -27,7 +34,7 @@ func (s *Set) Explain(r Request, needs ...Need) Explanation {
 	g := s.Grants(r)
 	e := Explanation{Submit: g.submit()}
 	if e.Submit.Permitted {
-		e.Limits = s.limits(e.Submit)
+		e.Limits, e.Review = s.limits(e.Submit), s.review(e.Submit)
 	}
 	for _, n := range needs {
 		x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}

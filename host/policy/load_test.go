@@ -49,7 +49,7 @@ func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"petname for an id", `forbid(principal == Peer::"carol", action, resource);`, `Peer::"carol" matches nothing`},
 		{"id of a context", head[:len(head)-1] + ` == Context::"carol");`, `Context::"carol" matches nothing`},
 
-		{"annotation of another version", `@review("first") ` + head + `;`, "x.cedar:1:2: this host does not know the annotation @review;"},
+		{"annotation of another version", `@countersigned("twice") ` + head + `;`, "x.cedar:1:2: this host does not know the annotation @countersigned;"},
 		{"annotation", `@ids("first") ` + head + `;`, "(did you mean @id?)"},
 		{"id with a line break", `@id("a\nb") ` + head + `;`, "@id must be 1 to 128 bytes of printable text"},
 		{"id that drives a terminal", `@id("\u{1b}[2J") ` + head + `;`, "@id must be"},

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cedar-policy/cedar-go/types"
 
@@ -32,6 +33,9 @@ type Permit struct {
 
 	// Limits of the scripts that it permits; zero for those of the host.
 	Limits Limits
+	// Review is how long they wait for the owner to look at what they would do; 0
+	// means that they run.
+	Review time.Duration
 
 	// Files and directories with all below them, as absolute clean paths.
 	Read, List, Write, Remove []string
@@ -76,6 +80,9 @@ func (p Permit) format(id string) (string, error) {
 	fmt.Fprintf(&b, "@id(%s)\n", cedarString(id))
 	if p.Limits != (Limits{}) {
 		fmt.Fprintf(&b, "@limits(%s)\n", cedarString(p.Limits.String()))
+	}
+	if p.Review != 0 {
+		fmt.Fprintf(&b, "@review(%s)\n", cedarString(reviewText(p.Review)))
 	}
 	fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n)%s", principal, when)
 

@@ -53,6 +53,7 @@ type Accepted struct {
 	code    Code
 	by      []string
 	limits  Limits
+	review  time.Duration
 	grants  *Grants
 }
 
@@ -69,8 +70,21 @@ func (a *Accepted) Policies() []string { return a.by }
 // none.
 func (a *Accepted) Limits() Limits { return a.limits }
 
+// Review is for how long the script is to be held until the target's owner has
+// seen what it would do, and approves it: by @review of a policy that permitted it.
+// 0 means that it runs.
+func (a *Accepted) Review() time.Duration { return a.review }
+
 // Target are the grants in the target's context.
 func (a *Accepted) Target() *Grants { return a.grants }
+
+// Owner are the grants of the target's owner, who may see everything there. No
+// script gets them.
+func (a *Accepted) Owner() *Grants { return ownerGrants(a.parties.Target) }
+
+func ownerGrants(owner peer.Peer) *Grants {
+	return &Grants{owner: owner, all: true, answers: make(map[script.Grant]*DeniedError)}
+}
 
 // Accept decides whether a script may run. Parties must be those of the script;
 // their names and circles are the target owner's, whose policies s are. Code
@@ -84,8 +98,8 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 	if err := consistent(v, parties, code); err != nil {
 		return nil, fmt.Errorf("accept script %s: %w", digestText(v.ID()), err)
 	}
-	if sent.Logic.Undo != (script.ID{}) {
-		return acceptUndo(v, parties, code, when.Now)
+	if sent.Logic.OfOwner() {
+		return acceptOwner(v, parties, code, when.Now)
 	}
 	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Asked: asked(sent.Logic), Now: when.Now, Transport: when.Transport, Used: when.Used, Chain: v.Chain()}
 	grants := s.Grants(r)
@@ -98,26 +112,29 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 	if reason := grants.behalf.run(r); reason != "" {
 		return nil, &RefusedError{Request: r, Reason: reason}
 	}
-	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, limits: s.limits(verdict), grants: grants}, nil
+	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, limits: s.limits(verdict), review: s.review(verdict), grants: grants}, nil
 }
 
 // Owner is what an Accepted names instead of a policy when it needed none.
 const Owner = "(owner)"
 
-// acceptUndo accepts a wish to undo a script from the context's owner, and from
-// nobody else. No policy is asked: an undo touches whatever the script touched,
-// which is more than any path or module says, and tells whether it is there; and
-// an owner whose policies let in what should be undone must not depend on them.
-func acceptUndo(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
+// acceptOwner accepts a wish to undo a script, or a decision about one that is held
+// for review, from the context's owner, and from nobody else. No policy is asked:
+// an undo touches whatever the script touched, which is more than any path or
+// module says, and tells whether it is there; and an owner whose policies let in
+// what should be undone must not depend on them. What a decision lets run is
+// accepted for itself.
+func acceptOwner(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
 	if parties.Caller.ID != parties.Target.ID {
 		r := Request{Parties: parties, Code: code, Now: now}
-		return nil, &RefusedError{Request: r, Reason: fmt.Sprintf("%s may not undo what was done in the context of %s: only its owner may",
-			label(parties.Caller), label(parties.Target))}
+		what := "undo what was done"
+		if v.Script().Logic.Decide != (script.Decision{}) {
+			what = "decide about what is held for review"
+		}
+		return nil, &RefusedError{Request: r, Reason: fmt.Sprintf("%s may not %s in the context of %s: only its owner may",
+			label(parties.Caller), what, label(parties.Target))}
 	}
-	return &Accepted{
-		Verified: v, parties: parties, code: code, by: []string{Owner},
-		grants: &Grants{owner: parties.Target, all: true, answers: make(map[script.Grant]*DeniedError)},
-	}, nil
+	return &Accepted{Verified: v, parties: parties, code: code, by: []string{Owner}, grants: ownerGrants(parties.Target)}, nil
 }
 
 // consistent checks that the decision is about the script that was sent. Deciding
@@ -133,8 +150,8 @@ func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
 			sent.Caller.Short(), sent.Target.Short(), parties.Caller.ID.Short(), parties.Target.ID.Short())
 	case !slices.EqualFunc(v.Chain(), parties.Via, func(l envelope.Link, p peer.Peer) bool { return l.To == p.ID }):
 		return errors.New("it was to be decided as if it had come by others, on behalf of its caller, than it did")
-	case logic.Undo != script.ID{} && code.Digest != script.Digest{}:
-		return fmt.Errorf("it asks to undo %s, and was to be decided for %s", digestText(logic.Undo), digestText(code.Digest))
+	case logic.OfOwner() && code.Digest != script.Digest{}:
+		return fmt.Errorf("it asks to undo or decide about another script, and was to be decided for %s", digestText(code.Digest))
 	case !code.Found:
 		return nil
 	case logic.Digest != script.Digest{} && code.Digest != logic.Digest:

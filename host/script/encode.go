@@ -46,6 +46,8 @@ func (s *Script) Encode() ([]byte, error) {
 		m.Logic.Logic = &scriptpb.Logic_Wasm{Wasm: s.Logic.Wasm}
 	case s.Logic.Undo != ID{}:
 		m.Logic.Logic = &scriptpb.Logic_Undo{Undo: s.Logic.Undo[:]}
+	case s.Logic.Decide != Decision{}:
+		m.Logic.Logic = &scriptpb.Logic_Decide{Decide: s.Logic.Decide.message()}
 	default:
 		m.Logic.Logic = &scriptpb.Logic_Digest{Digest: s.Logic.Digest[:]}
 	}
@@ -92,6 +94,10 @@ func DecodeScript(b []byte) (Script, error) {
 		if err := s.Logic.Undo.set(l.Undo); err != nil {
 			return Script{}, fmt.Errorf("decode script: logic: %w", err)
 		}
+	case *scriptpb.Logic_Decide:
+		if err := s.Logic.Decide.set(l.Decide); err != nil {
+			return Script{}, fmt.Errorf("decode script: logic: %w", err)
+		}
 	}
 	if len(m.Lent) > 0 {
 		s.Lent = make([]Grant, len(m.Lent))
@@ -132,8 +138,8 @@ func (s *Script) check() error {
 	if err := checkEntry(s.Entry); err != nil {
 		return err
 	}
-	if s.Logic.Undo != (ID{}) && (s.Entry != "" || len(s.Params) > 0 || len(s.Lent) > 0) {
-		return errors.New("an undo has no entry and no params, and lends nothing")
+	if s.Logic.OfOwner() && (s.Entry != "" || len(s.Params) > 0 || len(s.Lent) > 0) {
+		return errors.New("an undo or a decision has no entry and no params, and lends nothing")
 	}
 	if len(s.Params) > MaxParams {
 		return fmt.Errorf("params are %d bytes long, at most %d are allowed: pass a file instead", len(s.Params), MaxParams)
@@ -157,8 +163,8 @@ func (s *Script) checkChain() error {
 		return fmt.Errorf("the chain has %d delegations, at most %d are allowed", len(s.Chain), MaxChain)
 	case len(s.Lent) > 0:
 		return errors.New("it is sent on behalf of its caller, and lends something: the caller's context is not the sender's to lend")
-	case s.Logic.Undo != ID{}:
-		return errors.New("an undo is for the owner of the context: it cannot be delegated")
+	case s.Logic.OfOwner():
+		return errors.New("an undo or a decision is for the owner of the context: it cannot be delegated")
 	}
 	for _, sealed := range s.Chain {
 		if len(sealed) == 0 || len(sealed) > MaxDelegation {
@@ -170,13 +176,16 @@ func (s *Script) checkChain() error {
 
 func (l Logic) check() error {
 	set := 0
-	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Undo != (ID{})} {
+	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Undo != (ID{}), l.Decide != (Decision{})} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 {
-		return errors.New("logic: name a module, or its digest, or carry one, or say what to undo: exactly one of them")
+		return errors.New("logic: name a module, or its digest, or carry one, or say what to undo or decide: exactly one of them")
+	}
+	if l.Decide != (Decision{}) {
+		return l.Decide.check()
 	}
 	if l.Name != "" {
 		return checkModule(l.Name)
@@ -325,6 +334,10 @@ func (r *Receipt) Encode() ([]byte, error) {
 		DryRun:     fit.DryRun,
 		Undid:      fit.Undid.bytes(),
 		Kept:       fit.Kept.bytes(),
+		ExpiresMs:  millis(fit.Expires),
+		Pending:    fit.Pending.bytes(),
+		Decision:   fit.Decision.bytes(),
+		Decided:    fit.Decided.bytes(),
 	}
 	for _, v := range fit.Via {
 		m.Via = append(m.Via, &scriptpb.Via{Delegation: v.Delegation[:], To: string(v.To)})
@@ -406,6 +419,7 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		Started:  fromMillis(m.StartedMs),
 		Finished: fromMillis(m.FinishedMs),
 		DryRun:   m.DryRun,
+		Expires:  fromMillis(m.ExpiresMs),
 	}
 	if m.Usage == nil {
 		return Receipt{}, errors.New("usage is missing")
@@ -413,19 +427,19 @@ func decodeReceipt(b []byte) (Receipt, error) {
 	if err := r.Script.set(m.Script); err != nil {
 		return Receipt{}, fmt.Errorf("script: %w", err)
 	}
-	if len(m.Module) > 0 {
-		if err := r.Module.set(m.Module); err != nil {
-			return Receipt{}, fmt.Errorf("module: %w", err)
+	for _, d := range []struct {
+		what string
+		to   *Digest
+		from []byte
+	}{
+		{"module", &r.Module, m.Module}, {"undid", &r.Undid, m.Undid}, {"kept", &r.Kept, m.Kept},
+		{"pending", &r.Pending, m.Pending}, {"decision", &r.Decision, m.Decision}, {"decided", &r.Decided, m.Decided},
+	} {
+		if len(d.from) == 0 {
+			continue
 		}
-	}
-	if len(m.Undid) > 0 {
-		if err := r.Undid.set(m.Undid); err != nil {
-			return Receipt{}, fmt.Errorf("undid: %w", err)
-		}
-	}
-	if len(m.Kept) > 0 {
-		if err := r.Kept.set(m.Kept); err != nil {
-			return Receipt{}, fmt.Errorf("kept: %w", err)
+		if err := d.to.set(d.from); err != nil {
+			return Receipt{}, fmt.Errorf("%s: %w", d.what, err)
 		}
 	}
 	for _, v := range m.Via {
@@ -511,9 +525,9 @@ func (r *Receipt) check() error {
 	if r.Usage.Wall < 0 {
 		return errors.New("it used a negative time")
 	}
-	for _, t := range []time.Time{r.Started, r.Finished} {
+	for _, t := range []time.Time{r.Started, r.Finished, r.Expires} {
 		if !t.IsZero() {
-			if err := checkTime("started, finished", t); err != nil {
+			if err := checkTime("started, finished, expires", t); err != nil {
 				return err
 			}
 		}

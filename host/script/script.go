@@ -48,6 +48,7 @@ const (
 	MaxEntry  = 128      // bytes
 	MaxLent   = 64       // grants
 	MaxPath   = 4096     // bytes
+	MaxReason = 1024     // bytes
 	// MaxLifetime is the longest time from now to a script's deadline; it bounds
 	// how long a captured script can be held back before it is delivered.
 	MaxLifetime = 24 * time.Hour
@@ -81,8 +82,8 @@ type Script struct {
 	Chain [][]byte
 }
 
-// Logic names the code, or the script to undo: exactly one of Name, Digest, Wasm
-// and Undo is set.
+// Logic names the code, or the script to undo, or to decide about: exactly one of
+// Name, Digest, Wasm, Undo and Decide is set.
 type Logic struct {
 	Name   string // resolved in the target's layers: the peer's own, then the host's
 	Digest Digest // a module that the target already has, by content
@@ -91,7 +92,31 @@ type Logic struct {
 	// undo: no code of anybody's runs. Such a script has no entry or params and
 	// lends nothing.
 	Undo ID
+	// Decide is what the target's owner makes of a script that is held there for
+	// review; as with Undo, the script has no entry or params and lends nothing.
+	Decide Decision
 }
+
+// Decision is about one script that is held for review, or, to Expire, about all
+// that nobody has decided about in time.
+type Decision struct {
+	Ruling Ruling
+	Script ID
+	Reason string // of Reject, for the caller; "" if none is given
+	// Of Approve: the script may do something else now than what was looked at, in
+	// its target's files and records; or answer something else, by its result, its
+	// log or its failure.
+	OtherChanges, OtherAnswer bool
+}
+
+// Ruling is on the wire: append only.
+type Ruling uint8
+
+const (
+	Approve Ruling = 1
+	Reject  Ruling = 2
+	Expire  Ruling = 3
+)
 
 // Action is what a grant allows on a file or a record.
 type Action string
@@ -156,6 +181,7 @@ const (
 	Conflict    Code = 10 // the nonce was used before, for another script; or what is to be undone was touched since
 	Unavailable Code = 11 // overload, shutdown, or the caller's side was out of reach: try again
 	Internal    Code = 12 // the host's fault; its own log says more
+	Pending     Code = 13 // held until the target's owner decides: the same script again is answered with what became of it
 )
 
 // Receipt is the outcome of one script, as its host signs it. Times have
@@ -181,11 +207,18 @@ type Receipt struct {
 	DryRun         bool // Effects are what would have been; there were none
 	Undid          ID   // Logic.Undo of the script, whatever became of it
 	// Kept is the digest of what the host wrote down, for itself, to undo the
-	// script by; zero if it did not. It is salted, and tells a caller nothing.
+	// script by, or, while it is Pending, to run it by; zero if it did not. It is
+	// salted, and tells a caller nothing.
 	Kept Digest
 	// Via is the script's chain, if it has one: the last one's To is who sent it, on
 	// behalf of Caller.
-	Via []Via
+	Via     []Via
+	Expires time.Time // of Pending: the script is refused unless it is approved by then
+	// Of a script that was held: the digest of the sealed receipt that said so, and
+	// the owner's script that approved or rejected it, zero if it expired.
+	Pending  Digest
+	Decision ID
+	Decided  ID // Logic.Decide.Script of the script, whatever became of it
 }
 
 // Effect is one change that a committed script made to its target's files and

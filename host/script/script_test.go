@@ -98,6 +98,20 @@ func sampleDelegation(t testing.TB) Delegation {
 	}
 }
 
+func sampleDecision(t testing.TB) Script {
+	s := sampleUndo(t)
+	s.Logic = Logic{Decide: Decision{Ruling: Approve, Script: ID{7}, OtherChanges: true, OtherAnswer: true}}
+	return s
+}
+
+// sampleHeld is a receipt with what a review adds to it.
+func sampleHeld(t testing.TB) Receipt {
+	r := sampleReceipt(t)
+	r.Code, r.Kept, r.Expires = Pending, Digest{9}, noon.Add(time.Hour)
+	r.Pending, r.Decision, r.Decided = Digest{10}, ID{11}, ID{12}
+	return r
+}
+
 func sampleQuestion() Question {
 	return Question{Script: Digest{1}, Seq: 1, Op: AskRead, Path: "/shared/a", Offset: 10, Length: MaxData}
 }
@@ -135,6 +149,7 @@ func codecs(t testing.TB) []codec {
 	}
 	s, r, q := sampleScript(t), sampleReceipt(t), sampleQuestion()
 	undo, undone := sampleUndo(t), sampleUndone(t)
+	decision, held := sampleDecision(t), sampleHeld(t)
 	all := []codec{
 		{"script", must(s.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
 			s, err := DecodeScript(b)
@@ -153,6 +168,14 @@ func codecs(t testing.TB) []codec {
 			return s.Encode, err
 		}},
 		{"receipt", must(undone.Encode()), &scriptpb.Receipt{}, func(b []byte) (func() ([]byte, error), error) {
+			r, err := DecodeReceipt(b)
+			return r.Encode, err
+		}},
+		{"script", must(decision.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
+			s, err := DecodeScript(b)
+			return s.Encode, err
+		}},
+		{"receipt", must(held.Encode()), &scriptpb.Receipt{}, func(b []byte) (func() ([]byte, error), error) {
 			r, err := DecodeReceipt(b)
 			return r.Encode, err
 		}},
@@ -204,21 +227,29 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 		}
 	}
 	u := sampleUndo(t)
-	if b, err := u.Encode(); err != nil {
-		t.Error(err)
-	} else if got, err := DecodeScript(b); err != nil || !reflect.DeepEqual(got, u) {
-		t.Errorf("%+v became %+v, %v", u, got, err)
+	for _, logic := range []Logic{
+		u.Logic, sampleDecision(t).Logic,
+		{Decide: Decision{Ruling: Reject, Script: ID{7}, Reason: "not in my garden"}}, {Decide: Decision{Ruling: Expire}},
+	} {
+		u.Logic = logic
+		if b, err := u.Encode(); err != nil {
+			t.Error(err)
+		} else if got, err := DecodeScript(b); err != nil || !reflect.DeepEqual(got, u) {
+			t.Errorf("%+v became %+v, %v", u, got, err)
+		}
 	}
-	r := sampleUndone(t)
-	b, err := r.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := DecodeReceipt(b); err != nil || !reflect.DeepEqual(got, r) {
-		t.Errorf("%+v became %+v, %v", r, got, err)
+	for _, r := range []Receipt{sampleUndone(t), sampleHeld(t)} {
+		b, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := DecodeReceipt(b); err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%+v became %+v, %v", r, got, err)
+		}
 	}
 	bare := Receipt{Script: Digest{1}, Caller: id(t, 1), Target: id(t, 2), Host: id(t, 3), Code: Refused}
-	if b, err = bare.Encode(); err != nil {
+	b, err := bare.Encode()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := DecodeReceipt(b); err != nil || !reflect.DeepEqual(got, bare) {
@@ -237,7 +268,7 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 
 // What was signed yesterday must decode tomorrow: these bytes never change.
 func TestEncodingIsStable(t *testing.T) {
-	want := []string{"82d9663017b7c0f8", "4b740a8e3de5e830", "d6888cf95a573c46", "bcefe9582bf4478d", "a0992dc7127bf1f0"}
+	want := []string{"82d9663017b7c0f8", "4b740a8e3de5e830", "d6888cf95a573c46", "bcefe9582bf4478d", "a0992dc7127bf1f0", "87dcd2aa111f1ed6", "a2ad27b35e3ef4c3"}
 	for i, c := range codecs(t)[:len(want)] {
 		got := DigestOf(c.sample).String()[len("sha256:"):][:16]
 		if want := want[i]; got != want {
@@ -378,6 +409,9 @@ func TestScriptBounds(t *testing.T) {
 		}
 		return g
 	}
+	decide := func(d Decision) func(*Script) {
+		return func(s *Script) { s.Logic, s.Entry, s.Params, s.Lent = Logic{Decide: d}, "", nil, nil }
+	}
 	for _, test := range []struct {
 		name   string
 		change func(*Script)
@@ -394,9 +428,18 @@ func TestScriptBounds(t *testing.T) {
 		{"year 10000", func(s *Script) { s.Deadline = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "year 10000"},
 		{"no logic", func(s *Script) { s.Logic = Logic{} }, "exactly one"},
 		{"two logics", func(s *Script) { s.Logic.Wasm = []byte("x") }, "exactly one"},
-		{"undo by an entry", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Params, s.Lent = nil, nil }, "an undo has no"},
-		{"undo with params", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Lent = "", nil }, "an undo has no"},
-		{"undo that lends", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Params = "", nil }, "an undo has no"},
+		{"undo by an entry", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Params, s.Lent = nil, nil }, "an undo or a decision has no"},
+		{"undo with params", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Lent = "", nil }, "an undo or a decision has no"},
+		{"undo that lends", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Params = "", nil }, "an undo or a decision has no"},
+		{"decision by an entry", func(s *Script) { s.Logic = sampleDecision(t).Logic; s.Params, s.Lent = nil, nil }, "an undo or a decision has no"},
+		{"decision about nothing", decide(Decision{Ruling: Approve}), "about which script"},
+		{"decision without a ruling", decide(Decision{Script: ID{1}}), "approve, reject or expire"},
+		{"unknown ruling", decide(Decision{Ruling: 4, Script: ID{1}}), "approve, reject or expire"},
+		{"what expires is named", decide(Decision{Ruling: Expire, Script: ID{1}}), "is not named"},
+		{"reason to approve", decide(Decision{Ruling: Approve, Script: ID{1}, Reason: "x"}), "only who rejects"},
+		{"rejected with changes", decide(Decision{Ruling: Reject, Script: ID{1}, OtherChanges: true}), "only who approves"},
+		{"long reason", decide(Decision{Ruling: Reject, Script: ID{1}, Reason: strings.Repeat("x", MaxReason+1)}), "one line of text"},
+		{"reason of two lines", decide(Decision{Ruling: Reject, Script: ID{1}, Reason: "a\nb"}), "one line of text"},
 		{"empty wasm", func(s *Script) { s.Logic = Logic{Wasm: []byte{}} }, "exactly one"},
 		{"path for module", func(s *Script) { s.Logic.Name = "../../host.key" }, "module name"},
 		{"slash in module", func(s *Script) { s.Logic.Name = "a/b" }, "module name"},
@@ -455,6 +498,8 @@ func TestScriptBounds(t *testing.T) {
 				m.Logic.Logic = &scriptpb.Logic_Name{Name: s.Logic.Name}
 			case s.Logic.Wasm != nil:
 				m.Logic.Logic = &scriptpb.Logic_Wasm{Wasm: s.Logic.Wasm}
+			case s.Logic.Decide != Decision{}:
+				m.Logic.Logic = &scriptpb.Logic_Decide{Decide: s.Logic.Decide.message()}
 			}
 			for _, g := range s.Lent {
 				m.Lent = append(m.Lent, &scriptpb.Grant{Action: string(g.Action), Path: g.Path})
@@ -841,6 +886,11 @@ func TestReceiptJSON(t *testing.T) {
 		e["end"].(map[string]any)["before"] != nil || e["end"].(map[string]any)["after"].(map[string]any)["size"] != 12.0 {
 		t.Errorf("end of a file: %v", e)
 	}
+	if b, err := json.Marshal(sampleHeld(t)); err != nil {
+		t.Error(err)
+	} else if want := fmt.Sprintf(`"code":"pending"%s"expires":"2026-01-02T13:00:00.345Z","pending":%q,"decision":%q,"decided":%q`, "|", Digest{10}, ID{11}, ID{12}); !within(string(b), want) {
+		t.Errorf("%s does not say %s", b, want)
+	}
 	if got["undid"] != (ID{8}).String() || got["kept"] != (Digest{9}).String() {
 		t.Errorf("undid %v, kept %v", got["undid"], got["kept"])
 	}
@@ -853,6 +903,16 @@ func TestReceiptJSON(t *testing.T) {
 	if err != nil || !bytes.Contains(bare, []byte(`"code":"refused"`)) || bytes.Contains(bare, []byte("module")) {
 		t.Errorf("bare: %s, %v", bare, err)
 	}
+}
+
+// within reports whether the parts of want, which "|" separates, are in text.
+func within(text, want string) bool {
+	for part := range strings.SplitSeq(want, "|") {
+		if !strings.Contains(text, part) {
+			return false
+		}
+	}
+	return true
 }
 
 // fuzz holds, for any bytes: a decoder takes only what encodes to the same bytes,

@@ -17,7 +17,7 @@ var (
 	codeTexts = [...]string{
 		Unknown: "unknown", Done: "done", Refused: "refused", NotFound: "not-found", Invalid: "invalid",
 		Failed: "failed", Trapped: "trapped", Deadline: "deadline", OutOfMemory: "out-of-memory",
-		OverLimit: "over-limit", Conflict: "conflict", Unavailable: "unavailable", Internal: "internal",
+		OverLimit: "over-limit", Conflict: "conflict", Unavailable: "unavailable", Internal: "internal", Pending: "pending",
 	}
 	effectTexts = [...]string{
 		0: "unknown", Created: "created", Modified: "modified", Removed: "removed", MadeDir: "made-dir",
@@ -167,7 +167,10 @@ func ParseAction(s string) (Action, error) {
 //	 "started":"2026-01-02T03:04:05.006Z","finished":"2026-01-02T03:04:05.007Z"}
 //
 // A script that was sent on behalf of its caller has its chain too:
-// "via":[{"delegation":"sha256:…","to":"did:key:…"}].
+// "via":[{"delegation":"sha256:…","to":"did:key:…"}]. A receipt of a script that is
+// held for review has "expires", the one after it "pending", with the digest of that,
+// and "decision", with the owner's script that approved or rejected it, which in its
+// own receipt has "decided".
 //
 // This form is not signed, and cannot be turned back into a receipt.
 func (r Receipt) MarshalJSON() ([]byte, error) {
@@ -222,26 +225,36 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Undid        string       `json:"undid,omitempty"`
 		Kept         string       `json:"kept,omitempty"`
 		Via          []viaJSON    `json:"via,omitempty"`
+		Expires      *time.Time   `json:"expires,omitempty"`
+		Pending      string       `json:"pending,omitempty"`
+		Decision     string       `json:"decision,omitempty"`
+		Decided      string       `json:"decided,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
 		ExitCode: r.ExitCode, MoreEffects: r.MoreEffects, Usage: r.Usage,
 		Started: r.Started.UTC(), Finished: r.Finished.UTC(), DryRun: r.DryRun,
 	}
-	if !r.Module.IsZero() {
-		out.Module = r.Module.String()
+	for _, d := range []struct {
+		to   *string
+		from Digest
+	}{
+		{&out.Module, r.Module}, {&out.Undid, r.Undid}, {&out.Kept, r.Kept},
+		{&out.Pending, r.Pending}, {&out.Decision, r.Decision}, {&out.Decided, r.Decided},
+	} {
+		if !d.from.IsZero() {
+			*d.to = d.from.String()
+		}
 	}
-	if !r.Undid.IsZero() {
-		out.Undid = r.Undid.String()
-	}
-	if !r.Kept.IsZero() {
-		out.Kept = r.Kept.String()
+	if !r.Expires.IsZero() {
+		expires := r.Expires.UTC()
+		out.Expires = &expires
 	}
 	for _, v := range r.Via {
 		out.Via = append(out.Via, viaJSON(v))
 	}
-	out.Result, out.ResultBase64 = readable(r.Result)
-	out.Log, out.LogBase64 = readable(r.Log)
+	out.Result, out.ResultBase64 = Readable(r.Result)
+	out.Log, out.LogBase64 = Readable(r.Log)
 	blob := func(b Blob) *blobJSON {
 		if b == (Blob{}) {
 			return nil
@@ -253,9 +266,9 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		if collection, key, ok := e.Record(); ok {
 			j.Collection, j.Key = collection, key
 		} else {
-			j.Path, j.PathBase64 = readable([]byte(e.Path))
+			j.Path, j.PathBase64 = Readable([]byte(e.Path))
 		}
-		j.To, j.ToBase64 = readable([]byte(e.To))
+		j.To, j.ToBase64 = Readable([]byte(e.To))
 		if e.End != (End{}) {
 			j.End = &endJSON{At: e.End.At, Before: blob(e.End.Before), After: blob(e.End.After)}
 		}
@@ -264,8 +277,8 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// readable returns b as text if it is UTF-8, else as bytes.
-func readable(b []byte) (string, []byte) {
+// Readable returns b as text if it is UTF-8, else as bytes.
+func Readable(b []byte) (string, []byte) {
 	if utf8.Valid(b) {
 		return string(b), nil
 	}

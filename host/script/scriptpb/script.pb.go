@@ -34,6 +34,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Ruling int32
+
+const (
+	Ruling_RULING_UNSPECIFIED Ruling = 0
+	Ruling_RULING_APPROVE     Ruling = 1
+	Ruling_RULING_REJECT      Ruling = 2
+	Ruling_RULING_EXPIRE      Ruling = 3
+)
+
+// Enum value maps for Ruling.
+var (
+	Ruling_name = map[int32]string{
+		0: "RULING_UNSPECIFIED",
+		1: "RULING_APPROVE",
+		2: "RULING_REJECT",
+		3: "RULING_EXPIRE",
+	}
+	Ruling_value = map[string]int32{
+		"RULING_UNSPECIFIED": 0,
+		"RULING_APPROVE":     1,
+		"RULING_REJECT":      2,
+		"RULING_EXPIRE":      3,
+	}
+)
+
+func (x Ruling) Enum() *Ruling {
+	p := new(Ruling)
+	*p = x
+	return p
+}
+
+func (x Ruling) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Ruling) Descriptor() protoreflect.EnumDescriptor {
+	return file_circles_v1_script_proto_enumTypes[0].Descriptor()
+}
+
+func (Ruling) Type() protoreflect.EnumType {
+	return &file_circles_v1_script_proto_enumTypes[0]
+}
+
+func (x Ruling) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Ruling.Descriptor instead.
+func (Ruling) EnumDescriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{0}
+}
+
 type Code int32
 
 const (
@@ -50,6 +102,7 @@ const (
 	Code_CODE_CONFLICT      Code = 10
 	Code_CODE_UNAVAILABLE   Code = 11
 	Code_CODE_INTERNAL      Code = 12
+	Code_CODE_PENDING       Code = 13
 )
 
 // Enum value maps for Code.
@@ -68,6 +121,7 @@ var (
 		10: "CODE_CONFLICT",
 		11: "CODE_UNAVAILABLE",
 		12: "CODE_INTERNAL",
+		13: "CODE_PENDING",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":   0,
@@ -83,6 +137,7 @@ var (
 		"CODE_CONFLICT":      10,
 		"CODE_UNAVAILABLE":   11,
 		"CODE_INTERNAL":      12,
+		"CODE_PENDING":       13,
 	}
 )
 
@@ -97,11 +152,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_circles_v1_script_proto_enumTypes[0].Descriptor()
+	return file_circles_v1_script_proto_enumTypes[1].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_circles_v1_script_proto_enumTypes[0]
+	return &file_circles_v1_script_proto_enumTypes[1]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -110,7 +165,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{0}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{1}
 }
 
 type EffectKind int32
@@ -164,11 +219,11 @@ func (x EffectKind) String() string {
 }
 
 func (EffectKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_circles_v1_script_proto_enumTypes[1].Descriptor()
+	return file_circles_v1_script_proto_enumTypes[2].Descriptor()
 }
 
 func (EffectKind) Type() protoreflect.EnumType {
-	return &file_circles_v1_script_proto_enumTypes[1]
+	return &file_circles_v1_script_proto_enumTypes[2]
 }
 
 func (x EffectKind) Number() protoreflect.EnumNumber {
@@ -177,7 +232,7 @@ func (x EffectKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EffectKind.Descriptor instead.
 func (EffectKind) EnumDescriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{1}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{2}
 }
 
 type Op int32
@@ -222,11 +277,11 @@ func (x Op) String() string {
 }
 
 func (Op) Descriptor() protoreflect.EnumDescriptor {
-	return file_circles_v1_script_proto_enumTypes[2].Descriptor()
+	return file_circles_v1_script_proto_enumTypes[3].Descriptor()
 }
 
 func (Op) Type() protoreflect.EnumType {
-	return &file_circles_v1_script_proto_enumTypes[2]
+	return &file_circles_v1_script_proto_enumTypes[3]
 }
 
 func (x Op) Number() protoreflect.EnumNumber {
@@ -235,7 +290,7 @@ func (x Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Op.Descriptor instead.
 func (Op) EnumDescriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{2}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{3}
 }
 
 type FileKind int32
@@ -277,11 +332,11 @@ func (x FileKind) String() string {
 }
 
 func (FileKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_circles_v1_script_proto_enumTypes[3].Descriptor()
+	return file_circles_v1_script_proto_enumTypes[4].Descriptor()
 }
 
 func (FileKind) Type() protoreflect.EnumType {
-	return &file_circles_v1_script_proto_enumTypes[3]
+	return &file_circles_v1_script_proto_enumTypes[4]
 }
 
 func (x FileKind) Number() protoreflect.EnumNumber {
@@ -290,7 +345,7 @@ func (x FileKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FileKind.Descriptor instead.
 func (FileKind) EnumDescriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{3}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{4}
 }
 
 type ProblemCode int32
@@ -344,11 +399,11 @@ func (x ProblemCode) String() string {
 }
 
 func (ProblemCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_circles_v1_script_proto_enumTypes[4].Descriptor()
+	return file_circles_v1_script_proto_enumTypes[5].Descriptor()
 }
 
 func (ProblemCode) Type() protoreflect.EnumType {
-	return &file_circles_v1_script_proto_enumTypes[4]
+	return &file_circles_v1_script_proto_enumTypes[5]
 }
 
 func (x ProblemCode) Number() protoreflect.EnumNumber {
@@ -357,7 +412,7 @@ func (x ProblemCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProblemCode.Descriptor instead.
 func (ProblemCode) EnumDescriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{4}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{5}
 }
 
 // Envelope carries one signed message. The signature is Ed25519 over
@@ -810,6 +865,7 @@ type Logic struct {
 	//	*Logic_Digest
 	//	*Logic_Wasm
 	//	*Logic_Undo
+	//	*Logic_Decide
 	Logic         isLogic_Logic `protobuf_oneof:"logic"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -888,6 +944,15 @@ func (x *Logic) GetUndo() []byte {
 	return nil
 }
 
+func (x *Logic) GetDecide() *Decision {
+	if x != nil {
+		if x, ok := x.Logic.(*Logic_Decide); ok {
+			return x.Decide
+		}
+	}
+	return nil
+}
+
 type isLogic_Logic interface {
 	isLogic_Logic()
 }
@@ -908,6 +973,10 @@ type Logic_Undo struct {
 	Undo []byte `protobuf:"bytes,4,opt,name=undo,proto3,oneof"` // the id of an earlier script to the same target, whose effects are to be undone
 }
 
+type Logic_Decide struct {
+	Decide *Decision `protobuf:"bytes,5,opt,name=decide,proto3,oneof"`
+}
+
 func (*Logic_Name) isLogic_Logic() {}
 
 func (*Logic_Digest) isLogic_Logic() {}
@@ -915,6 +984,86 @@ func (*Logic_Digest) isLogic_Logic() {}
 func (*Logic_Wasm) isLogic_Logic() {}
 
 func (*Logic_Undo) isLogic_Logic() {}
+
+func (*Logic_Decide) isLogic_Logic() {}
+
+// Decision is what the owner of a context makes of a script that is held there
+// for review.
+type Decision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ruling        Ruling                 `protobuf:"varint,1,opt,name=ruling,proto3,enum=circles.v1.Ruling" json:"ruling,omitempty"`
+	Script        []byte                 `protobuf:"bytes,2,opt,name=script,proto3" json:"script,omitempty"`                                  // SHA-256 of its payload; empty to expire what nobody decided in time
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`                                  // of a rejection, for the caller
+	OtherChanges  bool                   `protobuf:"varint,4,opt,name=other_changes,json=otherChanges,proto3" json:"other_changes,omitempty"` // approved whatever it changes now
+	OtherAnswer   bool                   `protobuf:"varint,5,opt,name=other_answer,json=otherAnswer,proto3" json:"other_answer,omitempty"`    // approved whatever it answers now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_circles_v1_script_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Decision) GetRuling() Ruling {
+	if x != nil {
+		return x.Ruling
+	}
+	return Ruling_RULING_UNSPECIFIED
+}
+
+func (x *Decision) GetScript() []byte {
+	if x != nil {
+		return x.Script
+	}
+	return nil
+}
+
+func (x *Decision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Decision) GetOtherChanges() bool {
+	if x != nil {
+		return x.OtherChanges
+	}
+	return false
+}
+
+func (x *Decision) GetOtherAnswer() bool {
+	if x != nil {
+		return x.OtherAnswer
+	}
+	return false
+}
 
 type Grant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -926,7 +1075,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1087,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1100,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Grant) GetAction() string {
@@ -989,16 +1138,20 @@ type Receipt struct {
 	StartedMs     int64                  `protobuf:"varint,17,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	FinishedMs    int64                  `protobuf:"varint,18,opt,name=finished_ms,json=finishedMs,proto3" json:"finished_ms,omitempty"`
 	DryRun        bool                   `protobuf:"varint,19,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Undid         []byte                 `protobuf:"bytes,20,opt,name=undid,proto3" json:"undid,omitempty"` // the script that this one undid, or was to undo; or empty
-	Kept          []byte                 `protobuf:"bytes,21,opt,name=kept,proto3" json:"kept,omitempty"`   // SHA-256 of what the host wrote down to undo it, or empty
-	Via           []*Via                 `protobuf:"bytes,22,rep,name=via,proto3" json:"via,omitempty"`     // the delegations of the script, in order
+	Undid         []byte                 `protobuf:"bytes,20,opt,name=undid,proto3" json:"undid,omitempty"`                           // the script that this one undid, or was to undo; or empty
+	Kept          []byte                 `protobuf:"bytes,21,opt,name=kept,proto3" json:"kept,omitempty"`                             // SHA-256 of what the host wrote down to undo it, or to run it when it is approved; or empty
+	Via           []*Via                 `protobuf:"bytes,22,rep,name=via,proto3" json:"via,omitempty"`                               // the delegations of the script, in order
+	ExpiresMs     int64                  `protobuf:"varint,23,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // of a pending one: it is refused unless it is approved by then
+	Pending       []byte                 `protobuf:"bytes,24,opt,name=pending,proto3" json:"pending,omitempty"`                       // SHA-256 of the sealed receipt by which it was pending; or empty
+	Decision      []byte                 `protobuf:"bytes,25,opt,name=decision,proto3" json:"decision,omitempty"`                     // the script by which the owner approved or rejected it; or empty
+	Decided       []byte                 `protobuf:"bytes,26,opt,name=decided,proto3" json:"decided,omitempty"`                       // the script that this one was to approve or reject; or empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1163,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1176,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Receipt) GetScript() []byte {
@@ -1180,6 +1333,34 @@ func (x *Receipt) GetVia() []*Via {
 	return nil
 }
 
+func (x *Receipt) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Receipt) GetPending() []byte {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *Receipt) GetDecision() []byte {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *Receipt) GetDecided() []byte {
+	if x != nil {
+		return x.Decided
+	}
+	return nil
+}
+
 // Via is one delegation of a script's chain.
 type Via struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1191,7 +1372,7 @@ type Via struct {
 
 func (x *Via) Reset() {
 	*x = Via{}
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1384,7 @@ func (x *Via) String() string {
 func (*Via) ProtoMessage() {}
 
 func (x *Via) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1397,7 @@ func (x *Via) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Via.ProtoReflect.Descriptor instead.
 func (*Via) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Via) GetDelegation() []byte {
@@ -1248,7 +1429,7 @@ type Effect struct {
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1441,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1454,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Effect) GetKind() EffectKind {
@@ -1337,7 +1518,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1530,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1543,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *End) GetAt() int64 {
@@ -1396,7 +1577,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1589,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1602,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1456,7 +1637,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1649,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1662,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Usage) GetWallNs() int64 {
@@ -1565,7 +1746,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1758,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1771,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Question) GetScript() []byte {
@@ -1668,7 +1849,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1861,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1874,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Answer) GetQuestion() []byte {
@@ -1814,7 +1995,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2007,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2020,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Records) GetRecords() []*RecordEntry {
@@ -1867,7 +2048,7 @@ type RecordEntry struct {
 
 func (x *RecordEntry) Reset() {
 	*x = RecordEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2060,7 @@ func (x *RecordEntry) String() string {
 func (*RecordEntry) ProtoMessage() {}
 
 func (x *RecordEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2073,7 @@ func (x *RecordEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEntry.ProtoReflect.Descriptor instead.
 func (*RecordEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordEntry) GetKey() string {
@@ -1925,7 +2106,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2118,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2131,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -1970,7 +2151,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2163,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2176,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListEntry) GetName() string {
@@ -2023,7 +2204,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2216,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2229,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -2082,7 +2263,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2275,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2288,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -2172,16 +2353,23 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x17\n" +
-	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"l\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"\x9c\x01\n" +
 	"\x05Logic\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x18\n" +
 	"\x06digest\x18\x02 \x01(\fH\x00R\x06digest\x12\x14\n" +
 	"\x04wasm\x18\x03 \x01(\fH\x00R\x04wasm\x12\x14\n" +
-	"\x04undo\x18\x04 \x01(\fH\x00R\x04undoB\a\n" +
-	"\x05logic\"3\n" +
+	"\x04undo\x18\x04 \x01(\fH\x00R\x04undo\x12.\n" +
+	"\x06decide\x18\x05 \x01(\v2\x14.circles.v1.DecisionH\x00R\x06decideB\a\n" +
+	"\x05logic\"\xae\x01\n" +
+	"\bDecision\x12*\n" +
+	"\x06ruling\x18\x01 \x01(\x0e2\x12.circles.v1.RulingR\x06ruling\x12\x16\n" +
+	"\x06script\x18\x02 \x01(\fR\x06script\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12#\n" +
+	"\rother_changes\x18\x04 \x01(\bR\fotherChanges\x12!\n" +
+	"\fother_answer\x18\x05 \x01(\bR\votherAnswer\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xf7\x04\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xe6\x05\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -2208,7 +2396,12 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\adry_run\x18\x13 \x01(\bR\x06dryRun\x12\x14\n" +
 	"\x05undid\x18\x14 \x01(\fR\x05undid\x12\x12\n" +
 	"\x04kept\x18\x15 \x01(\fR\x04kept\x12!\n" +
-	"\x03via\x18\x16 \x03(\v2\x0f.circles.v1.ViaR\x03via\"5\n" +
+	"\x03via\x18\x16 \x03(\v2\x0f.circles.v1.ViaR\x03via\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x17 \x01(\x03R\texpiresMs\x12\x18\n" +
+	"\apending\x18\x18 \x01(\fR\apending\x12\x1a\n" +
+	"\bdecision\x18\x19 \x01(\fR\bdecision\x12\x18\n" +
+	"\adecided\x18\x1a \x01(\fR\adecided\"5\n" +
 	"\x03Via\x12\x1e\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\fR\n" +
@@ -2278,7 +2471,12 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"modifiedMs\"P\n" +
 	"\aProblem\x12+\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x17.circles.v1.ProblemCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage*\x82\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage*Z\n" +
+	"\x06Ruling\x12\x16\n" +
+	"\x12RULING_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eRULING_APPROVE\x10\x01\x12\x11\n" +
+	"\rRULING_REJECT\x10\x02\x12\x11\n" +
+	"\rRULING_EXPIRE\x10\x03*\x94\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tCODE_DONE\x10\x01\x12\x10\n" +
@@ -2293,7 +2491,8 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\rCODE_CONFLICT\x10\n" +
 	"\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\v\x12\x11\n" +
-	"\rCODE_INTERNAL\x10\f*\xfc\x01\n" +
+	"\rCODE_INTERNAL\x10\f\x12\x10\n" +
+	"\fCODE_PENDING\x10\r*\xfc\x01\n" +
 	"\n" +
 	"EffectKind\x12\x1b\n" +
 	"\x17EFFECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -2342,65 +2541,69 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 	return file_circles_v1_script_proto_rawDescData
 }
 
-var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_circles_v1_script_proto_goTypes = []any{
-	(Code)(0),           // 0: circles.v1.Code
-	(EffectKind)(0),     // 1: circles.v1.EffectKind
-	(Op)(0),             // 2: circles.v1.Op
-	(FileKind)(0),       // 3: circles.v1.FileKind
-	(ProblemCode)(0),    // 4: circles.v1.ProblemCode
-	(*Envelope)(nil),    // 5: circles.v1.Envelope
-	(*Script)(nil),      // 6: circles.v1.Script
-	(*Delegation)(nil),  // 7: circles.v1.Delegation
-	(*Revocation)(nil),  // 8: circles.v1.Revocation
-	(*Head)(nil),        // 9: circles.v1.Head
-	(*Logic)(nil),       // 10: circles.v1.Logic
-	(*Grant)(nil),       // 11: circles.v1.Grant
-	(*Receipt)(nil),     // 12: circles.v1.Receipt
-	(*Via)(nil),         // 13: circles.v1.Via
-	(*Effect)(nil),      // 14: circles.v1.Effect
-	(*End)(nil),         // 15: circles.v1.End
-	(*Blob)(nil),        // 16: circles.v1.Blob
-	(*Usage)(nil),       // 17: circles.v1.Usage
-	(*Question)(nil),    // 18: circles.v1.Question
-	(*Answer)(nil),      // 19: circles.v1.Answer
-	(*Records)(nil),     // 20: circles.v1.Records
-	(*RecordEntry)(nil), // 21: circles.v1.RecordEntry
-	(*Listing)(nil),     // 22: circles.v1.Listing
-	(*ListEntry)(nil),   // 23: circles.v1.ListEntry
-	(*Stat)(nil),        // 24: circles.v1.Stat
-	(*Problem)(nil),     // 25: circles.v1.Problem
+	(Ruling)(0),         // 0: circles.v1.Ruling
+	(Code)(0),           // 1: circles.v1.Code
+	(EffectKind)(0),     // 2: circles.v1.EffectKind
+	(Op)(0),             // 3: circles.v1.Op
+	(FileKind)(0),       // 4: circles.v1.FileKind
+	(ProblemCode)(0),    // 5: circles.v1.ProblemCode
+	(*Envelope)(nil),    // 6: circles.v1.Envelope
+	(*Script)(nil),      // 7: circles.v1.Script
+	(*Delegation)(nil),  // 8: circles.v1.Delegation
+	(*Revocation)(nil),  // 9: circles.v1.Revocation
+	(*Head)(nil),        // 10: circles.v1.Head
+	(*Logic)(nil),       // 11: circles.v1.Logic
+	(*Decision)(nil),    // 12: circles.v1.Decision
+	(*Grant)(nil),       // 13: circles.v1.Grant
+	(*Receipt)(nil),     // 14: circles.v1.Receipt
+	(*Via)(nil),         // 15: circles.v1.Via
+	(*Effect)(nil),      // 16: circles.v1.Effect
+	(*End)(nil),         // 17: circles.v1.End
+	(*Blob)(nil),        // 18: circles.v1.Blob
+	(*Usage)(nil),       // 19: circles.v1.Usage
+	(*Question)(nil),    // 20: circles.v1.Question
+	(*Answer)(nil),      // 21: circles.v1.Answer
+	(*Records)(nil),     // 22: circles.v1.Records
+	(*RecordEntry)(nil), // 23: circles.v1.RecordEntry
+	(*Listing)(nil),     // 24: circles.v1.Listing
+	(*ListEntry)(nil),   // 25: circles.v1.ListEntry
+	(*Stat)(nil),        // 26: circles.v1.Stat
+	(*Problem)(nil),     // 27: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
-	10, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
-	11, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
-	11, // 2: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
-	0,  // 3: circles.v1.Receipt.code:type_name -> circles.v1.Code
-	14, // 4: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
-	17, // 5: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
-	13, // 6: circles.v1.Receipt.via:type_name -> circles.v1.Via
-	1,  // 7: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
-	16, // 8: circles.v1.Effect.before:type_name -> circles.v1.Blob
-	16, // 9: circles.v1.Effect.after:type_name -> circles.v1.Blob
-	15, // 10: circles.v1.Effect.end:type_name -> circles.v1.End
-	16, // 11: circles.v1.End.before:type_name -> circles.v1.Blob
-	16, // 12: circles.v1.End.after:type_name -> circles.v1.Blob
-	2,  // 13: circles.v1.Question.op:type_name -> circles.v1.Op
-	22, // 14: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	24, // 15: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	25, // 16: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	20, // 17: circles.v1.Answer.records:type_name -> circles.v1.Records
-	21, // 18: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
-	23, // 19: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	3,  // 20: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	3,  // 21: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	4,  // 22: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	11, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
+	13, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
+	13, // 2: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
+	12, // 3: circles.v1.Logic.decide:type_name -> circles.v1.Decision
+	0,  // 4: circles.v1.Decision.ruling:type_name -> circles.v1.Ruling
+	1,  // 5: circles.v1.Receipt.code:type_name -> circles.v1.Code
+	16, // 6: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
+	19, // 7: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
+	15, // 8: circles.v1.Receipt.via:type_name -> circles.v1.Via
+	2,  // 9: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
+	18, // 10: circles.v1.Effect.before:type_name -> circles.v1.Blob
+	18, // 11: circles.v1.Effect.after:type_name -> circles.v1.Blob
+	17, // 12: circles.v1.Effect.end:type_name -> circles.v1.End
+	18, // 13: circles.v1.End.before:type_name -> circles.v1.Blob
+	18, // 14: circles.v1.End.after:type_name -> circles.v1.Blob
+	3,  // 15: circles.v1.Question.op:type_name -> circles.v1.Op
+	24, // 16: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	26, // 17: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	27, // 18: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	22, // 19: circles.v1.Answer.records:type_name -> circles.v1.Records
+	23, // 20: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	25, // 21: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	4,  // 22: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	4,  // 23: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	5,  // 24: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -2413,8 +2616,9 @@ func file_circles_v1_script_proto_init() {
 		(*Logic_Digest)(nil),
 		(*Logic_Wasm)(nil),
 		(*Logic_Undo)(nil),
+		(*Logic_Decide)(nil),
 	}
-	file_circles_v1_script_proto_msgTypes[14].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[15].OneofWrappers = []any{
 		(*Answer_Data)(nil),
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
@@ -2427,8 +2631,8 @@ func file_circles_v1_script_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   21,
+			NumEnums:      6,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
