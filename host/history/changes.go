@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/circles-host/circles/host/records"
@@ -154,12 +155,28 @@ func blob(ctx context.Context, open func() (io.ReadSeekCloser, error), from int6
 // Digest identifies what r yields, unless ctx ends first.
 func Digest(ctx context.Context, r io.Reader) (script.Blob, error) {
 	sum := sha256.New()
-	n, err := io.Copy(sum, ending{r, ctx})
+	n, err := copyTo(sum, ending{r, ctx})
 	if err != nil {
 		return script.Blob{}, err
 	}
-	return script.Blob{Size: n, Digest: script.Digest(sum.Sum(nil))}, nil
+	b := script.Blob{Size: n}
+	sum.Sum(b.Digest[:0])
+	return b, nil
 }
+
+// copyTo is io.Copy with a buffer that others have used. A script changes files
+// of a few bytes as a rule, and a new buffer for each would be most of what it
+// costs to look at them.
+func copyTo(w io.Writer, r io.Reader) (int64, error) {
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(onlyWriter{w}, r, buf[:])
+}
+
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// onlyWriter hides what a writer can do besides, for io.CopyBuffer.
+type onlyWriter struct{ io.Writer }
 
 // ending is a reader that fails once its context has ended.
 type ending struct {

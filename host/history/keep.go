@@ -241,12 +241,9 @@ func (w *keeping) write(to string, r io.Reader) error {
 	}
 	defer f.Close()
 	w.made = append(w.made, to)
-	_, err = io.CopyBuffer(onlyWriter{io.NewOffsetWriter(f, 0)}, r, make([]byte, 64<<10))
+	_, err = copyTo(io.NewOffsetWriter(f, 0), r)
 	return err
 }
-
-// onlyWriter hides what a writer can do besides, for io.CopyBuffer.
-type onlyWriter struct{ io.Writer }
 
 // drop removes what was kept.
 func (w *keeping) drop() error {

@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
+	"sync/atomic"
 
 	"github.com/mr-tron/base58"
 )
@@ -69,6 +71,10 @@ func publicKey(s string) (ed25519.PublicKey, error) {
 	if len(s) != idLen || !strings.HasPrefix(s, scheme+lead) {
 		return nil, malformed(s)
 	}
+	slot := &parsed[maphash.String(parsedSeed, s)%uint64(len(parsed))]
+	if p := slot.Load(); p != nil && p.id == s {
+		return bytes.Clone(p.public[:]), nil
+	}
 	b, err := base58.Decode(s[len(scheme):])
 	if err != nil {
 		return nil, malformed(s)
@@ -83,7 +89,23 @@ func publicKey(s string) (ed25519.PublicKey, error) {
 	if err := checkPoint(public); err != nil {
 		return nil, fmt.Errorf("id %s: %w", s, err)
 	}
+	slot.Store(&parsedID{strings.Clone(s), [ed25519.PublicKeySize]byte(public)})
 	return public, nil
+}
+
+// parsed remembers IDs that were found good. The way of a script meets the same
+// two or three of them six times, and each costs as much as a twelfth of a
+// verification. It has a fixed size, so strangers who send other IDs push out
+// what is in it and can do no more; the seed is this process's, so they cannot
+// choose what.
+var (
+	parsed     [1024]atomic.Pointer[parsedID]
+	parsedSeed = maphash.MakeSeed()
+)
+
+type parsedID struct {
+	id     string
+	public [ed25519.PublicKeySize]byte
 }
 
 // malformed explains what is wrong with s, which is not an ID. It looks for the

@@ -159,10 +159,11 @@ func (f lowerFile) ReadAt(p []byte, off int64) (int, error) {
 const pageSize = 16 << 10
 
 // content is a file's bytes in pages, so that a hole costs nothing: a script can
-// write one byte at the far end of a file. Pages are shared by copies of it, and
-// copied before the first write.
+// write one byte at the far end of a file. A page has as many bytes as were
+// written of it, which are few in most files; the rest are zeros. Pages are shared
+// by copies of the content, and copied before the first write.
 type content struct {
-	pages map[int64]*[pageSize]byte
+	pages map[int64][]byte
 	owned map[int64]bool
 }
 
@@ -170,25 +171,24 @@ func (c *content) readAt(p []byte, off int64) {
 	for len(p) > 0 {
 		at := off % pageSize
 		k := min(int64(len(p)), pageSize-at)
-		if page := c.pages[off/pageSize]; page != nil {
-			copy(p[:k], page[at:])
-		} else {
-			clear(p[:k])
-		}
+		page := c.pages[off/pageSize]
+		n := copy(p[:k], page[min(at, int64(len(page))):])
+		clear(p[n:k])
 		p, off = p[k:], off+k
 	}
 }
 
-// page returns a page that may be written.
-func (c *content) page(i int64) *[pageSize]byte {
+// page returns the first n bytes of a page, or more, which may be written.
+func (c *content) page(i, n int64) []byte {
 	page := c.pages[i]
-	if page != nil && c.owned[i] {
+	if c.owned[i] && int64(len(page)) >= n {
 		return page
 	}
-	fresh := new([pageSize]byte)
-	if page != nil {
-		*fresh = *page
+	if n > int64(len(page)) && len(page) > 0 { // it grows again, as a rule
+		n = min(max(n, 2*int64(len(page))), pageSize)
 	}
+	fresh := make([]byte, max(n, int64(len(page))))
+	copy(fresh, page)
 	c.pages[i], c.owned[i] = fresh, true
 	return fresh
 }
@@ -201,16 +201,17 @@ func (c *content) ReadAt(p []byte, off int64) (int, error) {
 func (c *content) WriteAt(p []byte, off int64) (int, error) {
 	total := len(p)
 	for len(p) > 0 {
-		k := copy(c.page(off / pageSize)[off%pageSize:], p)
+		at := off % pageSize
+		k := copy(c.page(off/pageSize, min(at+int64(len(p)), pageSize))[at:], p)
 		p, off = p[k:], off+int64(k)
 	}
 	return total, nil
 }
 
 func (c *content) Truncate(size int64) error {
-	maps.DeleteFunc(c.pages, func(i int64, _ *[pageSize]byte) bool { return i*pageSize >= size })
-	if at := size % pageSize; at != 0 && c.pages[size/pageSize] != nil {
-		clear(c.page(size / pageSize)[at:])
+	maps.DeleteFunc(c.pages, func(i int64, _ []byte) bool { return i*pageSize >= size })
+	if i, at := size/pageSize, size%pageSize; at != 0 && int64(len(c.pages[i])) > at {
+		clear(c.page(i, at)[at:])
 	}
 	return nil
 }
@@ -219,7 +220,7 @@ func (c *content) Idle()    {}
 func (c *content) Discard() {}
 
 func (b *backend) Stage(_ context.Context, from overlay.LowerFile, n int64) (overlay.Staged, error) {
-	c := &content{pages: map[int64]*[pageSize]byte{}, owned: map[int64]bool{}}
+	c := &content{pages: map[int64][]byte{}, owned: map[int64]bool{}}
 	if from != nil && n > 0 {
 		maps.Copy(c.pages, from.(lowerFile).c.pages)
 		_ = c.Truncate(n)
