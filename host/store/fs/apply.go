@@ -70,6 +70,9 @@ func (b *backend) seal(ctx context.Context, puts []overlay.Step, alone bool) (du
 	var large []overlay.Step
 	for _, s := range puts {
 		if alone || s.Size > inlineSize || s.Size > room {
+			if err := s.File.(*staged).spill(); err != nil {
+				return false, fmt.Errorf("complete content of %s: %w", s.Path, err)
+			}
 			large = append(large, s)
 			continue
 		}
@@ -115,6 +118,7 @@ func (b *backend) Commit(ctx context.Context, p *overlay.Plan, records []overlay
 			for _, s := range p.Steps { // what is left of them is ours now
 				if s.Kind == overlay.StepPut {
 					s.File.(*staged).letBase()
+					s.File.(*staged).forget()
 				}
 			}
 		}
@@ -542,6 +546,9 @@ func (b *backend) remove(c *cursor, name string, o op) error {
 	if err == unix.ENOTEMPTY || err == unix.EEXIST {
 		return nil // the owner has put something in: the directory stays
 	}
+	if c.later != nil {
+		c.later.loses(o.was.Version)
+	}
 	c.dirty = true
 	return err
 }
@@ -593,14 +600,22 @@ func (b *backend) in(c *cursor, name string, o op) error {
 		}
 	}
 	c.dirty = true
+	if c.later != nil && o.isInline && o.was.Kind == store.KindFile && err == nil {
+		err = b.replace(c, name, o)
+	} else {
+		err = b.disk.rename(b.stage, o.slot, c.fd, name)
+	}
+	// Noted when it is there, and not before: who makes things durable meanwhile
+	// looks for it by its path, and would find what it replaces.
 	switch {
-	case c.later == nil:
+	case c.later == nil || err != nil:
 	case o.kind == overlay.StepIn:
 		c.later.arrived(o.slot, o.path)
 	case o.isInline:
 		c.later.changed(c.path, o.path)
+		c.later.makes(o.made)
 	}
-	return b.disk.rename(b.stage, o.slot, c.fd, name)
+	return err
 }
 
 // grow writes what a file grows by, after all that it held. It is in the slot, at

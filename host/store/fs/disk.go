@@ -16,7 +16,7 @@ type disk struct {
 
 // diskOp is one call: a name in a directory, for a rename two, or an open file.
 type diskOp struct {
-	what string // rename, unlink, rmdir, mkdir, symlink, times, create, write, truncate, sync, syncfs
+	what string // rename, exchange, unlink, rmdir, mkdir, symlink, times, create, write, truncate, sync, syncfs
 	dir  int
 	name string
 	to   int
@@ -38,6 +38,14 @@ func (d disk) rename(dir int, name string, to int, dest string) error {
 		return err
 	}
 	return unix.Renameat(dir, name, to, dest)
+}
+
+// exchange is rename, but what was there takes the name that is given up.
+func (d disk) exchange(dir int, name string, to int, dest string) error {
+	if err := d.ask(diskOp{what: "exchange", dir: dir, name: name, to: to, dest: dest}); err != nil {
+		return err
+	}
+	return exchange(dir, name, to, dest)
 }
 
 func (d disk) unlink(dir int, name string) error {

@@ -10,7 +10,8 @@
 //	log/           the log: 00000000000000000001.log, …
 //	tx/lock        held with flock while the context is open
 //	tx/journal     while commits may be in a journal and not in data/ and log/: which
-//	tx/stage/      content on its way into data/, under names that mean nothing
+//	tx/stage/      content on its way into data/, and small files on their way out
+//	               that will be used again, under names that mean nothing
 //	tx/names/      empty: new names are tried here if the file system is an unusual one
 //	tx/redo/       the journal of a context that shares none, while it is open
 //
@@ -33,10 +34,12 @@
 //
 // # Commit
 //
-// A transaction's new content is in tx/stage already. A commit then
+// A transaction's new content is in tx/stage already, if it is not so small that it
+// is in memory (1 MiB of files of at most 64 KiB). A commit then
 //
-//  1. sets mode and times of each staged file, and fsyncs those that are too large
-//     for the journal, and then tx/stage; makes staged links,
+//  1. writes to tx/stage what is in memory, sets mode and times of each staged file,
+//     and fsyncs those that are too large for the journal, and then tx/stage; makes
+//     staged links,
 //  2. checks that the owner has not changed what the plan will replace, move or
 //     remove (else ErrConflict), that names and permissions allow all of it, and
 //     that the disk has room,
@@ -50,6 +53,13 @@
 // what the disk has lost of 4 after a crash, Open does again. Others of the owner's
 // programs may see step 4 half done; each file is whole at any time. One whose old
 // content is kept (store.Tx.Keep) is away between two renames.
+//
+// A small file that replaces another changes places with it, where the kernel can
+// (RENAME_EXCHANGE). The old one is removed, or used for what is staged later: when
+// its record is settled, so that the disk has it nowhere else, and if it was made by
+// this process, is of 16 KiB or less, has one name and no attributes, and nobody has
+// it open, which a lease tells (F_SETLEASE). A context keeps 256 of them at most, and
+// none when it is closed.
 //
 // The journal has two files. When one is full, or its oldest record a second old,
 // records go to the other, and the first is drained: the files and directories

@@ -43,7 +43,10 @@ type backend struct {
 	// By the one update that runs.
 	staged  uint64
 	commits uint64
-	bases   int // see staged
+	bases   int          // see staged
+	held    int64        // bytes; see staged
+	fresh   *unix.Stat_t // of the first file that was made
+	reused  int          // for tests
 
 	mu     sync.Mutex // the log and what follows; held through a commit
 	log    *chainLog

@@ -465,9 +465,10 @@ func (j *Journal) arm() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		switch {
-		case j.closed || j.broken != nil || j.files[j.active].end == 0:
-		case j.files[1-j.active].draining:
+		case j.closed || j.broken != nil:
+		case j.writing || j.files[1-j.active].draining: // its first batch, on a slow disk
 			j.arm()
+		case j.files[j.active].end == 0:
 		default:
 			j.drain()
 		}

@@ -338,7 +338,7 @@ func TestBrokenContextHoldsUpNoOther(t *testing.T) {
 		return overlay.New(b, overlay.Config{}), nil
 	}
 	bad, err := open2(contexts[0], hooks{disk: disk{before: func(op diskOp) error {
-		if full.Load() && (op.what == "rename" || op.what == "sync") {
+		if full.Load() && (op.what == "rename" || op.what == "exchange" || op.what == "sync") {
 			return unix.ENOSPC
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -133,6 +134,15 @@ func (p *platter) before(op diskOp) error {
 				return err
 			}, op.dir, op.to)
 		}
+	case "exchange":
+		from, to := at(op.dir, op.name), at(op.to, op.dest)
+		if exists(from) && exists(to) {
+			changed(func() error {
+				return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+			}, op.dir, op.to)
+		}
+	case "truncate":
+		p.whole[inodeNumber(op.file)] = false
 	case "unlink":
 		path, old := at(op.dir, op.name), p.keep()
 		if exists(path) {
@@ -250,7 +260,7 @@ func (p *platter) cut() {
 func TestPowerCut(t *testing.T) {
 	root := filepath.Join(filepath.Dir(memoryConfig(t).Data), "root")
 	must(t, os.Mkdir(root, 0o700))
-	journal := JournalConfig{Dir: filepath.Join(root, "journal"), Size: 100 << 10, Age: 5 * time.Millisecond}
+	journal := JournalConfig{Dir: filepath.Join(root, "journal"), Size: 100 << 10, Age: 2 * time.Millisecond}
 	configs := make([]Config, 2)
 	models := make([]store.Store, 2)
 	acked := make([]uint64, 2)
@@ -260,9 +270,9 @@ func TestPowerCut(t *testing.T) {
 		models[i] = mem.New(mem.Config{})
 		defer models[i].Close()
 	}
-	commits, redone := 0, 0
+	commits, redone, reused := 0, 0, 0
 	for round := range 40 {
-		p := newPlatter(t, root, 1+rand.IntN(400))
+		p := newPlatter(t, root, 1+rand.IntN(1500))
 		pending := make([]store.Key, 2)
 		j, err := openJournal(journal, p.disk())
 		backends := make([]*backend, 2)
@@ -277,6 +287,7 @@ func TestPowerCut(t *testing.T) {
 		for err == nil {
 			i := rand.IntN(2)
 			if rand.IntN(40) == 0 { // and opened again
+				reused += backends[i].reused
 				if err = stores[i].Close(); err != nil {
 					break
 				}
@@ -289,10 +300,10 @@ func TestPowerCut(t *testing.T) {
 			}
 			crand.Read(pending[i][:])
 			var committed bool
-			if committed, err = storetest.Transact(stores[i], pending[i]); committed {
+			if committed, err = transactOrRewrite(stores[i], pending[i]); committed {
 				acked[i]++
 				commits++
-				_, merr := storetest.Transact(models[i], pending[i])
+				_, merr := transactOrRewrite(models[i], pending[i])
 				must(t, merr)
 			}
 		}
@@ -310,6 +321,7 @@ func TestPowerCut(t *testing.T) {
 		}
 		for _, b := range backends {
 			if b != nil {
+				reused += b.reused
 				b.journal = nil
 				die(b)
 			}
@@ -341,7 +353,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			if n == acked[i]+1 && last == pending[i] {
 				acked[i]++
-				_, err := storetest.Transact(models[i], last)
+				_, err := transactOrRewrite(models[i], last)
 				must(t, err)
 			} else if n != acked[i] {
 				t.Fatalf("round %d, cut at %d: context %d has %d entries, %d were acknowledged", round, p.cutAt, i, n, acked[i])
@@ -354,10 +366,29 @@ func TestPowerCut(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d commits, %d recoveries", commits, redone)
-	if commits < 100 || redone < 15 {
+	t.Logf("%d commits, %d recoveries, %d files used again", commits, redone, reused)
+	if commits < 100 || redone < 15 || reused < 25 {
 		t.Error("the test tests little")
 	}
+}
+
+// transactOrRewrite is storetest.Transact, or writes some small files anew, which
+// are the same each time: their old ones are used again.
+func transactOrRewrite(s store.Store, key store.Key) (bool, error) {
+	if key[0]%3 == 0 {
+		return storetest.Transact(s, key)
+	}
+	err := s.Update(context.Background(), func(tx store.Tx) error {
+		fs := tx.Files(nil)
+		for i := range 2 + key[1]%3 {
+			content := strings.Repeat(fmt.Sprintf("%x", key), 1+int(key[2+i])*10)
+			if err := write(fs, fmt.Sprint("again", i), content); err != nil {
+				return err
+			}
+		}
+		return tx.Append(key, nil)
+	})
+	return err == nil, err
 }
 
 // TestLostFileSystem is a power cut of a real file system: ext4 on a device of its

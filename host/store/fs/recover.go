@@ -327,11 +327,12 @@ func (obj *object) aside() string { return fmt.Sprintf("r%x-%x-%d", obj.id[0], o
 
 // was reports whether an entry is one of the object's versions. One that a record
 // made may be shorter than it should be, with some of its content missing, after a
-// crash: its times were set before it had its name.
+// crash: its times were set before it had its name. One that was another file before
+// may be as long as that was.
 func (obj *object) was(there overlay.Attr) bool {
 	return slices.ContainsFunc(obj.versions, func(v overlay.Attr) bool {
 		return v.Kind == there.Kind && v.Version.ID == there.Version.ID && v.Version.Mtime == there.Version.Mtime &&
-			(v.Version.Size == there.Version.Size || obj.put != nil && there.Version.Size < v.Version.Size)
+			(v.Version.Size == there.Version.Size || obj.put != nil && (obj.put.isInline || there.Version.Size < v.Version.Size))
 	})
 }
 

@@ -29,14 +29,16 @@ type session struct {
 	settling sync.Mutex // held while what was applied is made durable, and while files move
 
 	mu       sync.Mutex
-	files    map[string]struct{} // with content that is not durable yet
-	moving   map[string]struct{} // of those, what is in the staging directory
-	dirs     map[string]struct{} // with names that are not
-	log      bool                // the log's last segment is not
-	applied  uint64              // the last record that was
-	settled  uint64              // the last record that is wholly on the disk
-	places   []redoPlace         // of those in between
-	err      error               // why this can never be settled here
+	files    map[string]struct{}    // with content that is not durable yet
+	moving   map[string]struct{}    // of those, what is in the staging directory
+	dirs     map[string]struct{}    // with names that are not
+	log      bool                   // the log's last segment is not
+	applied  uint64                 // the last record that was
+	settled  uint64                 // the last record that is wholly on the disk
+	places   []redoPlace            // of those in between
+	made     map[[2]uint64]struct{} // by device and inode number, files that were made here
+	spare    []spare                // in the order of their records
+	err      error                  // why this can never be settled here
 	released bool
 }
 
@@ -329,7 +331,7 @@ func (b *backend) attach() error {
 	if err != nil {
 		return err
 	}
-	s := &session{b: b, journal: b.journal, tx: toTx, files: map[string]struct{}{}, moving: map[string]struct{}{}, dirs: map[string]struct{}{}}
+	s := &session{b: b, journal: b.journal, tx: toTx, files: map[string]struct{}{}, moving: map[string]struct{}{}, dirs: map[string]struct{}{}, made: map[[2]uint64]struct{}{}}
 	rand.Read(s.id[:])
 	id, err := b.journal.attach(s, b.lower.dev, b.txDir)
 	if err != nil {
@@ -399,6 +401,7 @@ func (b *backend) leaveJournal() error {
 			}
 		}
 		_ = b.at("forgotten")
+		b.dropSpares()
 		s.settling.Lock()
 		s.mu.Lock()
 		s.released = true // its descriptors are closed after this

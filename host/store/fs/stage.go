@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +17,18 @@ import (
 	"github.com/circles-host/circles/host/store/overlay"
 )
 
-// staged is a file in the staging directory. Its descriptor is open only while
-// it is used: a transaction may write more files than a process may open.
+// staged is the content of a file that a transaction writes: in memory while it is
+// small, and a file in the staging directory when it is not any more, or when it is
+// to be committed. The descriptor is open only while it is used: a transaction may
+// write more files than a process may open.
 //
 // Of a large file that is changed, the beginning is not copied until something is
 // written there: up to kept, its bytes are those of base. A file that only grows
 // is never copied at all, see stepGrow.
 type staged struct {
 	b    *backend
-	name string
+	name string       // "" while it is in memory
+	held []byte       // what is in memory
 	f    *os.File     // nil while idle
 	like *unix.Stat_t // of the file that it will replace, if any
 	base int          // -1 if there is none
@@ -47,6 +51,9 @@ const (
 	inlineSize = 64 << 10
 	// inlineTotal bounds what of that one commit may have.
 	inlineTotal = 1 << 20
+	// heldTotal bounds what of small files a transaction has in memory. It is as
+	// much as the journal takes of them.
+	heldTotal = inlineTotal
 	// maxBases is how many files of a transaction may be open for not having been
 	// copied. Those beyond are.
 	maxBases = 64
@@ -58,34 +65,92 @@ func (b *backend) Stage(ctx context.Context, from overlay.LowerFile, n int64) (o
 	if from != nil && from.(*lowerFile).st.Mode&0o222 == 0 {
 		return nil, fmt.Errorf("write to a file that is read-only on the host: %w", store.ErrDenied)
 	}
-	b.staged++
-	s := &staged{b: b, name: fmt.Sprintf("f%d", b.staged), base: -1, ctx: ctx}
-	// 0666 less the owner's umask, as any program of theirs would make it. The
-	// directory above is 0700.
-	f, err := b.disk.create(b.stage, s.name, 0o666)
-	if err != nil {
-		return nil, fmt.Errorf("stage file: %w", fileError(err))
-	}
-	s.f = f
+	s := &staged{b: b, base: -1, ctx: ctx}
 	if from == nil {
 		return s, nil
 	}
 	src := from.(*lowerFile)
 	s.like = &src.st
-	if n > inlineSize && b.bases < maxBases {
-		if s.base, err = unix.FcntlInt(uintptr(src.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-			s.base = -1
-		} else {
-			b.bases++
-			s.kept = n
-			return s, nil
+	var err error
+	if n <= inlineSize && s.resize(n) {
+		_, err = src.readPart(s.held, 0) // shorter than it was: the commit will notice
+	} else {
+		if err := s.spill(); err != nil {
+			return nil, err
 		}
+		if n > inlineSize && b.bases < maxBases {
+			if s.base, err = unix.FcntlInt(uintptr(src.fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				b.bases++
+				s.kept = n
+				return s, nil
+			}
+			s.base = -1
+		}
+		err = s.copy(ctx, src.fd, n)
 	}
-	if err := s.copy(ctx, src.fd, n); err != nil {
+	if err != nil {
 		s.Discard()
 		return nil, fmt.Errorf("stage copy of file: %w", fileError(err))
 	}
 	return s, nil
+}
+
+// resize makes what is in memory size bytes long. ok is false if that is too much
+// for memory.
+func (s *staged) resize(size int64) (ok bool) {
+	was := int64(len(s.held))
+	if size > inlineSize || s.b.held+size-was > heldTotal {
+		return false
+	}
+	s.b.held += size - was
+	if size <= was {
+		s.held = s.held[:size]
+		return true
+	}
+	s.held = slices.Grow(s.held, int(size-was))[:size]
+	clear(s.held[was:])
+	return true
+}
+
+// spill makes a file of what is in memory.
+func (s *staged) spill() error {
+	if s.name != "" {
+		return nil
+	}
+	if err := s.create(); err != nil {
+		return err
+	}
+	if err := s.b.disk.write(s.f, s.held, 0); err != nil {
+		return fileError(err)
+	}
+	s.forget()
+	return nil
+}
+
+// create makes the file. 0666 less the owner's umask, as any program of theirs
+// would make it. The directory above is 0700.
+func (s *staged) create() error {
+	s.b.staged++
+	name := fmt.Sprintf("f%d", s.b.staged)
+	f, err := s.b.disk.create(s.b.stage, name, 0o666)
+	if err != nil {
+		return fmt.Errorf("stage file: %w", fileError(err))
+	}
+	s.name, s.f = name, f
+	if s.b.fresh == nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			return fmt.Errorf("stage file: %w", fileError(err))
+		}
+		s.b.fresh = &st
+	}
+	return nil
+}
+
+// forget lets go of what is in memory.
+func (s *staged) forget() {
+	s.b.held -= int64(len(s.held))
+	s.held = nil
 }
 
 // copy takes the first n bytes of a file: by sharing them, where the file system
@@ -181,11 +246,45 @@ func (s *staged) grows(dir int, name string, was overlay.Attr, size int64) bool 
 
 // seal gives the file its times and its owner's permissions. It is made durable,
 // or else content says that all of it is to be in the journal.
+//
+// What is in memory becomes a file that takes the place of what was replaced
+// before, if there is one to be had.
 func (s *staged) seal(step overlay.Step, inline bool) error {
+	if s.isInline = inline; inline && s.name == "" {
+		s.content = s.held
+		if s.reuse() {
+			defer s.Idle()
+			return s.complete(step)
+		}
+		if err := s.create(); err != nil {
+			return err
+		}
+		if err := s.b.disk.write(s.f, s.held, 0); err != nil {
+			return err
+		}
+	}
 	if err := s.open(); err != nil {
 		return err
 	}
 	defer s.Idle()
+	if err := s.extend(step.Size); err != nil {
+		return err
+	}
+	if inline && s.content == nil {
+		s.content = make([]byte, step.Size)
+		if _, err := io.ReadFull(io.NewSectionReader(s.f, 0, step.Size), s.content); err != nil {
+			return err
+		}
+	}
+	if err := s.complete(step); err != nil || inline {
+		return err
+	}
+	return s.b.disk.sync(int(s.f.Fd()))
+}
+
+// complete gives an open file the permissions and times that it will have, and
+// notes what the file system made of them.
+func (s *staged) complete(step overlay.Step) error {
 	fd := int(s.f.Fd())
 	if s.like != nil {
 		if os.Geteuid() == 0 { // else it is ours already, or not ours to give
@@ -198,18 +297,7 @@ func (s *staged) seal(step overlay.Step, inline bool) error {
 			return err
 		}
 	}
-	if err := s.extend(step.Size); err != nil {
-		return err
-	}
 	if err := setTimes(s.b.stage, s.name, step.Atime, step.Mtime); err != nil {
-		return err
-	}
-	if s.isInline = inline; inline {
-		s.content = make([]byte, step.Size)
-		if _, err := io.ReadFull(io.NewSectionReader(s.f, 0, step.Size), s.content); err != nil {
-			return err
-		}
-	} else if err := s.b.disk.sync(fd); err != nil {
 		return err
 	}
 	// What the file system made of the times, not what it was told.
@@ -236,8 +324,8 @@ func setTimes(dir int, name string, atime, mtime time.Time) error {
 
 // open opens the file again after it was idle.
 func (s *staged) open() error {
-	if s.f != nil {
-		return nil
+	if err := s.spill(); err != nil || s.f != nil {
+		return err
 	}
 	fd, err := openat(s.b.stage, s.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -248,6 +336,13 @@ func (s *staged) open() error {
 }
 
 func (s *staged) ReadAt(p []byte, off int64) (int, error) {
+	if s.name == "" {
+		n := copy(p, s.held[min(off, int64(len(s.held))):])
+		if n < len(p) {
+			return n, io.EOF
+		}
+		return n, nil
+	}
 	if err := s.open(); err != nil {
 		return 0, err
 	}
@@ -272,6 +367,9 @@ func (s *staged) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (s *staged) WriteAt(p []byte, off int64) (int, error) {
+	if end := off + int64(len(p)); s.name == "" && s.resize(max(end, int64(len(s.held)))) {
+		return copy(s.held[off:], p), nil
+	}
 	if err := s.open(); err != nil {
 		return 0, err
 	}
@@ -285,6 +383,9 @@ func (s *staged) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (s *staged) Truncate(size int64) error {
+	if s.name == "" && s.resize(size) {
+		return nil
+	}
 	if err := s.open(); err != nil {
 		return err
 	}
@@ -302,5 +403,9 @@ func (s *staged) Idle() {
 func (s *staged) Discard() {
 	s.Idle()
 	s.letBase()
+	s.forget()
+	if s.name == "" {
+		return
+	}
 	_ = s.b.disk.unlink(s.b.stage, s.name) // what remains is swept when the store is opened
 }
