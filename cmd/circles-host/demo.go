@@ -314,7 +314,7 @@ func (d *demonstration) receipts(sent ...host.Sent) error {
 		return err
 	}
 	defer s.Close()
-	log := logReader{store: s, peer: d.bob, signers: []peer.ID{key.ID()}}
+	log := newLogReader(s, d.bob, key.ID())
 	entries, err := log.all(d.c.Context)
 	if err != nil {
 		return err

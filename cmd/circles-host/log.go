@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -16,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/audit"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
@@ -32,12 +34,21 @@ one whole. The log may be read while a worker writes it.
 
 Whatever is shown has been checked: that each entry follows from the one before
 it, and that the host signed it. Nothing in the log itself can tell that its last
-entries were taken away: keep the head that --verify prints, and give it to
---head later. --receipt checks one that was kept elsewhere.`,
+entries were taken away, or that the host wrote another: keep the head that --verify
+prints, and give it to --head later. Who keeps heads that the host signed, and
+receipts, in a folder, checks them all with --heads. --receipt checks one receipt.
+
+   circles-host log bob --sign-head head
+   circles-host log --countersign head --as alice --heads seen
+   circles-host log bob --verify --heads seen`,
 		Flags: []cli.Flag{
 			rootFlag(),
 			&cli.BoolFlag{Name: "verify", Usage: "only check the log, and print its head"},
 			&cli.StringFlag{Name: "head", Usage: "fail unless the entry with this `HASH` is still there"},
+			&cli.StringFlag{Name: "heads", Usage: "fail unless the log extends every head, and has every receipt, that is kept in `DIR`"},
+			&cli.StringFlag{Name: "sign-head", Usage: "only check the log, and write its head, signed by this host, to `FILE`"},
+			&cli.StringFlag{Name: "countersign", Usage: "instead of a log, sign the head in `FILE` as --as, and keep it in --heads"},
+			&cli.StringFlag{Name: "as", Usage: "with --countersign: the `PEER` who has seen it, whose key is in this root"},
 			&cli.StringFlag{Name: "receipt", Usage: "instead of a log, show the receipt in `FILE`, as send --receipt or an HTTP answer has it"},
 			&cli.StringSliceFlag{Name: "signer", Usage: "the `DID` of a host that held the context before, and signed receipts too; with --receipt: that must have signed"},
 			&cli.BoolFlag{Name: "denied", Usage: "only what was not done"},
@@ -81,8 +92,8 @@ func noReceipt(e peer.Entry, id string) error {
 }
 
 func showLog(c *cli.Context) error {
-	kept := c.String("receipt") != ""
-	if kept {
+	kept, countersign := c.String("receipt") != "", c.String("countersign") != ""
+	if kept || countersign {
 		if err := args(c, 0, 0, ""); err != nil {
 			return err
 		}
@@ -95,6 +106,12 @@ func showLog(c *cli.Context) error {
 	}
 	if kept {
 		return showKept(c, root)
+	}
+	if countersign {
+		return countersignHead(c, root)
+	}
+	if c.Bool("follow") && c.IsSet("heads") {
+		return usage("--heads is for what is in the log, --follow for what comes: choose")
 	}
 	wanted, err := wantedOf(c, root)
 	if err != nil {
@@ -118,7 +135,12 @@ func showLog(c *cli.Context) error {
 		return inUse(c, root, e, err)
 	}
 	defer s.Close()
-	log := &logReader{store: s, peer: e, signers: signers}
+	log := newLogReader(s, e, signers...)
+	if dir := c.String("heads"); dir != "" {
+		if log.seen, err = audit.Read(dir, e.ID); err != nil {
+			return coded{exitInvalid, err}
+		}
+	}
 	if c.Bool("follow") {
 		return log.follow(c, root, wanted)
 	}
@@ -131,6 +153,12 @@ func showLog(c *cli.Context) error {
 			return err
 		}
 	}
+	if err := log.contradictions(); err != nil {
+		return err
+	}
+	if file := c.String("sign-head"); file != "" {
+		return log.signHead(c, key, entries, file)
+	}
 	p := printerOf(c)
 	if c.Bool("verify") {
 		head := "empty"
@@ -141,6 +169,10 @@ func showLog(c *cli.Context) error {
 			return p.json(map[string]any{"peer": e.Name, "entries": len(entries), "head": head, "verified": true})
 		}
 		p.f("%s %s: %s, chained and signed by %s\n  head %s\n", p.green("✓"), e.Name, count(len(entries), "receipt"), key.ID(), head)
+		if log.seen != nil {
+			heads, receipts := log.seen.Len()
+			p.f("  as it was seen: %s, %s\n", count(heads, "head"), count(receipts, "receipt"))
+		}
 		return nil
 	}
 	if id := strings.TrimPrefix(c.Args().Get(1), "sha256:"); id != "" {
@@ -343,21 +375,22 @@ func showKept(c *cli.Context, root *host.Root) error {
 	return nil
 }
 
-// logReader reads the log of a context and checks it on the way: that each entry
-// follows the one before it, and is a receipt that one of signers signed.
+// logReader reads the log of a context, checks it on the way, and compares it with
+// what was seen of it.
 type logReader struct {
-	store   store.Store
-	peer    peer.Entry
-	signers []peer.ID
+	store store.Store
+	audit.Reader
+	seen *audit.Witness // nil: nothing
+}
 
-	seq  uint64 // of the last entry that was read
-	prev [32]byte
+func newLogReader(s store.Store, e peer.Entry, signers ...peer.ID) *logReader {
+	return &logReader{store: s, Reader: audit.Reader{Context: e.ID, Name: e.Name, Signers: signers}}
 }
 
 // next yields the entries after those that were read before.
 func (r *logReader) next(ctx context.Context) iter.Seq2[logged, error] {
 	return func(yield func(logged, error) bool) {
-		for entry, err := range r.store.Log(ctx, r.seq+1) {
+		for entry, err := range r.store.Log(ctx, r.Seq()+1) {
 			var l logged
 			if err == nil {
 				l, err = r.check(entry)
@@ -381,26 +414,105 @@ func (r *logReader) all(ctx context.Context) (entries []logged, err error) {
 }
 
 func (r *logReader) check(entry store.Entry) (logged, error) {
-	seq, e := r.seq+1, r.peer
-	if entry.Seq != seq {
-		return logged{}, fmt.Errorf("the log of %s is not whole: entry %d is missing, where %d is", e.Name, seq, entry.Seq)
-	}
-	if entry.Prev != r.prev {
-		return logged{}, fmt.Errorf("the log of %s was altered: entry %d does not follow from the one before it", e.Name, seq)
-	}
-	receipt, signer, err := envelope.OpenReceipt(entry.Data, "")
+	receipt, err := r.Next(entry)
 	if err != nil {
-		return logged{}, fmt.Errorf("the log of %s was altered: entry %d: %w", e.Name, seq, err)
+		return logged{}, err
 	}
-	if !slices.Contains(r.signers, signer) {
-		return logged{}, fmt.Errorf("the log of %s was altered, or comes from another host: %s signed entry %d; if the context was held there before, say --signer %s",
-			e.Name, signer, seq, signer)
+	if r.seen != nil {
+		r.seen.See(entry)
 	}
-	if receipt.Target != e.ID {
-		return logged{}, fmt.Errorf("the log of %s was altered: entry %d is a receipt for %s", e.Name, seq, receipt.Target)
+	return logged{entry.Seq, entry.Time, entry.Hash(), &receipt}, nil
+}
+
+// contradictions says in what the log is not what was seen of it.
+func (r *logReader) contradictions() error {
+	if r.seen == nil {
+		return nil
 	}
-	r.seq, r.prev = seq, entry.Hash()
-	return logged{entry.Seq, entry.Time, r.prev, &receipt}, nil
+	all := r.seen.Contradictions()
+	if len(all) == 0 {
+		return nil
+	}
+	const shown = 10
+	lines := []string{fmt.Sprintf("the log of %s is not what was seen of it:", r.Name)}
+	for _, err := range all[:min(len(all), shown)] {
+		lines = append(lines, "  "+err.Error())
+	}
+	if more := len(all) - shown; more > 0 {
+		lines = append(lines, fmt.Sprintf("  and %d more", more))
+	}
+	return coded{exitInvalid, errors.New(strings.Join(lines, "\n"))}
+}
+
+// signHead writes the head of what was read, signed by the host.
+func (r *logReader) signHead(c *cli.Context, key *peer.Key, entries []logged, file string) error {
+	if len(entries) == 0 {
+		return coded{exitNotFound, fmt.Errorf("nothing is in the log of %s, so there is no head to sign", r.Name)}
+	}
+	last := entries[len(entries)-1]
+	head := script.Head{Context: r.Context, Host: key.ID(), Seq: last.Seq, Hash: last.Hash, Time: last.Time}
+	sealed, err := envelope.SealHead(head, key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, envelope.Text(envelope.HeadText, sealed), 0o644); err != nil {
+		return fmt.Errorf("write head: %w", err)
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return p.json(map[string]any{"peer": r.Name, "seq": last.Seq, "head": last.Hash, "file": file})
+	}
+	p.f("%s %s: entry %d, %s\n  %s\n", p.green("✓"), r.Name, last.Seq, last.Hash, relative(file))
+	return nil
+}
+
+// countersignHead signs a head as a peer of this root who has seen it.
+func countersignHead(c *cli.Context, root *host.Root) error {
+	if err := needs(c, "as", "heads"); err != nil {
+		return err
+	}
+	e, err := root.Peers.Resolve(c.String("as"))
+	if err != nil {
+		return coded{exitNotFound, err}
+	}
+	key, err := keyOf(root, e)
+	if err != nil {
+		return err
+	}
+	head, err := audit.ReadHead(c.String("countersign"))
+	if err != nil {
+		return coded{exitInvalid, err}
+	}
+	must, known, err := hostOf(root, head.Context)
+	if err != nil {
+		return err
+	}
+	file, err := audit.Countersign(head, key, must, c.String("heads"))
+	if err != nil {
+		return coded{exitInvalid, err}
+	}
+	p := printerOf(c)
+	if c.Bool("json") {
+		return p.json(map[string]any{"context": head.Context, "seq": head.Seq, "head": head.Hash, "file": file})
+	}
+	p.f("%s %s: entry %d, %s\n  %s\n", p.green("✓"), nameOf(root, head.Context), head.Seq, head.Hash, relative(file))
+	if !known {
+		newPrinter(c.App.ErrWriter).f("%s of which host receipts for %s are good is not known here; see peer add --host\n", p.yellow("!"), nameOf(root, head.Context))
+	}
+	return nil
+}
+
+// hostOf is who signs for the context of a peer, if that is known.
+func hostOf(root *host.Root, id peer.ID) (host peer.ID, known bool, err error) {
+	e, ok := root.Peers.ByID(id)
+	if ok && e.Held() {
+		key, err := root.Key()
+		if err != nil {
+			return "", false, err
+		}
+		return key.ID(), true, nil
+	}
+	return e.Host, e.Host != "", nil
 }
 
 // follow shows what is in the log, and what comes, until the command is stopped.

@@ -108,7 +108,7 @@ func waitingIn(c *cli.Context, root *host.Root, e peer.Entry) ([]heldScript, err
 		return nil, inUse(c, root, e, err)
 	}
 	defer s.Close()
-	log := &logReader{store: s, peer: e, signers: []peer.ID{key.ID()}}
+	log := newLogReader(s, e, key.ID())
 	var waiting []heldScript
 	read := func() error {
 		for l, err := range log.next(c.Context) {

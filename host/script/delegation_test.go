@@ -94,11 +94,14 @@ func bytesOf[T any](of T, n int) (list []T) {
 
 func TestChainBounds(t *testing.T) {
 	for name, change := range map[string]func(*Script){
-		"too long":      func(s *Script) { s.Chain = bytesOf([]byte("x"), MaxChain+1) },
-		"empty":         func(s *Script) { s.Chain = [][]byte{{}} },
-		"too large":     func(s *Script) { s.Chain = [][]byte{make([]byte, MaxDelegation+1)} },
-		"that lends":    func(s *Script) { s.Lent = []Grant{{Read, "/a"}} },
-		"for an undo":   func(s *Script) { s.Logic, s.Entry, s.Params = Logic{Undo: ID{1}}, "", nil },
+		"too long":    func(s *Script) { s.Chain = bytesOf([]byte("x"), MaxChain+1) },
+		"empty":       func(s *Script) { s.Chain = [][]byte{{}} },
+		"too large":   func(s *Script) { s.Chain = [][]byte{make([]byte, MaxDelegation+1)} },
+		"that lends":  func(s *Script) { s.Lent = []Grant{{Read, "/a"}} },
+		"for an undo": func(s *Script) { s.Logic, s.Entry, s.Params = Logic{Undo: ID{1}}, "", nil },
+		"for a decision": func(s *Script) {
+			s.Logic, s.Entry, s.Params = Logic{Decide: Decision{Ruling: Approve, Script: ID{1}}}, "", nil
+		},
 		"of no receipt": nil,
 	} {
 		s, r := sampleChained(t), sampleVia(t)
@@ -116,6 +119,11 @@ func TestChainBounds(t *testing.T) {
 		change(&s)
 		if _, err := s.Encode(); err == nil {
 			t.Errorf("a chain %s is encoded", name)
+		}
+		if s.Chain = nil; s.Logic.OfOwner() {
+			if _, err := s.Encode(); err != nil {
+				t.Errorf("%s, without a chain: %v", name, err)
+			}
 		}
 	}
 	// An item of no bytes costs its sender two: they are counted first.
