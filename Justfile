@@ -16,6 +16,10 @@ demo:
 test *packages="./...":
     go test -race {{ packages }}
 
+# the second engine, which needs cgo: the engine's tests, and both against each other
+wasmtime:
+    .ci/run wasmtime
+
 # gofmt, vet, golangci-lint with the import directions
 lint:
     .ci/run format vet lint

@@ -133,6 +133,7 @@ type generation struct {
 	runtime wazero.Runtime
 	hosts   hostModules
 	meter   *hostModule
+	enter   *hostModule // if there is a Machine
 
 	refs  int // programs, compilations, and one for being current; guarded by Engine.mu
 	types int // bytes of type sections seen; guarded by Engine.mu
@@ -152,6 +153,11 @@ func (e *Engine) newGeneration(ctx context.Context) (*generation, error) {
 		if g.meter, err = exportMeter(ctx, g.runtime); err != nil {
 			return err
 		}
+		if e.config.Machine != nil {
+			if g.enter, err = exportEnter(ctx, g.runtime); err != nil {
+				return err
+			}
+		}
 		for _, h := range e.hosts {
 			m, err := addHost(ctx, g.runtime, h)
 			if err != nil {
@@ -170,7 +176,7 @@ func (e *Engine) newGeneration(ctx context.Context) (*generation, error) {
 
 func (g *generation) close(ctx context.Context) error {
 	err := g.runtime.Close(ctx)
-	for _, h := range append(g.hosts, g.meter) {
+	for _, h := range append(g.hosts, g.meter, g.enter) {
 		if h != nil {
 			h.compiled.Close(ctx) // else the cache that generations share keeps it
 		}
@@ -273,13 +279,14 @@ func (e *Engine) Close(ctx context.Context) error {
 // returns it with one reference, Retain adds one, Close drops one, and each Run
 // holds one. The last one to go frees the code.
 type Program struct {
-	engine *Engine
-	gen    *generation
-	info   Info
-	code   wazero.CompiledModule
-	links  experimental.ImportResolver
-	start  bool              // has a start function, exported as rewrite.StartExport
-	calls  map[string]uint32 // see abi.Options
+	engine  *Engine
+	gen     *generation
+	info    Info
+	code    wazero.CompiledModule
+	standin *standin // if a Machine runs it; then code is of its stand-in
+	links   experimental.ImportResolver
+	start   bool              // has a start function, exported as rewrite.StartExport
+	calls   map[string]uint32 // see abi.Options
 	// The functions whose unreachable is a call of no function of the table.
 	dispatchFrom, dispatchTo uint32
 
@@ -330,6 +337,7 @@ func (p *Program) Close() {
 		p.engine.forget(p)
 		p.freeImages()
 		p.code.Close(context.Background()) // never fails
+		p.standin.close()
 		p.engine.release(p.gen)
 	}
 }
@@ -443,6 +451,17 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 		}
 	}()
 	code := boundTables(prepared.Wasm, after)
+	var stand *standin
+	if e.config.Machine != nil {
+		if code, stand, err = e.standIn(g, &info, code); err != nil {
+			return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
+		}
+		defer func() {
+			if p == nil {
+				stand.close()
+			}
+		}()
+	}
 	compiled, err := g.runtime.CompileModule(ctx, code)
 	if err != nil && strings.Contains(err.Error(), "compilationcache:") {
 		// A damaged file would make this module fail for as long as it lies
@@ -462,14 +481,18 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
 	links[rewrite.DefaultModule] = g.meter.module
+	if g.enter != nil {
+		links[enterModule] = g.enter.module
+	}
 	p = &Program{
-		engine: e,
-		gen:    g,
-		info:   info,
-		code:   compiled,
-		links:  func(name string) api.Module { return links[name] },
-		start:  prepared.Start,
-		calls:  prepared.Calls,
+		engine:  e,
+		gen:     g,
+		info:    info,
+		code:    compiled,
+		standin: stand,
+		links:   func(name string) api.Module { return links[name] },
+		start:   prepared.Start,
+		calls:   prepared.Calls,
 
 		dispatchFrom: prepared.DispatchFrom,
 		dispatchTo:   prepared.DispatchTo,

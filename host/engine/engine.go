@@ -9,6 +9,9 @@
 // Run's error, when the guest is at fault, is a *Failure, whose Kind tells a
 // trap, an exit, a deadline, a lack of memory and a returned error apart.
 //
+// wazero runs the guests. [Machine] is what the engine needs of a runtime, and
+// package wasmtime another one of that kind, in builds that ask for it.
+//
 // A run begins with an image of memory that was made when the module was compiled,
 // where that is possible: SNAPSHOTS.md says how and when. No instance serves two.
 //
@@ -59,6 +62,8 @@ type Config struct {
 	// Plain has every module initialised in each run: to find out whether an image
 	// is to blame for something. Nothing else changes, fuel included.
 	Plain bool
+	// Machine runs guests; nil is wazero.
+	Machine Machine
 	// CheckImages compares memory and globals with the image before each run, byte
 	// for byte. A difference is an error of the host's, and the end of that run.
 	CheckImages bool

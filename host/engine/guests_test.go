@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/circles-host/circles/host/engine/abi/abitest"
+	"github.com/circles-host/circles/host/engine/enginetest/guests"
 )
 
 // wasi is wazero's own WASI: the engine takes host modules from anywhere.
@@ -105,26 +104,14 @@ func ran(t testing.TB, e *Engine, p *Program, c Call) Output {
 	return out
 }
 
-// The Go guests are built at test time and cached by the go command.
+// What the suite runs too.
 var (
-	commandWasm = sync.OnceValues(func() ([]byte, error) { return buildGo("command") })
-	reactorWasm = sync.OnceValues(func() ([]byte, error) { return buildGo("reactor", "-buildmode=c-shared") })
+	commandWasm, reactorWasm = guests.GoCommand, guests.GoReactor
+	guest, command           = guests.Reactor, guests.Command
+	section, module          = guests.Section, guests.Module
+	stateful, startModule    = guests.Stateful, guests.Started
+	fibonacci                = guests.Fibonacci
 )
-
-func buildGo(name string, flags ...string) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "guest")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", append(append([]string{"build", "-ldflags=-s -w", "-o", out}, flags...), "./testdata/"+name)...)
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build %s: %v\n%s", name, err, b)
-	}
-	return os.ReadFile(out)
-}
 
 var programs struct {
 	sync.Mutex
@@ -154,41 +141,9 @@ func sharedProgram(t testing.TB, name string, wasm func() ([]byte, error)) (*Eng
 	return e, p
 }
 
-// guest makes a module whose "run" is code, with a memory and an allocator. Its
-// result, unless code ends otherwise, is ok of nothing.
-func guest(code ...abitest.Code) []byte {
-	var m abitest.Module
-	m.Memory(1)
-	m.Bump(1024)
-	m.Func("run", "ii", "i", append(code, abitest.I32(16))...)
-	return m.Bytes()
-}
-
-// command makes a module whose "_start" is code.
-func command(code ...abitest.Code) []byte {
-	var m abitest.Module
-	m.Memory(1)
-	m.Func("_start", "", "", code...)
-	return m.Bytes()
-}
-
-// section encodes a section, for what abitest does not make.
-func section(id byte, contents ...byte) []byte {
-	return append(binary.AppendUvarint([]byte{id}, uint64(len(contents))), contents...)
-}
-
 func custom(name, contents string) []byte {
 	b := append(binary.AppendUvarint(nil, uint64(len(name))), name...)
 	return section(sectionCustom, append(b, contents...)...)
-}
-
-// module puts sections together.
-func module(sections ...[]byte) []byte {
-	out := []byte("\x00asm\x01\x00\x00\x00")
-	for _, s := range sections {
-		out = append(out, s...)
-	}
-	return out
 }
 
 // hostCallLoop is a command that calls "nothing" of "test" n times.
@@ -200,4 +155,15 @@ func hostCallLoop(n int32) []byte {
 		abitest.I32(n), abitest.Set(0),
 		abitest.Loop, abitest.Call(f), abitest.Get(0), abitest.I32(1), abitest.Sub, abitest.Set(0), abitest.Get(0), abitest.BrIf(0), abitest.End)
 	return m.Bytes()
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if e, err := shared(); err == nil {
+		if err := e.Close(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }

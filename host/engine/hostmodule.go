@@ -47,6 +47,7 @@ type hostModule struct {
 	module   api.Module
 	compiled wazero.CompiledModule
 	funcs    map[string]api.FunctionDefinition
+	serve    map[string]*hostFunc
 }
 
 func (h *hostModule) String() string {
@@ -62,7 +63,7 @@ func (h *hostModule) String() string {
 // wazero reveals what they are, then wrapped. So nothing that a package of
 // imports does, or forgets to do, gets a function past the wrapper.
 func addHost(ctx context.Context, rt wazero.Runtime, h HostModule) (*hostModule, error) {
-	out := &hostModule{name: h.Name, funcs: make(map[string]api.FunctionDefinition)}
+	out := &hostModule{name: h.Name, funcs: make(map[string]api.FunctionDefinition), serve: make(map[string]*hostFunc)}
 	if h.Name == "" || h.Export == nil {
 		return nil, fmt.Errorf("add host module %q: it has no name or no functions", h.Name)
 	}
@@ -99,7 +100,7 @@ func addHost(ctx context.Context, rt wazero.Runtime, h HostModule) (*hostModule,
 			b = b.WithParameterNames(names...)
 		}
 		b.WithGoModuleFunction(&f, def.ParamTypes(), def.ResultTypes()).Export(name)
-		out.funcs[name] = def
+		out.funcs[name], out.serve[name] = def, &f
 	}
 	out.compiled, err = wrapped.Compile(ctx)
 	if err != nil {

@@ -45,18 +45,18 @@ func (im *image) close() {
 }
 
 // enter makes a fresh instance what the image says.
-func (im *image) enter(mod api.Module) {
+func (im *image) enter(r *run, mod api.Module) {
 	for _, g := range im.globals {
 		if g.changed {
-			mod.ExportedGlobal(g.name).(api.MutableGlobal).Set(g.value)
+			r.global(mod, g.name).Set(g.value)
 		}
 	}
 }
 
 // check compares a fresh instance with the image.
-func (im *image) check(mod api.Module) error {
+func (im *image) check(r *run, mod api.Module) error {
 	for _, g := range im.globals {
-		if got := mod.ExportedGlobal(g.name).Get(); got != g.value {
+		if got := r.global(mod, g.name).Get(); got != g.value {
 			return fmt.Errorf("a fresh instance differs from its image: %s is %#x, not %#x", g.name, got, g.value)
 		}
 	}
@@ -120,7 +120,8 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 		}
 	}()
 	defer r.instance.Close()
-	mod, err := p.instantiate(r, &Call{})
+	defer r.memory.close()
+	mod, err := p.instantiate(r, &Call{}, nil)
 	if err != nil {
 		return fmt.Errorf("instantiate module: %w: %w", ErrInvalid, err)
 	}
@@ -130,7 +131,7 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 			return fmt.Errorf("instantiate module: %w: data outside of its memory", ErrInvalid)
 		}
 	}
-	blank, err := capture(mod, m.Globals, nil)
+	blank, err := capture(r, mod, m.Globals, nil)
 	if err != nil {
 		return err
 	}
@@ -149,8 +150,8 @@ func (p *Program) prime(ctx context.Context, m *rewrite.Prepared) (err error) {
 		}
 		// What is free of charge is what was seen to be needed, with some room for
 		// random numbers.
-		p.initial = 2*r.burned(mod.ExportedGlobal(rewrite.FuelGlobal)) + 1<<20
-		if p.primed, err = capture(mod, m.Globals, blank.globals); err != nil {
+		p.initial = 2*r.burned(r.global(mod, rewrite.FuelGlobal)) + 1<<20
+		if p.primed, err = capture(r, mod, m.Globals, blank.globals); err != nil {
 			return err
 		}
 		if took >= e.slow {
@@ -199,7 +200,7 @@ func (r *run) impure(failed error) string {
 
 // capture makes an image of an instance. before are the globals as the module
 // itself sets them; nil if they are that now.
-func capture(mod api.Module, globals []string, before []global) (*image, error) {
+func capture(r *run, mod api.Module, globals []string, before []global) (*image, error) {
 	b, _ := mod.Memory().Read(0, mod.Memory().Size())
 	memory, err := snapshot.New(b)
 	if err != nil {
@@ -207,15 +208,19 @@ func capture(mod api.Module, globals []string, before []global) (*image, error) 
 	}
 	im := &image{memory: memory}
 	for i, name := range globals {
-		g := global{name: name, value: mod.ExportedGlobal(name).Get()}
+		g := global{name: name, value: r.global(mod, name).Get()}
 		g.changed = before != nil && before[i].value != g.value
 		im.globals = append(im.globals, g)
 	}
 	return im, nil
 }
 
-// instantiate makes a fresh instance in r's memory, with a shell of r's own.
-func (p *Program) instantiate(r *run, c *Call) (api.Module, error) {
+// instantiate makes a fresh instance in r's memory, with a shell of r's own. An
+// image is for a Machine's instance, whose memory is not r's to map.
+func (p *Program) instantiate(r *run, c *Call, im *image) (api.Module, error) {
 	r.shell = p.shell(r, c)
+	if p.standin != nil {
+		return p.standin.instantiate(r, p, im)
+	}
 	return p.gen.runtime.InstantiateModule(r, p.code, r.shell.config)
 }

@@ -64,6 +64,9 @@ func (p *Program) imageKey(m *rewrite.Prepared) [32]byte {
 	h.Write(p.info.Digest[:])
 	h.Write(code[:])
 	fmt.Fprintf(h, "%q %q", p.gen.hosts.offered(), build())
+	if m := p.engine.config.Machine; m != nil {
+		fmt.Fprintf(h, " %q", m.String())
+	}
 	return [32]byte(h.Sum(nil))
 }
 

@@ -11,7 +11,7 @@ import (
 // LinearMemory as well.
 //
 // It is a copy of the program's image, or else lies in Go's heap, fresh and
-// zeroed.
+// zeroed; or it is that of a Machine's instance.
 type memory struct {
 	limit  uint64 // bytes
 	max    uint64 // bytes, by the module's own declaration
@@ -19,6 +19,8 @@ type memory struct {
 	denied uint64 // size of the first growth that the limit denied; 0: none
 	image  *snapshot.Memory
 	buf    []byte
+
+	native *native // if a Machine runs the guest
 }
 
 // Allocate implements experimental.MemoryAllocator. wazero calls it while it
@@ -33,10 +35,12 @@ func (m *memory) Allocate(_, max uint64) experimental.LinearMemory {
 // for what the module declares, and returns all of the image.
 func (m *memory) Reallocate(size uint64) []byte {
 	if size > m.limit {
-		if m.denied == 0 {
-			m.denied = size
-		}
 		return nil
+	}
+	if m.native != nil {
+		b := m.native.memory(size)
+		m.peak = max(m.peak, uint64(len(b)))
+		return b
 	}
 	if m.image != nil {
 		b := m.image.Bytes(size, min(m.limit, m.max))
@@ -60,6 +64,14 @@ func (m *memory) Reallocate(size uint64) []byte {
 	return buf
 }
 
+// refused is told what a guest asked for and did not get. What is more than its
+// module may ever have was not refused by the limit.
+func (m *memory) refused(size uint64) {
+	if m.denied == 0 && size > m.limit && size <= m.max {
+		m.denied = size
+	}
+}
+
 // Free implements experimental.LinearMemory. wazero calls it when an instance
 // is closed, which a guest's proc_exit does while host functions are still on the
 // stack: what is freed here could be another run's before they are done. The run
@@ -72,5 +84,9 @@ func (m *memory) close() {
 	if m.image != nil {
 		m.image.Close()
 		m.image = nil
+	}
+	if m.native != nil {
+		m.native.inst.Close()
+		m.native = nil
 	}
 }

@@ -19,17 +19,29 @@ const slice = 1 << 20
 
 const fuelText = "stopped after its limit of %d units of fuel"
 
-// exportMeter instantiates the function that metered code calls for more fuel.
-// It is not among the host modules: guests cannot import it (rewrite refuses that), and it
-// does not count as a host call.
+// meterFuncs are the functions that metered code calls, in the order in which
+// rewrite has it import them. They are not among the host modules: guests cannot
+// import them (rewrite refuses that), and they do not count as host calls.
+var meterFuncs = []struct {
+	name            string
+	call            api.GoModuleFunc
+	params, results []api.ValueType
+}{
+	{rewrite.DefaultFunc, func(ctx context.Context, _ api.Module, stack []uint64) {
+		stack[0] = uint64(ctx.Value(runKey{}).(*run).refill())
+	}, nil, []api.ValueType{api.ValueTypeI64}},
+	{rewrite.LimitFunc, func(ctx context.Context, _ api.Module, stack []uint64) {
+		ctx.Value(runKey{}).(*run).atLimit(uint32(stack[0]), stack[1])
+	}, []api.ValueType{api.ValueTypeI32, api.ValueTypeI64}, nil},
+}
+
+// exportMeter instantiates the meterFuncs.
 func exportMeter(ctx context.Context, rt wazero.Runtime) (*hostModule, error) {
-	compiled, err := rt.NewHostModuleBuilder(rewrite.DefaultModule).
-		NewFunctionBuilder().
-		WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) {
-			stack[0] = uint64(ctx.Value(runKey{}).(*run).refill())
-		}), nil, []api.ValueType{api.ValueTypeI64}).
-		Export(rewrite.DefaultFunc).
-		Compile(ctx)
+	b := rt.NewHostModuleBuilder(rewrite.DefaultModule)
+	for _, f := range meterFuncs {
+		b = b.NewFunctionBuilder().WithGoModuleFunction(f.call, f.params, f.results).Export(f.name)
+	}
+	compiled, err := b.Compile(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("add meter: %w", err)
 	}
@@ -62,9 +74,16 @@ func (r *run) refill() int64 {
 	return int64(n)
 }
 
+// atLimit is told by metered code of a limit that it has come to.
+func (r *run) atLimit(which uint32, n uint64) {
+	if which == rewrite.LimitMemory {
+		r.memory.refused(n * pageSize)
+	}
+}
+
 // burned is the fuel that an instance has used so far, by its counter. It depends
 // on the module and what it was given alone, not on the machine.
-func (r *run) burned(counter api.Global) uint64 {
+func (r *run) burned(counter api.MutableGlobal) uint64 {
 	left := int64(counter.Get())
 	return uint64(max(int64(r.granted)-left, 0))
 }

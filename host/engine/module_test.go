@@ -286,28 +286,6 @@ func TestManifestWarningsAreBounded(t *testing.T) {
 	}
 }
 
-// wazero grows a table to 2^32 entries of 8 bytes if the module lets it.
-func TestTableGrowIsBounded(t *testing.T) {
-	// (table 0 funcref) (func (export "_start")
-	//   (loop (br_if 0 (i32.ne (table.grow 0 (ref.null func) (i32.const 0x100000)) (i32.const -1))))
-	//   trap unless table.size 0 <= 0x100000)
-	body := []byte{0, 0x03, 0x40, 0xd0, 0x70, 0x41, 0x80, 0x80, 0xc0, 0x00, 0xfc, 0x0f, 0, 0x41, 0x7f, 0x47, 0x0d, 0, 0x0b,
-		0xfc, 0x10, 0, 0x41, 0x80, 0x80, 0xc0, 0x00, 0x4b, 0x04, 0x40, 0x00, 0x0b, 0x0b}
-	build := func(tables ...byte) []byte {
-		return module(section(sectionType, 1, 0x60, 0, 0), section(sectionFunction, 1, 0), section(sectionTable, tables...),
-			section(sectionExport, append([]byte{1, 6}, "_start\x00\x00"...)...),
-			section(sectionCode, append([]byte{1, byte(len(body))}, body...)...))
-	}
-	e := sharedEngine(t)
-	for name, wasm := range map[string][]byte{
-		"no maximum":    build(1, 0x70, 0, 0),
-		"large maximum": build(1, 0x70, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f),
-		"many tables":   build(append([]byte{64}, bytes.Repeat([]byte{0x70, 0, 0}, 64)...)...),
-	} {
-		t.Run(name, func(t *testing.T) { ran(t, e, compile(t, e, wasm), Call{}) })
-	}
-}
-
 func TestBoundTablesKeepsTheRest(t *testing.T) {
 	wasm := append(module(section(sectionTable, 1, 0x70, 0, 3), section(sectionMemory, 1, 0, 1)), custom("note", "kept")...)
 	info, err := Inspect(wasm)

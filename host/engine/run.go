@@ -315,17 +315,17 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 	}
 
 	defer r.instance.Close()
-	if image != nil {
+	if image != nil && p.standin == nil {
 		if r.memory.image, err = image.memory.Open(); err != nil {
 			return nil, err
 		}
 	}
 	defer r.memory.close() // when nothing of the run is left that could look at it
-	mod, err := p.instantiate(r, c)
+	mod, err := p.instantiate(r, c, image)
 	if err != nil {
 		return nil, r.failure(p, err)
 	}
-	fuel := mod.ExportedGlobal(rewrite.FuelGlobal).(api.MutableGlobal)
+	fuel := r.global(mod, rewrite.FuelGlobal)
 	// By the goroutine that ran it, and after results have been copied.
 	defer func() {
 		if !r.free {
@@ -335,9 +335,9 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		p.put(r.shell)
 	}()
 	if image != nil {
-		image.enter(mod)
+		image.enter(r, mod)
 		if p.engine.config.CheckImages {
-			if err := image.check(mod); err != nil {
+			if err := image.check(r, mod); err != nil {
 				return nil, err
 			}
 		}
@@ -429,6 +429,7 @@ func (r *run) failure(p *Program, err error) error {
 	}
 	text, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
 	text = strings.TrimSuffix(text, " (recovered by wazero)")
+	trace, _, _ = strings.Cut(trace, " (recovered by wazero)") // a Machine's, which wazero has added its own to
 	if text == "wasm error: unreachable" && p.dispatched(trace) {
 		text = "wasm error: invalid table access"
 	}

@@ -13,7 +13,8 @@ import "sort"
 // the block.
 type metering struct {
 	*edit
-	refill uint32 // the imported function
+	refill uint32 // the imported functions
+	limit  uint32
 	more   uint32 // the helper that calls it until the counter is not negative
 	fuel   uint32 // the counter, a global
 	// dispatch are the functions to call in place of call_indirect, by type.
@@ -462,10 +463,23 @@ func (c *metering) length(in *instr, l length) {
 		return
 	}
 	c.charged(in, l)
+	if in.op == opMemoryGrow {
+		c.refused()
+	}
 	c.check()
 	if !l.gained {
 		c.flush(in.end)
 	}
+}
+
+// refused tells the host if memory.grow failed. Not every engine would.
+func (c *metering) refused() {
+	n, result := c.scratch, c.scratch+1
+	c.out = appendU32(append(c.out, opLocalGet), result)
+	c.out = append(c.out, opI32Const, 0x7f, opI32Eq, opIf, typeEmpty, opI32Const, LimitMemory)
+	c.out = append(c.out, opMemorySize, 0, opI64ExtendI32U)
+	c.out = append(appendU32(append(c.out, opLocalGet), n), opI64ExtendI32U, opI64Add)
+	c.out = append(appendU32(append(c.out, opCall), c.limit), opEnd)
 }
 
 // charged charges for the range that in works through. Before it runs, the length

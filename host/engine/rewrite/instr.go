@@ -36,6 +36,7 @@ const (
 	opF32Const           = 0x43
 	opF64Const           = 0x44
 	opFirstNumeric       = 0x45 // i32.eqz
+	opI32Eq              = 0x46
 	opI32Ne              = 0x47
 	opI64LtS             = 0x53
 	opI64GeS             = 0x59

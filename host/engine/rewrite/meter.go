@@ -12,6 +12,12 @@ const (
 	// DefaultModule and DefaultFunc name the host function that grants more.
 	DefaultModule = ReservedPrefix + "meter"
 	DefaultFunc   = "refill"
+	// LimitFunc is a host function beside that one, of type (i32, i64) -> (). Its
+	// first parameter says which limit was reached.
+	LimitFunc = "limit"
+	// LimitMemory: memory.grow was refused, for a memory of so many pages. The
+	// function returns.
+	LimitMemory = 0
 )
 
 // Options are how Meter and Prepare name what they import, and what Prepare adds.
@@ -71,7 +77,8 @@ func (e *edit) meter(opt Options) (*metering, error) {
 		}
 	}
 	e.importFunc(opt.Module, opt.Func, e.addType([]byte{0x60, 0, 1, typeI64}))
-	c := &metering{w: newBodyReader(m), edit: e, refill: m.importedFuncs, fuel: m.allGlobals()}
+	e.importFunc(opt.Module, LimitFunc, e.addType([]byte{0x60, 2, typeI32, typeI64, 0}))
+	c := &metering{w: newBodyReader(m), edit: e, refill: m.importedFuncs, limit: m.importedFuncs + 1, fuel: m.allGlobals()}
 	c.more = e.addFunc(e.addType([]byte{0x60, 0, 0}), c.moreBody())
 	e.addGlobal([]byte{typeI64, 1, opI64Const, 0, opEnd})
 	e.addExport(FuelGlobal, kindGlobal, c.fuel)

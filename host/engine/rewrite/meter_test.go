@@ -39,7 +39,9 @@ func (h *meterHost) instantiate(ctx context.Context, t testing.TB, rt wazero.Run
 				h = ctx.Value(meterKey{}).(*meterHost)
 			}
 			stack[0] = uint64(h.refill())
-		}), nil, []api.ValueType{api.ValueTypeI64}).Export(DefaultFunc).Instantiate(ctx)
+		}), nil, []api.ValueType{api.ValueTypeI64}).Export(DefaultFunc).
+		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(context.Context, []uint64) {}),
+		[]api.ValueType{api.ValueTypeI32, api.ValueTypeI64}, nil).Export(LimitFunc).Instantiate(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

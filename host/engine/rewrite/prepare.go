@@ -15,6 +15,9 @@ const (
 	// are that function's. A result that it does not have is 0.
 	CallExport = ReservedPrefix + "call"
 
+	// MemoryExport is the module's memory, if it has one of its own.
+	MemoryExport = ReservedPrefix + "memory"
+
 	globalPrefix = ReservedPrefix + "global/"
 )
 
@@ -94,6 +97,9 @@ func Prepare(wasm []byte, opt Options) (*Prepared, error) {
 		e.addExport(StartExport, kindFunc, e.addFunc(e.addType([]byte{0x60, 0, 0}), body))
 	}
 	e.call(p, opt.Calls)
+	if m.memories > 0 && !m.memory.imported {
+		e.addExport(MemoryExport, kindMemory, 0)
+	}
 	if p.Plain == "" {
 		for _, s := range m.data {
 			at, _ := constant(s.offset)

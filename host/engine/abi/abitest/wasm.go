@@ -24,6 +24,7 @@ type Module struct {
 	exports []exported
 	globals []int32
 	data    []segment
+	start   []byte // a function, or nothing
 	pages   uint32
 	max     uint32
 	hasMem  bool
@@ -107,6 +108,9 @@ func (m *Module) Func(name, params, results string, code ...Code) uint32 {
 	return index
 }
 
+// Start has a function run when the module is instantiated.
+func (m *Module) Start(function uint32) { m.start = binary.AppendUvarint(nil, uint64(function)) }
+
 // Rename changes the name of an export.
 func (m *Module) Rename(from, to string) {
 	for i := range m.exports {
@@ -180,6 +184,9 @@ func (m *Module) Bytes() []byte {
 		b = binary.AppendUvarint(append(vec(b, []byte(e.name)), e.kind), uint64(e.index))
 	}
 	section(7, len(m.exports), b)
+	if m.start != nil {
+		out = vec(append(out, 8), m.start)
+	}
 	b = nil
 	for _, f := range m.funcs {
 		body := append(binary.AppendUvarint([]byte{1}, uint64(f.locals)), 0x7f)

@@ -1,0 +1,5 @@
+//go:build wasmtime && !race
+
+package wasmtime_test
+
+const raceDetector = false
