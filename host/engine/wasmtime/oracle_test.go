@@ -339,7 +339,7 @@ func TestOracle(t *testing.T) {
 				return // a tool of ours
 			}
 			name := filepath.Base(dir)
-			if raceDetector && name != "sdk" && name != "files" {
+			if raceDetector && name != "files" {
 				return
 			}
 			reactor := strings.Contains(string(source), "//go:wasmexport")
