@@ -144,10 +144,18 @@ func (in running) kept(log []byte, err error) ([]byte, error) {
 }
 
 // Clock implements wasi.Senses.
-func (w *watched) Clock() bool { return w.grants.May(policy.Clock) == nil }
+func (w *watched) Clock() bool {
+	err := w.grants.May(policy.Clock)
+	w.trace.saw(policy.Clock, "", err)
+	return err == nil
+}
 
 // Random implements wasi.Senses.
-func (w *watched) Random() bool { return w.note(w.grants.May(policy.Random)) == nil }
+func (w *watched) Random() bool {
+	err := w.grants.May(policy.Random)
+	w.trace.saw(policy.Random, "", err)
+	return w.note(err) == nil
+}
 
 // codeOf tells policy what code asks to run; found is nil when there is none.
 func codeOf(found *module.Found) policy.Code {
@@ -204,6 +212,7 @@ type watched struct {
 	denied []*policy.DeniedError
 	more   int
 	asked  atomic.Bool // something of the context was asked for, whatever the answer
+	trace  *trace      // of a rehearsal; else nil
 }
 
 const maxDenied = 3 // in one receipt's message
@@ -213,6 +222,7 @@ func watching(grants *policy.Grants) *watched { return &watched{guard: guard{gra
 func (w *watched) Allow(op store.Op, path string) error {
 	w.asked.Store(true)
 	err := w.guard.Allow(op, path)
+	w.trace.saw(actions[op], path, err)
 	if op == store.OpStat {
 		return err
 	}

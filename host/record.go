@@ -41,7 +41,9 @@ type watchedRecords struct{ *watched }
 // Allow implements records.Guard.
 func (w watchedRecords) Allow(op records.Op, collection, key string) error {
 	w.asked.Store(true)
-	return w.note(recordGuard{w.grants}.Allow(op, collection, key))
+	err := recordGuard{w.grants}.Allow(op, collection, key)
+	w.trace.saw(recordActions[op], script.JoinRecord(collection, key), err)
+	return w.note(err)
 }
 
 // recordEffects are the records that a transaction changed, as the receipt has

@@ -25,15 +25,21 @@ func policyCommand() *cli.Command {
 			policyAllowCommand(),
 			policyDenyCommand(),
 			policyRevokeCommand(),
+			policySuggestCommand(),
 			policyCheckCommand(),
 			{
 				Name:      "explain",
 				Usage:     "tell what would become of a script, and which policies decide",
-				ArgsUsage: "MODULE[:ENTRY]",
+				ArgsUsage: "MODULE[:ENTRY] [PARAMS|@FILE|-]",
+				Description: `Decides without running anything, and lists what the script would be allowed: what
+its module says it needs, and each place that a policy names. With --trace it runs on
+a transaction that is dropped, nobody having signed it, and lists what it asked for,
+how often, and which policies answered; no log has anything of that.`,
 				Flags: []cli.Flag{
 					rootFlag(),
 					&cli.StringFlag{Name: "as", Usage: "the caller, `PEER`: a petname or did:key"},
 					&cli.StringFlag{Name: "to", Usage: "the target `PEER`, held in this root"},
+					&cli.BoolFlag{Name: "trace", Usage: "run it, keep nothing, and show what it asked for"},
 					jsonFlag(),
 				},
 				Action: policyExplain,
@@ -56,8 +62,11 @@ func held(root *host.Root, name string) (peer.Entry, error) {
 }
 
 func policyExplain(c *cli.Context) error {
-	if err := first(args(c, 1, 1, "MODULE[:ENTRY]"), needs(c, "as", "to")); err != nil {
+	if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), needs(c, "as", "to")); err != nil {
 		return err
+	}
+	if c.NArg() == 2 && !c.Bool("trace") {
+		return usage("PARAMS are for --trace: without it nothing is run")
 	}
 	root, err := openRoot(c)
 	if err != nil {
@@ -95,6 +104,13 @@ func policyExplain(c *cli.Context) error {
 		}
 	}
 	x := set.Explain(request, needs...)
+	reach := set.Reach(request)
+	var traced *host.Rehearsal
+	if c.Bool("trace") {
+		if traced, err = rehearse(c, root, caller, target, l, entry); err != nil {
+			return err
+		}
+	}
 	p := printerOf(c)
 	if c.Bool("json") {
 		type need struct {
@@ -105,13 +121,15 @@ func policyExplain(c *cli.Context) error {
 			Reason  string        `json:"reason,omitempty"`
 		}
 		v := struct {
-			Permitted bool     `json:"permitted"`
-			Policies  []string `json:"policies"`
-			Reason    string   `json:"reason"`
-			Limits    string   `json:"limits,omitempty"`
-			Review    string   `json:"review,omitempty"`
-			Needs     []need   `json:"needs,omitempty"`
-		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), "", nil}
+			Permitted bool       `json:"permitted"`
+			Policies  []string   `json:"policies"`
+			Reason    string     `json:"reason"`
+			Limits    string     `json:"limits,omitempty"`
+			Review    string     `json:"review,omitempty"`
+			Needs     []need     `json:"needs,omitempty"`
+			May       []mayJSON  `json:"may"`
+			Trace     *traceJSON `json:"trace,omitempty"`
+		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), "", nil, mayView(reach), traceView(traced)}
 		if x.Review > 0 {
 			v.Review = x.Review.String()
 		}
@@ -152,6 +170,10 @@ func policyExplain(c *cli.Context) error {
 		p.f("  %s %s %s  %s\n", mark(n.Denied == nil), pad(string(n.Action), 6), n.Path, p.dim(why))
 	}
 	if x.Submit.Permitted {
+		showMay(p, reach, x.Needs)
+		if traced != nil {
+			showTrace(p, traced)
+		}
 		return nil
 	}
 	if len(x.Submit.Policies) == 0 { // else one forbids it, and a permit would not help

@@ -68,6 +68,8 @@ type Verified struct {
 	chain  []Link
 	sealed []byte
 	prior  []byte
+
+	supposed bool // see Suppose
 }
 
 // Script returns the script. The caller must not change what it points to.

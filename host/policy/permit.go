@@ -45,6 +45,8 @@ type Permit struct {
 	// Exact leaves out what is below: just these files and records, and of a
 	// directory or a collection just itself.
 	Exact bool
+	// Within writes only what may be touched, by what may run already.
+	Within bool
 }
 
 // Add adds an action, on a path or, if it is one of records, on those.
@@ -76,18 +78,26 @@ func (p Permit) format(id string) (string, error) {
 	when := when(conditions)
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "// %s may run %s here.\n", comment(who), comment(what))
-	fmt.Fprintf(&b, "@id(%s)\n", cedarString(id))
-	if p.Limits != (Limits{}) {
-		fmt.Fprintf(&b, "@limits(%s)\n", cedarString(p.Limits.String()))
+	head := "\n// What that may touch while it runs for them, and all that is below.\n"
+	if p.Exact {
+		head = "\n// What that may touch while it runs for them, and nothing below.\n"
 	}
-	if p.Review != 0 {
-		fmt.Fprintf(&b, "@review(%s)\n", cedarString(reviewText(p.Review)))
+	if p.Within {
+		head = fmt.Sprintf("// What %s may touch while it runs for %s.\n", comment(what), comment(who))
+	} else {
+		fmt.Fprintf(&b, "// %s may run %s here.\n", comment(who), comment(what))
+		fmt.Fprintf(&b, "@id(%s)\n", cedarString(id))
+		if p.Limits != (Limits{}) {
+			fmt.Fprintf(&b, "@limits(%s)\n", cedarString(p.Limits.String()))
+		}
+		if p.Review != 0 {
+			fmt.Fprintf(&b, "@review(%s)\n", cedarString(reviewText(p.Review)))
+		}
+		fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n)%s", principal, when)
 	}
-	fmt.Fprintf(&b, "permit (\n  %s,\n  action == Action::\"submit\",\n  resource\n)%s", principal, when)
 
 	touched := p.touched()
-	if err := writeTouched(&b, touched, id, "permit", principal, when, "\n// What that may touch while it runs for them, and all that is below.\n"); err != nil {
+	if err := writeTouched(&b, touched, id, "permit", principal, when, head); err != nil {
 		return "", fmt.Errorf("write permit: %w", err)
 	}
 
@@ -98,7 +108,7 @@ func (p Permit) format(id string) (string, error) {
 		return "", fmt.Errorf("write permit: %w", err)
 	}
 	r := p.example()
-	if v := written.Submit(r); !v.Permitted {
+	if v := written.Submit(r); !v.Permitted && !p.Within {
 		return "", errors.New("write permit: a name has characters in it that a policy cannot hold")
 	}
 	for _, f := range touched {

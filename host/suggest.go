@@ -1,0 +1,129 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
+)
+
+// Suggestion is what would allow a script all that it asked for, and nothing else.
+type Suggestion struct {
+	Permit policy.Permit
+	// Edit writes it; its After is "" if nothing is missing.
+	Edit policy.Edit
+	// Last is the script under it.
+	Last Rehearsal
+	// Forbidden are accesses that a forbid denies: no permit allows them.
+	Forbidden []Access
+}
+
+// maxSuggested bounds the files and records that a suggestion names. A script that
+// touches more is better allowed a directory or a collection.
+const maxSuggested = 200
+
+// maxRehearsed bounds the runs of one suggestion: a script that is allowed one
+// thing more asks for the next.
+const maxRehearsed = 50
+
+// Suggest finds the narrowest permit by which s would be allowed what it asks for:
+// for its caller, its entry and these bytes of code, and each file and record by
+// itself. It rehearses s under what it has found so far, until nothing is denied
+// any more that a permit could allow. Under another state of the files, or with
+// other params, a script may ask for something else.
+func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err error) {
+	entry, ok := h.peers.ByID(s.Target)
+	if !ok || !entry.Held() {
+		return g, fmt.Errorf("suggest a permit: the context of %s is not here", s.Target)
+	}
+	dir := filepath.Join(entry.Dir, "policy")
+	target, release, err := h.contexts.open(ctx, s.Target)
+	if err != nil {
+		return g, err
+	}
+	defer release()
+	found, err := module.Find(s.Logic, target.modules, h.modules)
+	if err != nil {
+		return g, err
+	}
+	defer found.Release()
+	parties := target.meet(s.Caller)
+	g.Permit = policy.Permit{
+		Peer: s.Caller, Name: parties.Caller.Name, Module: found.Name, Digest: found.Digest,
+		Entries: []string{s.Entry}, Exact: true,
+	}
+	before, err := policy.With(dir)
+	if err != nil {
+		return g, err
+	}
+	request := policy.Request{Parties: parties, Code: codeOf(found), Entry: s.Entry, Params: len(s.Params), Now: h.now(), Transport: "http"}
+	if v := before.Submit(request); v.Permitted {
+		g.Permit.Within = true
+	} else if len(v.Policies) > 0 {
+		return g, fmt.Errorf("suggest a permit: %s, and no permit would help", v)
+	}
+	after, asked := before, map[script.Grant]bool{}
+	for range maxRehearsed {
+		if !g.Permit.Within || len(asked) > 0 {
+			if g.Edit, err = g.Permit.Plan(dir); err != nil {
+				return g, err
+			}
+			if after, err = policy.With(dir, g.Edit); err != nil {
+				return g, err
+			}
+		}
+		if g.Last, err = h.Rehearse(ctx, s, after); err != nil {
+			return g, err
+		}
+		if g.Last.Receipt.Code == script.Refused {
+			return g, fmt.Errorf("suggest a permit: %s", g.Last.Receipt.Message)
+		}
+		more := false
+		g.Forbidden = nil
+		for _, a := range g.Last.Accesses {
+			switch {
+			case a.Allowed:
+				continue
+			case len(a.By) > 0:
+				g.Forbidden = append(g.Forbidden, a)
+				continue
+			case a.Action == "":
+				a.Action = script.Read // whoever may do anything may look; to read is the least
+			}
+			if grant := (script.Grant{Action: a.Action, Path: a.Path}); !asked[grant] {
+				asked[grant], more = true, true
+				g.Permit.Add(a.Action, a.Path)
+			}
+		}
+		if len(asked) > maxSuggested || g.Last.More > 0 {
+			return g, fmt.Errorf("suggest a permit: it asks for more than %d files and records, %s among them; allow a directory or a collection with %s policy allow",
+				maxSuggested, g.Last.Accesses[0].Path, Command)
+		}
+		if !more {
+			if g.Edit.After == "" {
+				return g, nil
+			}
+			if err := g.Permit.Narrow(before, after, request); err != nil {
+				return g, fmt.Errorf("suggest a permit: it would say more than it should, which is a mistake of this program: %w", err)
+			}
+			return g, nil
+		}
+	}
+	return g, errors.New("suggest a permit: each time that it is allowed something, it asks for something else: " + strings.Join(lastAsked(g.Last), ", "))
+}
+
+// lastAsked are some of what was denied last.
+func lastAsked(r Rehearsal) (texts []string) {
+	for _, a := range slices.Backward(r.Accesses) {
+		if !a.Allowed && len(texts) < 3 {
+			texts = append(texts, string(a.Action)+" "+a.Path)
+		}
+	}
+	return texts
+}
