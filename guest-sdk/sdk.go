@@ -15,6 +15,7 @@ import (
 
 //go:embed c/circles.h c/circles.c
 //go:embed rust/Cargo.toml rust/src
+//go:embed zig/circles.zig
 var sources embed.FS
 
 // The Go SDK is a module of its own, of which nothing can be embedded as it is.
@@ -23,7 +24,7 @@ var sources embed.FS
 var goZip []byte
 
 // Of returns the sources of a language's SDK, as they lie in its folder here
-// without their tests. Languages are "c", "go" and "rust".
+// without their tests. Languages are "c", "go", "rust" and "zig".
 func Of(language string) (fs.FS, error) {
 	if language == "go" {
 		z, err := zip.NewReader(bytes.NewReader(goZip), int64(len(goZip)))

@@ -22,6 +22,7 @@ func TestSDKs(t *testing.T) {
 	for name, wasm := range map[string]func() []byte{
 		"go":   func() []byte { return build.Go(t, "testdata/guests/suite", true) },
 		"rust": suiteGuest(t, "rust"),
+		"zig":  suiteGuest(t, "zig"),
 	} {
 		t.Run(name, func(t *testing.T) { runSuite(t, wasm()) })
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ManifestSection is the name of the custom section that holds a manifest.
@@ -23,22 +24,9 @@ func WithManifest(wasm, manifest []byte) ([]byte, error) {
 	if object == nil { // null
 		return nil, errors.New("add manifest: it is not a JSON object")
 	}
-	header := []byte("\x00asm\x01\x00\x00\x00")
-	if !bytes.HasPrefix(wasm, header) {
-		return nil, errors.New("add manifest: the file is not a core WebAssembly module")
-	}
-	out := bytes.Clone(header)
-	for rest := wasm[len(header):]; len(rest) > 0; {
-		id := rest[0]
-		body, next, ok := sized(rest[1:])
-		if !ok {
-			return nil, errors.New("add manifest: the module is cut off or damaged")
-		}
-		name, _, ok := sized(body)
-		if id != 0 || !ok || string(name) != ManifestSection {
-			out = append(out, rest[:len(rest)-len(next)]...)
-		}
-		rest = next
+	out, err := without(wasm, func(section string) bool { return section == ManifestSection })
+	if err != nil {
+		return nil, fmt.Errorf("add manifest: %w", err)
 	}
 	section := binary.AppendUvarint(nil, uint64(len(ManifestSection)))
 	section = append(section, ManifestSection...)
@@ -46,6 +34,36 @@ func WithManifest(wasm, manifest []byte) ([]byte, error) {
 	out = append(out, 0)
 	out = binary.AppendUvarint(out, uint64(len(section)))
 	return append(out, section...), nil
+}
+
+// WithoutDebug returns the module without its sections of DWARF, which hold paths of
+// the machine that it was built on, and are often most of it. The names of functions
+// stay, for stack traces.
+// Format: https://yurydelendik.github.io/webassembly-dwarf/#sections
+func WithoutDebug(wasm []byte) ([]byte, error) {
+	return without(wasm, func(section string) bool { return strings.HasPrefix(section, ".debug_") })
+}
+
+// without returns the module without the custom sections of those names.
+func without(wasm []byte, drop func(section string) bool) ([]byte, error) {
+	header := []byte("\x00asm\x01\x00\x00\x00")
+	if !bytes.HasPrefix(wasm, header) {
+		return nil, errors.New("the file is not a core WebAssembly module")
+	}
+	out := bytes.Clone(header)
+	for rest := wasm[len(header):]; len(rest) > 0; {
+		id := rest[0]
+		body, next, ok := sized(rest[1:])
+		if !ok {
+			return nil, errors.New("the module is cut off or damaged")
+		}
+		name, _, ok := sized(body)
+		if id != 0 || !ok || !drop(string(name)) {
+			out = append(out, rest[:len(rest)-len(next)]...)
+		}
+		rest = next
+	}
+	return out, nil
 }
 
 // sized splits b after the bytes whose number it begins with.

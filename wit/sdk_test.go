@@ -19,6 +19,7 @@ func TestSDKsMatchWIT(t *testing.T) {
 	guests := map[string]func() []byte{
 		"go":   func() []byte { return build.Go(t, "testdata/guests/suite", true) },
 		"rust": func() []byte { return read(t, "../guest-sdk/sdktest/testdata/rust/suite/suite.wasm") },
+		"zig":  func() []byte { return read(t, "../guest-sdk/sdktest/testdata/zig/suite/suite.wasm") },
 	}
 	for name, wasm := range guests {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +56,10 @@ func TestEnumsMatchWIT(t *testing.T) {
 		{"rust/src/error.rs", "error-code", "pub enum Code {", "\n}", camel("")},
 		{"rust/src/error.rs", "error-code", "const ALL: [Code; 11] = [", "\n    ]", camel("Code::")},
 		{"rust/src/context.rs", "kind", "pub enum Kind {", "\n}", camel("")},
+		{"zig/circles.zig", "error-code", "pub const Error = error{", "\n}", camel("")},
+		{"zig/circles.zig", "error-code", "pub const codes = [_]Error{", "\n}", camel("error.")},
+		{"zig/circles.zig", "kind", "pub const Kind = enum(u8) {", "\n}", func(c string) string { return c }},
+		{"zig/circles.zig", "level", "pub const Level = enum(u8) {", "\n}", func(c string) string { return strings.Replace(c, "error", "err", 1) }}, // error is a word of Zig's
 		{"rust/src/lib.rs", "level", "pub enum Level {", "\n}", camel("")},
 	} {
 		var want []string

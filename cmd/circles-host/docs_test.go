@@ -51,7 +51,7 @@ func TestDocs(t *testing.T) {
 
 // shown are the blocks that are not run, because they need what a test may not
 // have: a C compiler, root, another machine.
-var shown = []string{"clang ", "go build ", "go install ", "rustup ", "cargo ", "apt install ", "systemctl", "openssl", "cp -a"}
+var shown = []string{"clang ", "go build ", "go install ", "rustup ", "cargo ", "apt install ", "pip install ", "systemctl", "openssl", "cp -a"}
 
 // block is one fenced block of a guide.
 type block struct {

@@ -23,6 +23,7 @@ var sdks = []struct {
 }{
 	{"go", "../../testdata/guests/suite"},
 	{"rust", "testdata/rust/suite"},
+	{"zig", "testdata/zig/suite"},
 }
 
 // TestSuite runs what is committed.

@@ -124,6 +124,11 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 	if b.Wasm, err = readBounded(r.out, maxModule); err != nil {
 		return nil, fmt.Errorf("build module: %s succeeded and left no module: %w", filepath.Base(r.cmd.Path), err)
 	}
+	if r.debug {
+		if b.Wasm, err = modules.WithoutDebug(b.Wasm); err != nil {
+			return nil, fmt.Errorf("build module: what %s made: %w", filepath.Base(r.cmd.Path), err)
+		}
+	}
 	if b.Manifest != nil {
 		if b.Wasm, err = modules.WithManifest(b.Wasm, b.Manifest); err != nil {
 			return nil, fmt.Errorf("build module: %s: %w", manifestFile, err)

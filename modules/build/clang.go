@@ -104,7 +104,7 @@ func cCommand(ctx context.Context, l Language, p project) (recipe, error) {
 	cmd := exec.CommandContext(ctx, tool, append(args, "-o", out)...)
 	cmd.Dir = p.dir
 	cmd.Env = environment("LIBRARY_PATH", "C_INCLUDE_PATH")
-	return recipe{cmd, out, !command}, nil
+	return recipe{cmd: cmd, out: out, reactor: !command}, nil
 }
 
 // findSDK is the folder with circles.h and circles.c.

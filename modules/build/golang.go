@@ -64,7 +64,7 @@ func goCommand(ctx context.Context, l Language, p project) (recipe, error) {
 		"GOFLAGS=-trimpath", // instead of what go env -w may have left
 		"PWD="+p.dir,        // as os/exec does it for the whole environment
 		"GO111MODULE=on")
-	return recipe{cmd, out, reactor}, nil
+	return recipe{cmd: cmd, out: out, reactor: reactor}, nil
 }
 
 // goVariables say where Go keeps things, and from where it may fetch them.

@@ -32,7 +32,7 @@ type Language struct {
 // signs.
 func Languages() []Language { return slices.Clone(languages) }
 
-var languages = []Language{golang, rust, c}
+var languages = []Language{golang, rust, zig, c}
 
 // Find returns the language of that name.
 func Find(name string) (Language, bool) {
@@ -78,6 +78,7 @@ type recipe struct {
 	cmd     *exec.Cmd
 	out     string // the module that it leaves
 	reactor bool
+	debug   bool // the compiler cannot leave out DWARF alone, which is to be taken out of it
 }
 
 // signs is what to look for, in words.

@@ -37,6 +37,7 @@ type template struct {
 var known = map[string]template{
 	"go":   {source: "main.go", sdk: "vendor/github.com/circles-host/circles/guest-sdk/go", about: "The SDK is in `vendor`, so that it builds without a network; `go doc github.com/circles-host/circles/guest-sdk/go` tells what it offers."},
 	"rust": {source: "src/lib.rs", sdk: "circles-guest", about: "The SDK is in `circles-guest`; `cargo doc --open` tells what it offers."},
+	"zig":  {source: "main.zig", about: "The SDK, the package `circles`, comes with `circles-host`."},
 	"c":    {source: "main.c", about: "The SDK, `circles.h`, comes with `circles-host`; a copy of it in this folder would be used instead."},
 }
 

@@ -57,7 +57,7 @@ func TestNew(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := project.New(dir, "cobol", "greeter"); err == nil || !strings.Contains(err.Error(), `no template for "cobol", but for go, rust, c`) {
+	if _, err := project.New(dir, "cobol", "greeter"); err == nil || !strings.Contains(err.Error(), `no template for "cobol", but for go, rust, zig, c`) {
 		t.Errorf("COBOL: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "mine"), nil, 0o600); err != nil {

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 export LC_ALL=C
-for language in ${*:-rust}; do
+for language in ${*:-rust zig}; do
   (
     cd "$language/suite"
     go run github.com/circles-host/circles/cmd/circles-host module build . -o suite.wasm
