@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -261,6 +263,42 @@ func TestMemoryIsReserved(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		enter(t, ts, "g", 100).Leave() // everything was given back
 	})
+}
+
+// A guest that computes lets the rest of the host run at each slice: nothing else
+// would before the scheduler's 10 ms are over.
+func TestSlicesLetTheHostRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	ts := turns.New(turns.Config{})
+	turn := enter(t, ts, "a", 1)
+	defer turn.Leave()
+	if err := turn.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer turn.End()
+	var ran atomic.Int64
+	stop := make(chan struct{})
+	var other sync.WaitGroup
+	other.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				ran.Add(1)
+				runtime.Gosched()
+			}
+		}
+	})
+	const slices = 1000
+	for range slices {
+		turn.Slice()
+	}
+	if n := ran.Load(); n < slices/2 {
+		t.Errorf("in %d slices of a guest another goroutine ran %d times", slices, n)
+	}
+	close(stop)
+	other.Wait()
 }
 
 // Slice is called some thousand times a second of each script.

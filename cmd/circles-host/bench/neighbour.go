@@ -28,7 +28,7 @@ func (r *run) neighbour() error {
 		name    string
 		scripts int
 		aim     float64
-	}{{"beside one that never ends", 1, 2}, {"beside 40 of one caller", 40, 0}} {
+	}{{"beside one that never ends", 1, 2}, {"beside 24 of one caller", 24, 2}} {
 		r.Progress("neighbour: " + greedy.name)
 		alone, crowded, err := r.besideGreedy(greedy.scripts)
 		if err != nil {
@@ -49,7 +49,7 @@ func (r *run) neighbour() error {
 }
 
 func (r *run) besideGreedy(scripts int) (alone, crowded []float64, err error) {
-	p, err := r.newPlace(2)
+	p, err := r.newPlace(1 + scripts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +92,8 @@ func (r *run) besideGreedy(scripts int) (alone, crowded []float64, err error) {
 	return alone, crowded, p.remove()
 }
 
-// greed has so many scripts of one caller run until end is called.
+// greed has so many scripts of one caller run until end is called, each in a context
+// of its own: those that may write to one context run one after the other.
 func (p *place) greed(scripts int) (end func(), err error) {
 	key, err := peer.GenerateKey()
 	if err != nil {
@@ -104,13 +105,13 @@ func (p *place) greed(scripts int) (end func(), err error) {
 	greedyRun.ctx = ctx
 	greedy.run = &greedyRun
 	var all sync.WaitGroup
-	for range scripts {
+	for i := range scripts {
 		all.Go(func() {
 			for ctx.Err() == nil { // each ends by its time, and is sent again
-				_, _ = greedy.deliver(script.Script{Target: p.ids[1], Logic: script.Logic{Wasm: spin}}, key)
+				_, _ = greedy.deliver(script.Script{Target: p.ids[1+i], Logic: script.Logic{Wasm: spin}}, key)
 			}
 		})
 	}
-	time.Sleep(20 * time.Millisecond) // until they run
+	time.Sleep(50 * time.Millisecond) // until they run
 	return func() { cancel(); all.Wait() }, nil
 }
