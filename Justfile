@@ -32,8 +32,19 @@ fuzz time="5s":
 generate:
     go generate ./...
 
+# what scripts cost on this machine, each figure beside its floor, and beside Extism; sections to narrow it
+bench *sections:
+    go run ./cmd/circles-host bench --report bench.json {{ sections }}
+    cd testdata/bench/extism && go test -run '^$' -bench . -benchtime 500x
+
+# measure, and put the table into the guide on performance
+performance:
+    go run ./cmd/circles-host bench --markdown --report bench.json >bench.md
+    sed -i -e '/^<!-- measured -->$/,/^<!-- end -->$/{//!d}' -e '/^<!-- measured -->$/r bench.md' cmd/circles-host/docs/performance.md
+    rm bench.md
+
 # benchmarks of PACKAGES, with allocations; pipe two runs into benchstat to compare
-bench packages="./host/..." pattern="." count="1":
+benchmarks packages="./host/..." pattern="." count="1":
     go test -run '^$' -bench '{{ pattern }}' -benchmem -count {{ count }} {{ packages }}
 
 # the modules and test guests in C, and what they were built from

@@ -37,6 +37,7 @@ An aim that is not met is marked, and is no failure.`,
 			&cli.StringFlag{Name: "report", Usage: "write the report as JSON to `FILE` too"},
 			&cli.StringFlag{Name: "disk", Usage: "make the roots in `DIR`, to measure the disk that it is on"},
 			&cli.StringSliceFlag{Name: "module", Usage: "make fresh calls of `FILE.wasm` too; may be given several times"},
+			&cli.BoolFlag{Name: "markdown", Usage: "print the table as Markdown, for a page or an issue"},
 			jsonFlag(),
 		},
 		Action: benchAction,
@@ -98,8 +99,48 @@ func benchAction(c *cli.Context) error {
 	if c.Bool("json") {
 		return p.json(report)
 	}
+	if c.Bool("markdown") {
+		printMarkdown(p, report)
+		return nil
+	}
 	printReport(p, report)
 	return nil
+}
+
+// on says where the figures are from.
+func on(r *bench.Report) string {
+	m := r.Machine
+	text := fmt.Sprintf("%s bench %s on %s/%s", host.Command, r.Version, m.OS, m.Arch)
+	if m.Kernel != "" {
+		text += " " + m.Kernel
+	}
+	text += fmt.Sprintf(", %d processors", m.Processors)
+	if m.Processor != "" {
+		text += " (" + m.Processor + ")"
+	}
+	text += ", " + m.Go
+	if m.Load != "" {
+		text += ", load " + m.Load + " as it began"
+	}
+	return line(text)
+}
+
+const underTable = "medians; cpu is per operation, of the whole process; it took %.0f s"
+
+func printMarkdown(p *printer, r *bench.Report) {
+	for _, l := range wrap(on(r)+", "+r.Started.Format("2006-01-02")+".", helpWidth) {
+		p.f("%s\n", l)
+	}
+	for i, row := range r.Rows {
+		if i == 0 || r.Rows[i-1].Section != row.Section {
+			p.f("\n| %s | | cpu | floor | | |\n| --- | ---: | ---: | ---: | --- | --- |\n", title(row.Section))
+		}
+		p.f("| %s |\n", strings.ReplaceAll(strings.Join(benchCells(row), " | "), "  ", " "))
+	}
+	for _, note := range r.Notes {
+		p.f("\n%s.\n", strings.Join(wrap(note, helpWidth), "\n"))
+	}
+	p.f("\nFigures are "+underTable+".\n", float64(r.Took))
 }
 
 // sectionList is for the help.
@@ -120,21 +161,7 @@ func clipLine(text string, n int) string {
 }
 
 func printReport(p *printer, r *bench.Report) {
-	m := r.Machine
-	p.f("%s %s", p.bold(host.Command+" bench"), r.Version)
-	p.f(" on %s/%s", m.OS, m.Arch)
-	if m.Kernel != "" {
-		p.f(" %s", clean(m.Kernel))
-	}
-	p.f(", %d processors", m.Processors)
-	if m.Processor != "" {
-		p.f(" (%s)", clean(m.Processor))
-	}
-	p.f(", %s", m.Go)
-	if m.Load != "" {
-		p.f(", load %s as it began", clean(m.Load))
-	}
-	p.f("\n")
+	p.f("%s\n", on(r))
 	if r.Quick {
 		p.f("%s\n", p.yellow("quick: these figures say that it works, and little more"))
 	}
@@ -176,7 +203,7 @@ func printReport(p *printer, r *bench.Report) {
 	for _, note := range r.Notes {
 		p.f("\n%s %s", p.yellow("!"), note)
 	}
-	p.f("\n%s\n", p.dim(fmt.Sprintf("medians; cpu is per operation, of the whole process; it took %.0f s", float64(r.Took))))
+	p.f("\n%s\n", p.dim(fmt.Sprintf(underTable, float64(r.Took))))
 }
 
 func title(section string) string {
