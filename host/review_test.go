@@ -3,7 +3,9 @@ package host_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/engine/abi/abitest"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
@@ -20,6 +23,9 @@ import (
 	"github.com/circles-host/circles/host/review"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
+	"github.com/circles-host/circles/host/store/cas"
+	"github.com/circles-host/circles/host/store/cas/castest"
+	"github.com/circles-host/circles/host/store/mem"
 )
 
 // reviewed has scripts of alice's and of carol's wait for bob.
@@ -312,6 +318,21 @@ func TestReviewFlood(t *testing.T) {
 	w.hold("alice", sign("in its place"))
 }
 
+// A script for which there is no room to wait is not even run.
+func TestReviewFloodIsNotRun(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.policy("bob", "all", `@id("all") @review permit(principal, action, resource);`)
+	w.host.Close()
+	w.start(host.Config{Review: review.Limits{PerCaller: 1}, Limits: engine.Limits{Wall: time.Second}})
+	endless := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
+	w.hold("alice", endless)
+	for range 5 {
+		if r := w.want(w.send("alice", "bob", endless), script.Unavailable, "of yours"); r.Usage != (script.Usage{}) || r.Finished.Sub(r.Started) >= time.Second {
+			t.Errorf("it ran: %+v", r)
+		}
+	}
+}
+
 // Many decide at once, and one of them does.
 func TestDecideAtOnce(t *testing.T) {
 	w := reviewed(t)
@@ -503,5 +524,91 @@ func TestHeldAsksBeforeItLooks(t *testing.T) {
 		if asked != c.asked {
 			t.Errorf("%v: asked when it was approved", c.order)
 		}
+	}
+}
+
+// A store far away that fails now and then, also by not saying whether it has
+// committed: however often its owner has to decide, a script is approved or rejected
+// once, and its effects are there if, and only if, its final receipt says so.
+func TestDecideOnAStoreThatFails(t *testing.T) {
+	w := reviewed(t)
+	w.host.Close()
+	bucket := &castest.Bucket{}
+	faults := &castest.Faults{Remote: bucket, Rate: 12}
+	open := func(remote cas.Remote) *host.Host {
+		h, err := host.Open(t.Context(), w.root, host.Config{CacheDir: cacheDir, Log: slog.New(slog.DiscardHandler), OpenStore: func(ctx context.Context, e peer.Entry) (store.Store, error) {
+			if e.Name != "bob" {
+				return mem.New(mem.Config{}), nil
+			}
+			return cas.Open(ctx, remote, cas.Config{})
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	}
+	var sealed [][]byte
+	var ids []script.ID
+	w.host = open(bucket)
+	for i := range 12 {
+		s, id := w.hold("alice", sign(fmt.Sprint(i)))
+		sealed, ids = append(sealed, s), append(ids, id)
+	}
+	w.host.Close()
+
+	failing := open(faults)
+	for i, id := range ids {
+		d := decision(script.Decision{Ruling: script.Approve, Script: id, OtherChanges: true, OtherAnswer: true})
+		if i%3 == 2 {
+			d = reject(id, "")
+		}
+		decided := false
+		for n := 0; !decided && n < 200; n++ {
+			s, did := w.seal("bob", "bob", d)
+			if back, err := failing.Deliver(t.Context(), s, nil); err == nil {
+				r, _, err := envelope.OpenReceiptOf(did, back, "")
+				decided = err == nil && (r.Code == script.Done || r.Code == script.Conflict)
+			}
+		}
+		if !decided {
+			t.Fatal("it never comes to an end")
+		}
+	}
+	failing.Close()
+	faults.Wait()
+
+	w.host = open(bucket)
+	lines := 0
+	for i, id := range ids {
+		want := script.Done
+		if i%3 == 2 {
+			want = script.Refused
+		} else {
+			lines++
+		}
+		w.want(w.deliver(sealed[i], id), want)
+	}
+	w.host.Close()
+	s, err := cas.Open(t.Context(), bucket, cas.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.View(t.Context(), func(tx store.Tx) error {
+		book, err := whole(tx.Files(nil), "/guestbook/entries.txt")
+		if got := strings.Count(string(book), "\n"); got != lines {
+			t.Errorf("%d lines, want %d: %s", got, lines, book)
+		}
+		items, listed := review.List(tx.Private())
+		if len(items) != 0 {
+			t.Errorf("%d are still held", len(items))
+		}
+		return errors.Join(err, listed)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if faults.Injected() == 0 {
+		t.Error("nothing failed")
 	}
 }

@@ -26,11 +26,15 @@ damaged, or no longer, 7 damage is left, 6 somebody has it open.`,
 		Flags: []cli.Flag{
 			rootFlag(),
 			&cli.BoolFlag{Name: "repair", Usage: "mend what can be mended"},
-			&cli.StringSliceFlag{Name: "signer", Usage: "the `DID` of a host that held the context before, and signed receipts too"},
+			signerFlag(),
 			jsonFlag(),
 		},
 		Action: checkContext,
 	}
+}
+
+func signerFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "signer", Usage: "the `DID` of a host that held the context before, and signed receipts too"}
 }
 
 func checkContext(c *cli.Context) error {

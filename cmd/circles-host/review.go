@@ -21,7 +21,7 @@ import (
 func reviewCommand() *cli.Command {
 	deciding := func(flags ...cli.Flag) []cli.Flag {
 		return append(append([]cli.Flag{
-			rootFlag(),
+			rootFlag(), signerFlag(),
 			&cli.StringFlag{Name: "host", Usage: "the worker's `URL`, instead of the one that the peer's route names"},
 			&cli.DurationFlag{Name: "deadline", Usage: "give up after `TIME`", Value: time.Minute},
 			&cli.BoolFlag{Name: "dry-run", Usage: "decide nothing, and show what would become of it now"},
@@ -37,7 +37,7 @@ func reviewCommand() *cli.Command {
 				ArgsUsage: "PEER",
 				Description: `A script waits when the policy that permits it carries @review. It has been run, on a
 transaction that was dropped, and its caller knows only that it is pending.`,
-				Flags:  []cli.Flag{rootFlag(), jsonFlag()},
+				Flags:  []cli.Flag{rootFlag(), signerFlag(), jsonFlag()},
 				Action: reviewList,
 			},
 			{
@@ -46,7 +46,7 @@ transaction that was dropped, and its caller knows only that it is pending.`,
 				ArgsUsage: "PEER ID",
 				Description: `ID is the beginning of the script's id. What is shown is what the script did when it
 came, on the data of then; approve --dry-run shows what it would do now.`,
-				Flags:  []cli.Flag{rootFlag(), jsonFlag()},
+				Flags:  []cli.Flag{rootFlag(), signerFlag(), jsonFlag()},
 				Action: reviewShow,
 			},
 			{
@@ -108,7 +108,11 @@ func waitingIn(c *cli.Context, root *host.Root, e peer.Entry) ([]heldScript, err
 		return nil, inUse(c, root, e, err)
 	}
 	defer s.Close()
-	log := newLogReader(s, e, key.ID())
+	former, err := formerHosts(c)
+	if err != nil {
+		return nil, err
+	}
+	log := newLogReader(s, e, append(former, key.ID())...)
 	var waiting []heldScript
 	read := func() error {
 		for l, err := range log.next(c.Context) {
