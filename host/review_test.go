@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host"
-	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/engine/abi/abitest"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
@@ -318,21 +317,6 @@ func TestReviewFlood(t *testing.T) {
 	w.hold("alice", sign("in its place"))
 }
 
-// A script for which there is no room to wait is not even run.
-func TestReviewFloodIsNotRun(t *testing.T) {
-	w := newWorld(t, "alice", "bob")
-	w.policy("bob", "all", `@id("all") @review permit(principal, action, resource);`)
-	w.host.Close()
-	w.start(host.Config{Review: review.Limits{PerCaller: 1}, Limits: engine.Limits{Wall: time.Second}})
-	endless := carried(guest(nil, abitest.Loop, abitest.Br(0), abitest.End, abitest.I32(16)))
-	w.hold("alice", endless)
-	for range 5 {
-		if r := w.want(w.send("alice", "bob", endless), script.Unavailable, "of yours"); r.Usage != (script.Usage{}) || r.Finished.Sub(r.Started) >= time.Second {
-			t.Errorf("it ran: %+v", r)
-		}
-	}
-}
-
 // Many decide at once, and one of them does.
 func TestDecideAtOnce(t *testing.T) {
 	w := reviewed(t)
@@ -475,6 +459,8 @@ func TestHeldThatFails(t *testing.T) {
 func TestHeldAsksBeforeItLooks(t *testing.T) {
 	w := newWorld(t, "bob")
 	w.policy("bob", "all", `@id("all") @review permit(principal, action, resource);`)
+	w.host.Close()
+	w.start(host.Config{Review: review.Limits{PerCaller: 1}})
 	dave, err := peer.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -502,15 +488,16 @@ func TestHeldAsksBeforeItLooks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked := 0
-		back, err := w.host.Deliver(t.Context(), sealed, func(_ context.Context, question []byte) ([]byte, error) {
+		asked, held := 0, id
+		ask := func(_ context.Context, question []byte) ([]byte, error) {
 			asked++
 			q, _, err := envelope.OpenQuestion(question, "")
 			if err != nil {
 				return nil, err
 			}
 			return envelope.SealAnswer(script.Answer{Op: q.Op, Data: []byte("mine")}, q, dave)
-		})
+		}
+		back, err := w.host.Deliver(t.Context(), sealed, ask)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -520,7 +507,18 @@ func TestHeldAsksBeforeItLooks(t *testing.T) {
 		if asked != c.asked {
 			t.Errorf("%v: asked %d times, want %d", c.order, asked, c.asked)
 		}
-		w.want(w.send("bob", "bob", approve(id)), script.Done)
+		// One for which there is no room to wait is not even run.
+		s.Nonce = script.Nonce{}
+		if sealed, id, err = envelope.SealScript(s, dave); err != nil {
+			t.Fatal(err)
+		}
+		if back, err = w.host.Deliver(t.Context(), sealed, ask); err != nil {
+			t.Fatal(err)
+		}
+		if r, _, err := envelope.OpenReceiptOf(id, back, ""); err != nil || r.Code != script.Unavailable || asked != c.asked {
+			t.Fatalf("%+v, %v, asked %d times", r, err, asked)
+		}
+		w.want(w.send("bob", "bob", approve(held)), script.Done)
 		if asked != c.asked {
 			t.Errorf("%v: asked when it was approved", c.order)
 		}
