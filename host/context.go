@@ -26,21 +26,22 @@ import (
 // peerContext is the named environment of a peer that is held here: its files,
 // policies, modules and log, open.
 type peerContext struct {
-	host     *Host
-	entry    peer.Entry
-	store    store.Store
-	history  *history.History
-	policies *policy.Live
-	modules  *module.Layer
-	revoked  *revoked.List
-	circles  atomic.Pointer[peer.Circles]
-	badFile  atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
-	rereads  rereads
-	refusals refusals
-	spending spending
-	lookNext atomic.Int64 // when a refusal may have the policies read again, Unix ns
-	lookSeen atomic.Int64 // when their folder had last changed, as of then, Unix ns
-	unwatch  func()
+	host       *Host
+	entry      peer.Entry
+	store      store.Store
+	history    *history.History
+	policies   *policy.Live
+	modules    *module.Layer
+	revoked    *revoked.List
+	badRevoked atomic.Pointer[string] // what is wrong with it, or the host's, as it was reported
+	circles    atomic.Pointer[peer.Circles]
+	badFile    atomic.Pointer[error] // what is wrong with circles.toml, nil if nothing
+	rereads    rereads
+	refusals   refusals
+	spending   spending
+	lookNext   atomic.Int64 // when a refusal may have the policies read again, Unix ns
+	lookSeen   atomic.Int64 // when their folder had last changed, as of then, Unix ns
+	unwatch    func()
 
 	places *turns.Places // for scripts that are delivered
 

@@ -44,11 +44,17 @@ func (c *peerContext) unrevoked(v *envelope.Verified, parties peer.Parties) erro
 		if err == nil {
 			continue
 		}
+		// Anybody can send scripts with chains, as often as they like: what is wrong is
+		// said when it changes.
 		if broken := errors.Unwrap(err); broken != nil {
-			c.host.report(broken)
+			text := broken.Error()
+			if said := c.badRevoked.Swap(&text); said == nil || *said != text {
+				c.host.report(broken)
+			}
 		}
 		return &policy.RefusedError{Request: policy.Request{Parties: parties}, Reason: err.Error()}
 	}
+	c.badRevoked.Store(nil)
 	return nil
 }
 

@@ -44,7 +44,7 @@ lines of text, for WHO to keep with delegation add.
 					&cli.StringFlag{Name: "lasts", Usage: "for how long it is good, `TIME`, as in 90m or 30d", Value: "24h"},
 					&cli.IntFlag{Name: "depth", Usage: fmt.Sprintf("let it be passed on `N` times, at most %d", script.MaxChain-1)},
 					&cli.StringFlag{Name: "pass-on", Usage: "give on some of the delegation in `FILE`"},
-					&cli.StringFlag{Name: "out", Usage: "write it to `FILE`"},
+					&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write it to `FILE`"},
 					jsonFlag(),
 				}, touchFlags("let it")...),
 				Action: delegationCreate,
@@ -80,16 +80,16 @@ lines of text, for WHO to keep with delegation add.
 				ArgsUsage: "FILE|ID",
 				Description: `Scripts that carry it, or one that passes it on, are refused from then on: in the
 context of --to, or in all contexts of this root. A target elsewhere has to be told:
-with --as, one who issued it signs that in --out, and there FILE is what was signed.
+with --as, one who issued it signs that in --output, and there FILE is what was signed.
 Until then, and where nobody tells, a delegation is good until it ends by itself.
 
-   circles-host delegation revoke 1f2e3d --as alice --out no-longer
+   circles-host delegation revoke 1f2e3d --as alice --output no-longer
    circles-host delegation revoke no-longer --to bob`,
 				Flags: []cli.Flag{
 					rootFlag(),
 					&cli.StringFlag{Name: "as", Usage: "sign it as the `PEER` who issued it, or one that it passes on"},
 					&cli.StringFlag{Name: "to", Usage: "only in the context of `PEER`, in this root"},
-					&cli.StringFlag{Name: "out", Usage: "with --as: write it to `FILE`, for other hosts, and take nothing back here"},
+					&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "with --as: write it to `FILE`, for other hosts, and take nothing back here"},
 					jsonFlag(),
 				},
 				Action: delegationRevoke,
@@ -204,7 +204,7 @@ func delegationCreate(c *cli.Context) error {
 		return coded{exitUsage, err}
 	}
 	text := string(envelope.Text(envelope.DelegationText, chain...))
-	file := c.String("out")
+	file := c.String("output")
 	if file != "" {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write delegation: %w", err)
@@ -528,11 +528,11 @@ func delegationRevoke(c *cli.Context) error {
 	if err := args(c, 1, 1, "FILE|ID"); err != nil {
 		return err
 	}
-	if c.IsSet("out") && !c.IsSet("as") {
-		return usage("--out writes what an issuer signs: say who that is with --as PEER")
+	if c.IsSet("output") && !c.IsSet("as") {
+		return usage("--output writes what an issuer signs: say who that is with --as PEER")
 	}
-	if c.IsSet("out") && c.IsSet("to") {
-		return usage("--out writes it for another host, --to takes it back here: choose")
+	if c.IsSet("output") && c.IsSet("to") {
+		return usage("--output writes it for another host, --to takes it back here: choose")
 	}
 	root, err := openRoot(c)
 	if err != nil {
@@ -543,7 +543,7 @@ func delegationRevoke(c *cli.Context) error {
 		return err
 	}
 	p := printerOf(c)
-	if file := c.String("out"); file != "" {
+	if file := c.String("output"); file != "" {
 		if err := os.WriteFile(file, envelope.Text(envelope.RevocationText, sealed), 0o600); err != nil {
 			return fmt.Errorf("write revocation: %w", err)
 		}

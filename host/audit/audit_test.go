@@ -128,12 +128,12 @@ func TestTamperedLogs(t *testing.T) {
 				add(name, other)
 			}
 		}
-		for n := range log[i].Data {
+		for n := i; n < len(log[i].Data); n += len(log) { // all entries together, each byte
 			other := slices.Clone(log)
 			other[i].Data = bytes.Clone(other[i].Data)
 			other[i].Data[n] ^= 1 << (n % 8)
 			add("a byte of its receipt changed", other)
-			if n%7 == 0 {
+			if n%3 == 0 {
 				add("a byte of its receipt changed, and the chain made to fit", rechained(other))
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,12 +26,18 @@ import (
 
 func key(t testing.TB, seed byte) *peer.Key {
 	t.Helper()
+	if k, ok := keys.Load(seed); ok {
+		return k.(*peer.Key)
+	}
 	k, err := peer.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys.Store(seed, k)
 	return k
 }
+
+var keys sync.Map // by seed: to make one takes longer than most of what is done with it
 
 // log is what a host remembers, in memory: who is held, and answers by nonce.
 type log struct {
@@ -189,10 +196,13 @@ func TestEverySingleByteChangeIsRefused(t *testing.T) {
 		if err := o.open(o.sealed); err != nil {
 			t.Fatal(o.name, err)
 		}
+		// What kind it is makes no difference: of some, each bit of each byte, or one.
+		one := o.name == "delegation" || o.name == "revocation" || o.name == "head"
 		whole := slices.Clone(o.sealed)
 		for i, was := range whole {
 			for by := 1; by < 256; by++ {
-				if bits.OnesCount8(uint8(by)) > 1 && signed(whole, i) {
+				several := bits.OnesCount8(uint8(by)) > 1
+				if signed(whole, i) && (several || one && by != 1<<(i%8)) || one && several {
 					continue
 				}
 				o.sealed[i] = was ^ byte(by)
