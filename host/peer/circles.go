@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -14,6 +15,7 @@ import (
 const (
 	maxCircles = 1024
 	maxMembers = 20_000 // over all circles
+	maxWithin  = 50_000 // circles in circles, directly or not: a thousand can be in each other half a million times
 )
 
 // Circles are the groups that the owner of a context names, for use in that
@@ -21,12 +23,17 @@ const (
 //
 //	friends = ["alice", "did:key:z6Mk…"]
 //	family  = ["carol"]
+//	close   = ["dave", "circle:friends", "circle:family"]
+//
+// Whoever is in a circle that is in another is in that one too. No circle is in
+// itself, in whatever way.
 //
 // Circles are immutable and safe for concurrent use. The zero value has none.
 type Circles struct {
 	names  []string // sorted
 	byID   map[ID][]string
 	byName map[Name][]string
+	within map[string][]string // all that a circle is in, sorted; only of those that are in some
 }
 
 // ReadCircles reads a circles file; one that is not there is empty. known, if
@@ -52,6 +59,7 @@ func ParseCircles(file string, text []byte, known func(Name) bool) (*Circles, er
 	p.Reset(text)
 	line := func(n *unstable.Node) int { return p.Shape(n.Raw).Start.Line }
 	members := 0
+	nested := nesting{file: file, in: map[string][]string{}, line: map[[2]string]int{}}
 	for p.NextExpression() {
 		e := p.Expression()
 		switch e.Kind {
@@ -92,10 +100,14 @@ func ParseCircles(file string, text []byte, known func(Name) bool) (*Circles, er
 				at = line(n)
 			}
 			if n.Kind != unstable.String {
-				return nil, fmt.Errorf("%s:%d: circle %q: a member must be a petname or an id in quotes", file, at, circle)
+				return nil, fmt.Errorf("%s:%d: circle %q: a member must be a petname, an id or a circle:NAME in quotes", file, at, circle)
 			}
 			if members++; members > maxMembers {
 				return nil, fmt.Errorf("%s:%d: more than %d members in all", file, at, maxMembers)
+			}
+			if inner, ok := strings.CutPrefix(string(n.Data), circlePrefix); ok {
+				nested.add(inner, circle, at)
+				continue
 			}
 			if err := c.add(circle, string(n.Data), known); err != nil {
 				return nil, fmt.Errorf("%s:%d: circle %q: %w", file, at, circle, err)
@@ -106,7 +118,79 @@ func ParseCircles(file string, text []byte, known func(Name) bool) (*Circles, er
 		return nil, syntaxError(file, text, &p, err)
 	}
 	slices.Sort(c.names)
+	var err error
+	if c.within, err = nested.resolve(c.names); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// circlePrefix begins a member that is a circle. No petname has a colon.
+const circlePrefix = "circle:"
+
+// nesting is which circles are in which, as the file has it.
+type nesting struct {
+	file string
+	in   map[string][]string // by circle, those that have it as a member
+	line map[[2]string]int   // of that
+}
+
+func (n *nesting) add(inner, outer string, line int) {
+	if n.line[[2]string{inner, outer}] == 0 {
+		n.in[inner] = append(n.in[inner], outer)
+		n.line[[2]string{inner, outer}] = line
+	}
+}
+
+// resolve finds all circles that each circle is in.
+func (n *nesting) resolve(names []string) (map[string][]string, error) {
+	within := make(map[string][]string, len(n.in))
+	total := 0
+	var way []string // from one circle outwards, to find one that is in itself
+	var visit func(circle string) error
+	visit = func(circle string) error {
+		if within[circle] != nil || len(n.in[circle]) == 0 {
+			return nil
+		}
+		way = append(way, circle)
+		var all []string
+		for _, outer := range n.in[circle] {
+			if i := slices.Index(way, outer); i >= 0 {
+				ring := append(slices.Clone(way[i:]), outer)
+				const shown = 8
+				if len(ring) > shown {
+					ring = append(ring[:shown-1:shown-1], "…", outer)
+				}
+				return fmt.Errorf("%s:%d: circle %q is in itself, which says nothing (%s): take one of them out",
+					n.file, n.line[[2]string{circle, outer}], outer, strings.Join(ring, " is in "))
+			}
+			if err := visit(outer); err != nil {
+				return err
+			}
+			all = append(append(all, outer), within[outer]...)
+		}
+		way = way[:len(way)-1]
+		slices.Sort(all)
+		all = slices.Clip(slices.Compact(all))
+		if total += len(all); total > maxWithin {
+			return fmt.Errorf("%s:%d: circles are in each other in more than %d ways: nest them less", n.file, n.line[[2]string{circle, n.in[circle][0]}], maxWithin)
+		}
+		within[circle] = all
+		return nil
+	}
+	// In order, so that the same file has the same first error.
+	for _, inner := range slices.Sorted(maps.Keys(n.in)) {
+		if _, ok := slices.BinarySearch(names, inner); !ok {
+			outer := n.in[inner][0]
+			return nil, fmt.Errorf("%s:%d: circle %q: there is no circle %.80q here: correct it, or make one", n.file, n.line[[2]string{inner, outer}], outer, inner)
+		}
+	}
+	for _, name := range names {
+		if err := visit(name); err != nil {
+			return nil, err
+		}
+	}
+	return within, nil
 }
 
 func (c *Circles) add(circle, member string, known func(Name) bool) error {
@@ -138,7 +222,7 @@ func (c *Circles) Equal(other *Circles) bool {
 		return c == other
 	}
 	return slices.Equal(c.names, other.names) && maps.EqualFunc(c.byID, other.byID, slices.Equal) &&
-		maps.EqualFunc(c.byName, other.byName, slices.Equal)
+		maps.EqualFunc(c.byName, other.byName, slices.Equal) && maps.EqualFunc(c.within, other.within, slices.Equal)
 }
 
 // Of returns the circles of the peer with that id, whom the owner calls name (""
@@ -149,6 +233,9 @@ func (c *Circles) Of(id ID, name Name) []string {
 		in = slices.Concat(in, c.byName[name])
 	}
 	in = slices.Clone(in)
+	for _, circle := range in {
+		in = append(in, c.within[circle]...)
+	}
 	slices.Sort(in)
 	return slices.Compact(in)
 }

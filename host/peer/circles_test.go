@@ -52,6 +52,80 @@ empty = []
 	}
 }
 
+// Whoever is in a circle is in all that it is in, in whatever order they are
+// written, and once.
+func TestNestedCircles(t *testing.T) {
+	alice := key(t, 1).ID()
+	text := fmt.Sprintf(`everybody = ["circle:close", "circle:friends", "dave"]
+close = ["circle:family", "circle:friends", "circle:friends"]
+friends = ["bob", %q]
+family = ["carol"]
+empty = ["circle:lonely"]
+lonely = []
+`, string(alice))
+	c, err := ParseCircles("f.toml", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[Name][]string{
+		"bob": {"close", "everybody", "friends"}, "carol": {"close", "everybody", "family"}, "dave": {"everybody"}, "mallory": nil,
+	} {
+		if got := c.Of("", name); !slices.Equal(got, want) {
+			t.Errorf("%s is in %v, want %v", name, got, want)
+		}
+	}
+	if got := c.Of(alice, "carol"); !slices.Equal(got, []string{"close", "everybody", "family", "friends"}) {
+		t.Errorf("alice, who is called carol, is in %v", got)
+	}
+	other, err := ParseCircles("f.toml", []byte(strings.Replace(text, `"circle:close", `, "", 1)), nil)
+	if err != nil || c.Equal(other) || !c.Equal(c) {
+		t.Errorf("circles with others in them are the same: %v", err)
+	}
+}
+
+// A circle that is in itself, and any number of them in each other, is an error
+// that says where, soon and in little memory.
+func TestNestedCirclesThatCannotBe(t *testing.T) {
+	chain := func(n int, last string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "c%d = [\"circle:c%d\"]\n", i, i+1)
+		}
+		fmt.Fprintf(&b, "c%d = [%s]\n", n, last)
+		return b.String()
+	}
+	var tangle strings.Builder // each in all that come after
+	for i := range 190 {
+		fmt.Fprintf(&tangle, "t%d = [", i)
+		for j := range i {
+			fmt.Fprintf(&tangle, "\"circle:t%d\",", j)
+		}
+		tangle.WriteString("]\n")
+	}
+	for _, tc := range []struct{ name, text, want string }{
+		{"itself", "a = [\"circle:a\"]", `f.toml:1: circle "a" is in itself, which says nothing (a is in a)`},
+		{"by another", "x = []\na = [\"circle:b\"]\nb = [\"bob\", \"circle:a\"]", `f.toml:2: circle "a" is in itself, which says nothing (a is in b is in a)`},
+		{"by a thousand", chain(1000, `"circle:c0"`), "f.toml:1: circle"},
+		{"none of that name", "a = [\n\"bob\",\n\"circle:frends\"]", `f.toml:3: circle "a": there is no circle "frends" here`},
+		{"no name", "a = [\"circle:\"]", `f.toml:1: circle "a": there is no circle ""`},
+		{"too many ways", chain(1000, ""), "f.toml:"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := ParseCircles("f.toml", []byte(tc.text), nil)
+			if err == nil || !strings.HasPrefix(err.Error(), tc.want) || len(err.Error()) > 400 {
+				t.Errorf("%.500v, want %s", err, tc.want)
+			}
+		})
+	}
+	if _, err := ParseCircles("f.toml", []byte(tangle.String()), nil); err != nil {
+		t.Errorf("many in many: %v", err)
+	}
+	c, err := ParseCircles("f.toml", []byte(chain(300, `"bob"`)), nil)
+	if err != nil || len(c.Of("", "bob")) != 301 {
+		t.Errorf("three hundred, one in the other: %v", err)
+	}
+}
+
 func TestCirclesErrorsSayWhere(t *testing.T) {
 	known := func(n Name) bool { return n == "bob" }
 	many := strings.Repeat(`"bob",`, maxMembers+1)
@@ -114,6 +188,8 @@ func FuzzParseCircles(f *testing.F) {
 	f.Add([]byte("friends = [\"bob\", \"did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp\"]\n"))
 	f.Add([]byte("a = [ # c\n 'bob' ]\n[x]\n"))
 	f.Add([]byte("a = [[1], {b = 2}]"))
+	f.Add([]byte("a = ['bob', 'circle:b']\nb = ['circle:c']\nc = []"))
+	f.Add([]byte("a = ['circle:b']\nb = ['circle:a']"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := ParseCircles("f.toml", text, func(n Name) bool { return n == "bob" })
 		if err != nil {

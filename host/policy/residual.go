@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"iter"
 	"slices"
 	"strconv"
@@ -340,5 +341,14 @@ func (q *question) seen() string {
 	for _, name := range c.Imports {
 		b = strconv.AppendQuote(append(b, ','), name)
 	}
+	if len(b) > maxSeen {
+		// A module that anybody may carry here can import from a thousand modules
+		// with names of a KiB, and what was asked about it is remembered.
+		sum := sha256.Sum256(b)
+		return string(sum[:])
+	}
 	return string(b)
 }
+
+// maxSeen is the length of a key that is kept as it is, which most are.
+const maxSeen = 1024

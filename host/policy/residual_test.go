@@ -259,6 +259,31 @@ func TestResidualsAreBounded(t *testing.T) {
 	}
 }
 
+// Anybody may send a module that says much of itself, and another each time: what
+// is remembered of each is small, and none is taken for another.
+func TestResidualsOfHugeRequestsAreSmall(t *testing.T) {
+	s := parse(t, `permit(principal, action, resource) when { context.module.imports.contains("m7") };`)
+	r := from(mallory)
+	r.Code = Code{Found: true, Layer: "carried", Size: 1 << 20, Language: strings.Repeat("x", 64)}
+	for i := range 1000 {
+		r.Code.Imports = append(r.Code.Imports, fmt.Sprintf("%d%s", i, strings.Repeat("i", 1000)))
+	}
+	for i := range 20 {
+		r.Code.Imports[999] = fmt.Sprintf("m%d", i)
+		if got := s.Submit(r).Permitted; got != (i == 7) {
+			t.Errorf("with m%d it is permitted: %t", i, got)
+		}
+	}
+	if len(s.reduced.by) != 20 {
+		t.Errorf("%d are remembered", len(s.reduced.by))
+	}
+	for key := range s.reduced.by {
+		if len(key.seen) > maxSeen {
+			t.Errorf("a key of %d bytes is remembered", len(key.seen))
+		}
+	}
+}
+
 // What is remembered of one must not be taken for another.
 func TestResidualsAreKeptApart(t *testing.T) {
 	s := parse(t, `permit(principal, action, resource) when { context.module.name == "guestbook" && principal has name && principal.name like "ali*" && context.module.language == "" };`)
