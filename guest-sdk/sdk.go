@@ -16,6 +16,8 @@ import (
 //go:embed c/circles.h c/circles.c
 //go:embed rust/Cargo.toml rust/src
 //go:embed zig/circles.zig
+//go:embed assemblyscript/*.ts assemblyscript/*.mjs
+//go:embed js/circles.js js/circles.d.ts js/javascript.wasm.gz
 var sources embed.FS
 
 // The Go SDK is a module of its own, of which nothing can be embedded as it is.
@@ -24,7 +26,8 @@ var sources embed.FS
 var goZip []byte
 
 // Of returns the sources of a language's SDK, as they lie in its folder here
-// without their tests. Languages are "c", "go", "rust" and "zig".
+// without their tests. Languages are "assemblyscript", "c", "go", "js", "rust" and
+// "zig".
 func Of(language string) (fs.FS, error) {
 	if language == "go" {
 		z, err := zip.NewReader(bytes.NewReader(goZip), int64(len(goZip)))

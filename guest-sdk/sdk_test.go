@@ -14,10 +14,12 @@ import (
 // What is embedded is what lies in the folders.
 func TestOf(t *testing.T) {
 	for language, wanted := range map[string][]string{
-		"go":   {"*.go", "go.mod"},
-		"c":    {"circles.h", "circles.c"},
-		"rust": {"Cargo.toml", "src/*.rs"},
-		"zig":  {"*.zig"},
+		"go":             {"*.go", "go.mod"},
+		"c":              {"circles.h", "circles.c"},
+		"assemblyscript": {"*.ts", "*.mjs"},
+		"js":             {"circles.js", "circles.d.ts", "javascript.wasm.gz"},
+		"rust":           {"Cargo.toml", "src/*.rs"},
+		"zig":            {"*.zig"},
 	} {
 		files, err := sdk.Of(language)
 		if err != nil {

@@ -20,9 +20,10 @@ import (
 // SDKs' own tests say that a host does, this one does, under policies and limits.
 func TestSDKs(t *testing.T) {
 	for name, wasm := range map[string]func() []byte{
-		"go":   func() []byte { return build.Go(t, "testdata/guests/suite", true) },
-		"rust": suiteGuest(t, "rust"),
-		"zig":  suiteGuest(t, "zig"),
+		"go":             func() []byte { return build.Go(t, "testdata/guests/suite", true) },
+		"rust":           suiteGuest(t, "rust"),
+		"assemblyscript": suiteGuest(t, "assemblyscript"),
+		"zig":            suiteGuest(t, "zig"),
 	} {
 		t.Run(name, func(t *testing.T) { runSuite(t, wasm()) })
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/circles-host/circles/host/engine/abi/abitest"
+	modulebuild "github.com/circles-host/circles/modules/build"
 	"github.com/circles-host/circles/testdata/build"
 )
 
@@ -20,6 +21,16 @@ func TestSDKsMatchWIT(t *testing.T) {
 		"go":   func() []byte { return build.Go(t, "testdata/guests/suite", true) },
 		"rust": func() []byte { return read(t, "../guest-sdk/sdktest/testdata/rust/suite/suite.wasm") },
 		"zig":  func() []byte { return read(t, "../guest-sdk/sdktest/testdata/zig/suite/suite.wasm") },
+		"assemblyscript": func() []byte {
+			return read(t, "../guest-sdk/sdktest/testdata/assemblyscript/suite/suite.wasm")
+		},
+		"js": func() []byte {
+			built, err := modulebuild.Build(t.Context(), modulebuild.Config{Dir: "../guest-sdk/sdktest/testdata/js/suite"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return built.Wasm
+		},
 	}
 	for name, wasm := range guests {
 		t.Run(name, func(t *testing.T) {
@@ -53,6 +64,13 @@ func TestEnumsMatchWIT(t *testing.T) {
 		{"c/circles.h", "error-code", "typedef enum {\n  CIRCLES_NOT_FOUND ", "\n}", upper("CIRCLES_")},
 		{"c/circles.h", "kind", "typedef enum { CIRCLES_FILE ", "}", upper("CIRCLES_")},
 		{"c/circles.h", "level", "typedef enum { CIRCLES_DEBUG ", "}", upper("CIRCLES_")},
+		{"assemblyscript/index.ts", "error-code", "export enum Code {", "\n}", camel("")},
+		{"assemblyscript/index.ts", "kind", "export enum Kind {", "\n}", camel("")},
+		{"assemblyscript/index.ts", "level", "export enum Level {", "\n}", camel("")},
+		{"js/circles.js", "error-code", "const codes = [", "\n]", quoted},
+		{"js/circles.js", "kind", "const kinds = [", "]", quoted},
+		{"js/circles.js", "level", "host.log([", "]", quoted},
+		{"js/circles.d.ts", "error-code", "export type Code = (", "\n  );", quoted},
 		{"rust/src/error.rs", "error-code", "pub enum Code {", "\n}", camel("")},
 		{"rust/src/error.rs", "error-code", "const ALL: [Code; 11] = [", "\n    ]", camel("Code::")},
 		{"rust/src/context.rs", "kind", "pub enum Kind {", "\n}", camel("")},
@@ -103,6 +121,8 @@ func camel(prefix string) func(string) string {
 		return name
 	}
 }
+
+func quoted(c string) string { return "\"" + c + "\"" }
 
 func upper(prefix string) func(string) string {
 	return func(c string) string { return prefix + strings.ToUpper(strings.ReplaceAll(c, "-", "_")) }

@@ -241,7 +241,7 @@ func TestGuestDocs(t *testing.T) {
 			if !ok {
 				t.Fatalf("nobody builds %s", language)
 			}
-			if !strings.Contains(" "+os.Getenv("CIRCLES_REBUILD")+" ", " "+language+" ") {
+			if needs := l.Install != ""; needs && !strings.Contains(" "+os.Getenv("CIRCLES_REBUILD")+" ", " "+language+" ") {
 				t.Skipf("%s: the guide was not followed, since CIRCLES_REBUILD does not name it; .ci/run sdk-%s does", l.Title, language)
 			}
 			if _, err := l.Toolchain(t.Context()); err != nil {

@@ -119,6 +119,10 @@ func newProject(c *cli.Context) error {
 		e := newPrinter(c.App.ErrWriter)
 		e.f("%s %s\n", e.yellow("!"), line(err.Error()))
 	}
-	p.f("\nNext: %s dev %s\n", host.Command, quote(relative(dir)))
+	p.f("\nNext:")
+	if first := project.First(language); first != "" {
+		p.f(" (cd %s && %s) &&", quote(relative(dir)), first)
+	}
+	p.f(" %s dev %s\n", host.Command, quote(relative(dir)))
 	return nil
 }

@@ -44,6 +44,26 @@ func Suite(t *testing.T, wasm []byte, collected bool) {
 	t.Run("hostile", func(t *testing.T) { suiteHostile(t, wasm) })
 }
 
+// SuiteOfScript is Suite for a language whose guests are scripts in an interpreter: it
+// gives them no numbers to call the host with, so raw does what they can do in its
+// place, and returns "true".
+func SuiteOfScript(t *testing.T, wasm []byte) {
+	t.Run("cases", func(t *testing.T) { suiteCases(t, wasm) })
+	t.Run("stat", func(t *testing.T) { suiteStat(t, wasm) })
+	t.Run("log", func(t *testing.T) { suiteLog(t, wasm) })
+	t.Run("failures", func(t *testing.T) { suiteFailures(t, wasm) })
+	t.Run("habits", func(t *testing.T) { suiteHabits(t, wasm) })
+	t.Run("large", func(t *testing.T) { suiteLarge(t, wasm) })
+	t.Run("nested", func(t *testing.T) { suiteNested(t, wasm) })
+	t.Run("leaks", func(t *testing.T) { suiteLeaks(t, wasm, true) })
+	t.Run("memory", func(t *testing.T) { suiteMemory(t, wasm) })
+	t.Run("hostile", func(t *testing.T) {
+		if got := suiteCall(t, suiteHost(t).Load(t, wasm), "raw", ""); got != "true" {
+			t.Error(got)
+		}
+	})
+}
+
 // Case is a call, and what it must return.
 type Case struct{ Entry, Params, Want string }
 

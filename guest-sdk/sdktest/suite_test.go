@@ -24,6 +24,7 @@ var sdks = []struct {
 	{"go", "../../testdata/guests/suite"},
 	{"rust", "testdata/rust/suite"},
 	{"zig", "testdata/zig/suite"},
+	{"assemblyscript", "testdata/assemblyscript/suite"},
 }
 
 // TestSuite runs what is committed.
@@ -39,7 +40,7 @@ func TestSuite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sdktest.Suite(t, wasm, false)
+			sdktest.Suite(t, wasm, s.language == "assemblyscript")
 		})
 	}
 }
@@ -53,9 +54,20 @@ func TestRebuilt(t *testing.T) {
 			if s.language == "go" {
 				return // TestSuite has just built it
 			}
-			sdktest.Suite(t, rebuilt(t, s.language, s.dir), false)
+			sdktest.Suite(t, rebuilt(t, s.language, s.dir), s.language == "assemblyscript")
 		})
 	}
+}
+
+// TestJavaScript needs no toolchain: the interpreter is committed built, and the rest
+// is done here.
+func TestJavaScript(t *testing.T) {
+	committed(t, "../js")
+	built, err := build.Build(t.Context(), build.Config{Dir: "testdata/js/suite"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sdktest.SuiteOfScript(t, built.Wasm)
 }
 
 // rebuilt builds a project, if it is asked for and can be done.

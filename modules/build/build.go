@@ -117,12 +117,14 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.Reactor = r.reactor
-	if b.Warnings, err = run(ctx, r.cmd, c.Timeout, l.hint); err != nil {
-		return nil, err
-	}
-	if b.Wasm, err = readBounded(r.out, maxModule); err != nil {
-		return nil, fmt.Errorf("build module: %s succeeded and left no module: %w", filepath.Base(r.cmd.Path), err)
+	b.Reactor, b.Wasm, b.Warnings = r.reactor, r.wasm, r.warnings
+	if r.cmd != nil {
+		if b.Warnings, err = run(ctx, r.cmd, c.Timeout, l.hint); err != nil {
+			return nil, err
+		}
+		if b.Wasm, err = readBounded(r.out, maxModule); err != nil {
+			return nil, fmt.Errorf("build module: %s succeeded and left no module: %w", filepath.Base(r.cmd.Path), err)
+		}
 	}
 	if r.debug {
 		if b.Wasm, err = modules.WithoutDebug(b.Wasm); err != nil {

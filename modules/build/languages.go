@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,7 @@ type Language struct {
 // signs.
 func Languages() []Language { return slices.Clone(languages) }
 
-var languages = []Language{golang, rust, zig, c}
+var languages = []Language{golang, rust, assemblyscript, typescript, javascript, zig, c}
 
 // Find returns the language of that name.
 func Find(name string) (Language, bool) {
@@ -79,6 +80,10 @@ type recipe struct {
 	out     string // the module that it leaves
 	reactor bool
 	debug   bool // the compiler cannot leave out DWARF alone, which is to be taken out of it
+
+	// Of a language that takes no tools, cmd is nil and the module made already.
+	wasm     []byte
+	warnings string
 }
 
 // signs is what to look for, in words.
@@ -133,4 +138,13 @@ func said(ctx context.Context, tool string, args ...string) (string, error) {
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
 	return first, nil
+}
+
+// below are the regular files of p at a path, none or one.
+func (p project) below(path string) []string {
+	info, err := os.Stat(filepath.Join(p.dir, path))
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	return []string{path}
 }

@@ -158,7 +158,7 @@ func rustCommand(ctx context.Context, l Language, p project) (recipe, error) {
 	}
 	cmd := exec.CommandContext(ctx, tools.cargo, args...)
 	cmd.Dir = p.dir
-	cmd.Env = append(env, "CARGO_ENCODED_RUSTFLAGS="+strings.Join(flags, "\x1f"))
+	cmd.Env = slices.Concat(env, []string{"CARGO_ENCODED_RUSTFLAGS=" + strings.Join(flags, "\x1f")})
 	return recipe{cmd: cmd, reactor: crate.reactor, out: filepath.Join(target, rustTarget, "release", file+".wasm")}, nil
 }
 

@@ -32,14 +32,23 @@ type template struct {
 	source string // the program's file
 	sdk    string // where the SDK lies in the project; "" for a language whose SDK the build brings
 	about  string // the SDK, in a sentence for README
+	first  string // what is to be run in the folder before it can be built; "" for nothing
+	types  string // what editors want of the SDK, a file that is put beside the program; "" for nothing
 }
 
 var known = map[string]template{
-	"go":   {source: "main.go", sdk: "vendor/github.com/circles-host/circles/guest-sdk/go", about: "The SDK is in `vendor`, so that it builds without a network; `go doc github.com/circles-host/circles/guest-sdk/go` tells what it offers."},
-	"rust": {source: "src/lib.rs", sdk: "circles-guest", about: "The SDK is in `circles-guest`; `cargo doc --open` tells what it offers."},
-	"zig":  {source: "main.zig", about: "The SDK, the package `circles`, comes with `circles-host`."},
-	"c":    {source: "main.c", about: "The SDK, `circles.h`, comes with `circles-host`; a copy of it in this folder would be used instead."},
+	"go":             {source: "main.go", sdk: "vendor/github.com/circles-host/circles/guest-sdk/go", about: "The SDK is in `vendor`, so that it builds without a network; `go doc github.com/circles-host/circles/guest-sdk/go` tells what it offers."},
+	"rust":           {source: "src/lib.rs", sdk: "circles-guest", about: "The SDK is in `circles-guest`; `cargo doc --open` tells what it offers."},
+	"assemblyscript": {source: "index.ts", sdk: "circles", first: "npm install", about: "The SDK is in `circles`; `npm install` fetches the compiler, once."},
+	"ts":             {source: "index.ts", types: "circles.d.ts", about: "The SDK is the module \"circles\", which comes with `circles-host`; `circles.d.ts` tells editors what it offers."},
+	"js":             {source: "index.js", types: "circles.d.ts", about: "The SDK is the module \"circles\", which comes with `circles-host`; `circles.d.ts` tells what it offers."},
+	"c":              {source: "main.c", about: "The SDK, `circles.h`, comes with `circles-host`; a copy of it in this folder would be used instead."},
+	"zig":            {source: "main.zig", about: "The SDK, the package `circles`, comes with `circles-host`."},
 }
+
+// First is what a newcomer has to run in a new project's folder before it can be
+// built; "" for nothing.
+func First(language string) string { return known[language].first }
 
 // Languages are those in which a project can be begun, by the names that
 // build.Find knows.
@@ -93,6 +102,11 @@ func New(dir, language, name string) (files []string, err error) {
 		}
 		files = append(files, some...)
 	}
+	if t.types != "" {
+		if err := types(made, t.types); err != nil {
+			return nil, fmt.Errorf("new project: %w", err)
+		}
+	}
 	if t.sdk != "" {
 		if err := bring(made, language, t.sdk); err != nil {
 			return nil, fmt.Errorf("new project: %w", err)
@@ -134,6 +148,19 @@ func write(to, from string, words *strings.Replacer) (files []string, err error)
 		return os.WriteFile(file, []byte(words.Replace(string(text))), 0o644)
 	})
 	return files, err
+}
+
+// types puts a file of JavaScript's SDK into the project.
+func types(dir, name string) error {
+	files, err := sdk.Of("js")
+	if err != nil {
+		return err
+	}
+	text, err := fs.ReadFile(files, name)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, name), text, 0o644)
 }
 
 // bring puts an SDK into the project.

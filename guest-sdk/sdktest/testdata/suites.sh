@@ -4,11 +4,12 @@
 set -eu
 cd "$(dirname "$0")"
 export LC_ALL=C
-for language in ${*:-rust zig}; do
+for language in ${*:-rust zig assemblyscript}; do
   (
+    if [ -x "$language/prepare.sh" ]; then "$language/prepare.sh"; fi
     cd "$language/suite"
     go run github.com/circles-host/circles/cmd/circles-host module build . -o suite.wasm
     sdk=../../../../$language
-    find . "$sdk" -type f ! -path '*/target/*' ! -name '.*' ! -name SHA256SUMS ! -path "$sdk/tests/*" | sort | xargs sha256sum >SHA256SUMS
+    find . "$sdk" -type f ! -path '*/target/*' ! -path '*/node_modules/*' ! -path './circles/*' ! -name '.*' ! -name SHA256SUMS ! -path "$sdk/tests/*" | sort | xargs sha256sum >SHA256SUMS
   )
 done
