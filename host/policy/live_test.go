@@ -93,14 +93,14 @@ func TestPoliciesHotReload(t *testing.T) {
 	}
 	// Another file, although good, is not taken over beside a broken one.
 	put(t, dir+"/c.cedar", forbidAll)
-	until(t, "two reports at most", func() bool { return live.Reload() != nil && len(r.all()) == 1 })
+	until(t, "two reports at most", func() bool { n := len(r.all()); return live.Reload() != nil && (n == 1 || n == 2) })
 	if !permitted() {
 		t.Error("half of a version is in force")
 	}
 
 	put(t, dir+"/b.cedar", `// mended`)
 	until(t, "that it was mended", func() bool { return live.Problem() == nil && !permitted() })
-	until(t, "the report", func() bool { said := r.all(); return len(said) == 2 && said[0] != nil && said[1] == nil })
+	until(t, "the report", func() bool { said := r.all(); return len(said) >= 2 && said[0] != nil && said[len(said)-1] == nil })
 
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)

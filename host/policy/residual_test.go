@@ -185,6 +185,7 @@ func randomCondition(r *rand.Rand, depth int) string {
 		`context.entry == "sign"`, `["sign", "read"].contains(context.entry)`,
 		`context.params < 5`, `context.params * 9223372036854775807 > 0`, `context.module.size * 9223372036854775807 > 0`,
 		`context.now < datetime("2026-06-02")`, `context.used.hour.scripts < 2`, `context.used.minute.fuel * 9223372036854775807 >= 0`,
+		`context.module.size + 9223372036854775807 > 0`, `context.params + 9223372036854775807 > 0`, `context.used.day.bytes - 9223372036854775807 < context.params - 9223372036854775807`,
 		`context.used == {minute: {scripts: 0, fuel: 0, bytes: 0}, hour: {scripts: 0, fuel: 0, bytes: 0}, day: {scripts: 0, fuel: 0, bytes: 0}}`,
 		`resource in Path::"/a"`, `resource == Path::"/a/b/c"`, `resource in [Path::"/x", Path::"/a"]`,
 		`principal in Circle::"friends"`, `principal has name`, `(principal has name && principal.name like "ali*")`,
