@@ -45,6 +45,7 @@ how often, and which policies answered; no log has anything of that.`,
 				Action: policyExplain,
 			},
 			policyTestCommand(),
+			policySchemaCommand(),
 		},
 	}
 }
