@@ -16,13 +16,15 @@ flags="--target=wasm32-wasi -std=c11 -Oz -Wall -Wextra -Werror -Wl,--strip-all -
 
 build() { # build OUTDIR
   $cc $flags -mexec-model=reactor -Iguestbook -I$sdk guestbook/guestbook.c $sdk/circles.c -o "$1/guestbook.wasm"
+  $cc $flags -mexec-model=reactor -Ialbum -I$sdk album/album.c $sdk/circles.c -o "$1/album.wasm"
+  $cc $flags -mexec-model=reactor -Iinventory -I$sdk inventory/inventory.c $sdk/circles.c -o "$1/inventory.wasm"
   $cc $flags -Iwordcount wordcount/wordcount.c -o "$1/wordcount.wasm"
 }
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 build "$out"
-for m in guestbook wordcount; do
+for m in album guestbook inventory wordcount; do
   if [ "${1:-}" = --check ]; then
     cmp "$out/$m.wasm" "$m/$m.wasm"
   else
@@ -34,11 +36,13 @@ done
 sums() {
   sha256sum build.sh $sdk/circles.h $sdk/circles.c \
     guestbook/guestbook.c guestbook/manifest.json guestbook/guestbook.wasm \
-    wordcount/wordcount.c wordcount/manifest.json wordcount/wordcount.wasm
+    wordcount/wordcount.c wordcount/manifest.json wordcount/wordcount.wasm \
+    album/album.c album/manifest.json album/album.wasm \
+    inventory/inventory.c inventory/manifest.json inventory/inventory.wasm
 }
 if [ "${1:-}" = --check ]; then
   sums | cmp - SHA256SUMS
 else
   sums >SHA256SUMS
 fi
-ls -l guestbook/guestbook.wasm wordcount/wordcount.wasm
+ls -l album/album.wasm guestbook/guestbook.wasm inventory/inventory.wasm wordcount/wordcount.wasm

@@ -36,7 +36,11 @@ func TestDocs(t *testing.T) {
 	if err != nil || len(guides) < 7 {
 		t.Fatalf("there are %d guides: %v", len(guides), err)
 	}
-	for _, guide := range guides {
+	examples, err := filepath.Glob("docs/examples/*.md")
+	if err != nil || len(examples) < 5 {
+		t.Fatalf("there are %d examples: %v", len(examples), err)
+	}
+	for _, guide := range append(guides, examples...) {
 		t.Run(strings.TrimSuffix(filepath.Base(guide), ".md"), func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(guide)
@@ -180,6 +184,13 @@ func open(t *testing.T, env ...string) *session {
 			"HOME="+dir, "XDG_CACHE_HOME=", "TERM=dumb", "GORACE="+race(), "PS1=", "BASH_ENV=", "ENV="),
 	}
 	s.env = append(s.env, env...)
+	if os.Getenv("GOCACHE") == "" { // module build need not compile the standard library anew
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.env = append(s.env, "GOCACHE="+filepath.Join(cache, "go-build"))
+	}
 	shell := exec.Command("bash", "--norc", "--noprofile")
 	shell.Dir, shell.Env = dir, s.env
 	if s.in, err = shell.StdinPipe(); err != nil {
@@ -442,6 +453,15 @@ func TestIndex(t *testing.T) {
 	guides, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)
+	}
+	examples, err := filepath.Glob("docs/examples/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range examples {
+		if !strings.Contains(string(text), "("+strings.TrimPrefix(filepath.ToSlash(g), "docs/")+")") {
+			t.Errorf("%s is not in the index", g)
+		}
 	}
 	for _, g := range guides {
 		if name := filepath.Base(g); name != "index.md" && !strings.Contains(string(text), "("+name+")") {
