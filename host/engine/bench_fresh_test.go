@@ -210,3 +210,33 @@ func BenchmarkFreshParallel(b *testing.B) {
 	slices.Sort(ratios)
 	b.ReportMetric(ratios[len(ratios)/2], "times-one-processor")
 }
+
+// TestFreshCallAllocates: what a fresh call takes of Go's heap is bounded, in
+// numbers and in bytes, so that calls are not paid for by the collector.
+func TestFreshCallAllocates(t *testing.T) {
+	wasm, err := goReactor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, wasm := range map[string][]byte{"go": wasm, "small": onePage()} {
+		call := fresh(t, wasm)
+		const most, mostBytes, runs = 45, 16 << 10, 200
+		if allocs := testing.AllocsPerRun(runs, call); allocs > most && !raceDetector {
+			t.Errorf("%s: %v allocations, want at most %d", name, allocs, most)
+		}
+		// The least of some: other goroutines allocate meanwhile, too.
+		least := uint64(1 << 60)
+		for range 20 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range 10 {
+				call()
+			}
+			runtime.ReadMemStats(&after)
+			least = min(least, (after.TotalAlloc-before.TotalAlloc)/10)
+		}
+		if least > mostBytes && !raceDetector {
+			t.Errorf("%s: %d bytes, want at most %d", name, least, mostBytes)
+		}
+	}
+}

@@ -75,11 +75,12 @@ type run struct {
 
 	granted   uint64 // fuel
 	fuel      uint64 // burned; set when the guest has ended
-	asked     uint64 // how often check asked for Err
 	hostCalls uint64
-	hostDepth int
+	asked     uint32 // how often check asked for Err
+	hostDepth int16
+	free      bool // what runs now is not charged for
 	memory    memory
-	in        io.Reader
+	input     *input // nil: params are what the guest reads
 	params    params
 	out       output
 	log       logBuffer
@@ -87,7 +88,6 @@ type run struct {
 	stopped   *stop // why the engine ended the run; set once
 
 	priming *priming // set if this is no run, but the initialising of a module for all of them
-	free    bool     // what runs now is not charged for
 
 	instance abi.Instance
 }
@@ -101,12 +101,19 @@ func (e *Engine) newRun(ctx context.Context, limits Limits, c *Call) *run {
 		r.out.to, r.log.to = c.Stdio.Stdout, c.Stdio.Stderr
 	}
 	if c.Stdio != nil && c.Stdio.Stdin != nil {
-		r.in = &input{run: r, from: c.Stdio.Stdin}
+		r.input = &input{run: r, from: c.Stdio.Stdin}
 	} else {
 		r.params.b = c.Params
-		r.in = &r.params
 	}
 	return r
+}
+
+// stdin is what the guest reads.
+func (r *run) stdin() io.Reader {
+	if r.input != nil {
+		return r.input
+	}
+	return &r.params
 }
 
 // Value implements context.Context.

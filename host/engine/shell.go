@@ -75,6 +75,6 @@ type (
 	shellLog struct{ *shell }
 )
 
-func (s shellIn) Read(b []byte) (int, error)   { return s.run.in.Read(b) }
+func (s shellIn) Read(b []byte) (int, error)   { return s.run.stdin().Read(b) }
 func (s shellOut) Write(b []byte) (int, error) { return s.run.out.Write(b) }
 func (s shellLog) Write(b []byte) (int, error) { return s.run.log.Write(b) }

@@ -102,13 +102,13 @@ type Instance struct {
 	mod       api.Module // the first that was seen; mem and realloc are its
 	mem       api.Memory
 	realloc   api.Function
-	inRealloc bool // realloc is running: it must not be entered again, see alloc
-	depth     int  // nested calls of cabi_realloc
+	depth     int32 // nested calls of cabi_realloc
+	inRealloc bool  // realloc is running: it must not be entered again, see alloc
+	inThrough bool
 	// through and its calls are as Options have them; it must not be entered while
 	// it runs either.
-	through   api.Function
-	calls     map[string]uint32
-	inThrough bool
+	through api.Function
+	calls   map[string]uint32
 	// One for each depth, so that a host call allocates neither. Many runs make no
 	// host call.
 	hostCalls  [maxDepth + 1]*Call

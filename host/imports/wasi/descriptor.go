@@ -53,12 +53,12 @@ type descriptor struct {
 	// A standard stream's number with wazero, which has it bound to whatever the
 	// engine said. It keeps that when the guest gives it another.
 	stream           uint32
+	device           uint32 // of a file or directory: which of the preopened file systems it is in, from 1
 	base, inheriting rights
 
 	// A file or directory. A preopened directory has no file until it is listed.
 	file   store.File
 	below  store.FS // of a directory; nil until it is used
-	device uint64   // which of the preopened file systems it is in, from 1
 	offset int64
 	charge int    // against the limit on handles
 	name   string // of a preopened directory
@@ -67,6 +67,7 @@ type descriptor struct {
 // Files is what one instance has open, made by Mount. It belongs to the
 // goroutine that runs the instance.
 type Files struct {
+	outer   context.Context // that it was mounted in
 	ctx     context.Context // of the call that is being served
 	fds     []*descriptor   // by number; nil is free
 	lowest  int             // no number below it is free
@@ -83,11 +84,11 @@ func newFiles(ctx context.Context, c Config, preopened []Preopened) *Files {
 	// Together, for each run makes one and most open no more.
 	made := &struct {
 		files Files
-		fds   [8]*descriptor
+		fds   [7]*descriptor
 		first [4]descriptor
 	}{}
 	f := &made.files
-	*f = Files{ctx: ctx, handles: c.Handles, senses: c.Senses, fds: made.fds[:0]}
+	*f = Files{outer: ctx, ctx: ctx, handles: c.Handles, senses: c.Senses, fds: made.fds[:0]}
 	for i := range uint32(3) {
 		d := &made.first[i]
 		*d = descriptor{stream: i, isStream: true, base: streamRights | rightWrite, write: true}
@@ -102,7 +103,7 @@ func newFiles(ctx context.Context, c Config, preopened []Preopened) *Files {
 			d = new(descriptor)
 		}
 		*d = descriptor{
-			kind: typeDirectory, base: directoryRights, inheriting: allRights, below: p.Files, device: uint64(i + 1),
+			kind: typeDirectory, base: directoryRights, inheriting: allRights, below: p.Files, device: uint32(i + 1),
 			preopened: true, name: p.Name,
 		}
 		f.add(d)

@@ -201,7 +201,7 @@ func fdFilestatGet(c call, p []uint64) errno {
 	if err != nil {
 		return c.files.refuse(err)
 	}
-	c.putFilestat(b, d.device, info)
+	c.putFilestat(b, uint64(d.device), info)
 	return 0
 }
 

@@ -142,7 +142,7 @@ func pathFilestatGet(c call, p []uint64) errno {
 	if err != nil {
 		return c.files.refuse(err)
 	}
-	c.putFilestat(b, d.device, info)
+	c.putFilestat(b, uint64(d.device), info)
 	return 0
 }
 

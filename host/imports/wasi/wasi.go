@@ -134,8 +134,23 @@ func MountAll(ctx context.Context, dirs []Preopened, c Config) (context.Context,
 		c.Handles = DefaultHandles
 	}
 	f := newFiles(ctx, c, dirs)
-	f.ctx = context.WithValue(ctx, mountKey{}, f)
+	f.ctx = (*mount)(f)
 	return f.ctx, f
+}
+
+// mount is the context of who can find the files in it: the files themselves, so
+// that it is not allocated beside them.
+type mount Files
+
+func (m *mount) Deadline() (time.Time, bool) { return m.outer.Deadline() }
+func (m *mount) Done() <-chan struct{}       { return m.outer.Done() }
+func (m *mount) Err() error                  { return m.outer.Err() }
+
+func (m *mount) Value(key any) any {
+	if key == (mountKey{}) {
+		return (*Files)(m)
+	}
+	return m.outer.Value(key)
 }
 
 type mountKey struct{}

@@ -1,0 +1,6 @@
+//go:build race
+
+package engine_test
+
+// raceDetector allocates on its own account.
+const raceDetector = true
