@@ -13,7 +13,7 @@ import (
 
 //go:generate go run ./pack go go.zip
 
-//go:embed c/circles.h c/circles.c
+//go:embed c/circles.h c/circles.hpp c/circles.c
 //go:embed rust/Cargo.toml rust/src
 //go:embed zig/circles.zig
 //go:embed assemblyscript/*.ts assemblyscript/*.mjs

@@ -15,7 +15,7 @@ import (
 func TestOf(t *testing.T) {
 	for language, wanted := range map[string][]string{
 		"go":             {"*.go", "go.mod"},
-		"c":              {"circles.h", "circles.c"},
+		"c":              {"circles.h", "circles.hpp", "circles.c"},
 		"assemblyscript": {"*.ts", "*.mjs"},
 		"js":             {"circles.js", "circles.d.ts", "javascript.wasm.gz"},
 		"rust":           {"Cargo.toml", "src/*.rs"},

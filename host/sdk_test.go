@@ -24,6 +24,7 @@ func TestSDKs(t *testing.T) {
 		"rust":           suiteGuest(t, "rust"),
 		"assemblyscript": suiteGuest(t, "assemblyscript"),
 		"zig":            suiteGuest(t, "zig"),
+		"cpp":            suiteGuest(t, "cpp"),
 	} {
 		t.Run(name, func(t *testing.T) { runSuite(t, wasm()) })
 	}

@@ -31,6 +31,7 @@ func TestSDKsMatchWIT(t *testing.T) {
 			}
 			return built.Wasm
 		},
+		"cpp": func() []byte { return read(t, "../guest-sdk/sdktest/testdata/cpp/suite/suite.wasm") },
 	}
 	for name, wasm := range guests {
 		t.Run(name, func(t *testing.T) {

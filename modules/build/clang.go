@@ -67,7 +67,7 @@ func clang() string {
 
 var (
 	cMain        = regexp.MustCompile(`(?m)^[ \t]*(?:int[ \t\n]+)?main[ \t]*\(`)
-	useSDK       = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*include[ \t]*[<"]circles\.h[>"]`)
+	useSDK       = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*include[ \t]*[<"]circles\.h(?:pp)?[>"]`)
 	clangVersion = regexp.MustCompile(`clang version [0-9.]+`)
 )
 

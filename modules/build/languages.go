@@ -33,7 +33,7 @@ type Language struct {
 // signs.
 func Languages() []Language { return slices.Clone(languages) }
 
-var languages = []Language{golang, rust, assemblyscript, typescript, javascript, zig, c}
+var languages = []Language{golang, rust, assemblyscript, typescript, javascript, zig, cpp, c}
 
 // Find returns the language of that name.
 func Find(name string) (Language, bool) {

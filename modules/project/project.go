@@ -44,6 +44,7 @@ var known = map[string]template{
 	"js":             {source: "index.js", types: "circles.d.ts", about: "The SDK is the module \"circles\", which comes with `circles-host`; `circles.d.ts` tells what it offers."},
 	"c":              {source: "main.c", about: "The SDK, `circles.h`, comes with `circles-host`; a copy of it in this folder would be used instead."},
 	"zig":            {source: "main.zig", about: "The SDK, the package `circles`, comes with `circles-host`."},
+	"cpp":            {source: "main.cpp", about: "The SDK, `circles.hpp`, comes with `circles-host`; copies of it and of `circles.h` and `circles.c` in this folder would be used instead."},
 }
 
 // First is what a newcomer has to run in a new project's folder before it can be
