@@ -751,6 +751,33 @@ func BenchmarkOpenReceipt(b *testing.B) {
 	}
 }
 
+func BenchmarkReadReceipt(b *testing.B) {
+	enc := openers(b)[4].sealed
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ReadReceipt(enc); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What is read without a look at the signature is what is opened with one, and a
+// receipt.
+func TestReadReceipt(t *testing.T) {
+	for _, o := range openers(t) {
+		read, err := ReadReceipt(o.sealed)
+		opened, _, wrong := OpenReceipt(o.sealed, "")
+		if (err == nil) != (wrong == nil) || !reflect.DeepEqual(read, opened) {
+			t.Errorf("%v: read %+v, %v; opened %+v, %v", o, read, err, opened, wrong)
+		}
+	}
+	for _, garbage := range [][]byte{nil, {0}, bytes.Repeat([]byte{10}, 1000)} {
+		if _, err := ReadReceipt(garbage); KindOf(err) != Malformed {
+			t.Errorf("%x is read: %v", garbage, err)
+		}
+	}
+}
+
 // A flood of bytes that nobody signed.
 func BenchmarkOpenForged(b *testing.B) {
 	enc, known := sealed(b, sample(b), key(b, 1)), bobs(b)
