@@ -415,27 +415,24 @@ func (d *development) cases(ctx context.Context) {
 	p.f("%s %d of %d cases pass\n", map[bool]string{true: p.green("✓"), false: p.red("✗")}[passed == len(results)], passed, len(results))
 }
 
-// send sends the line's script: first as a dry run, which tells what would change,
-// and then to do it.
+// send sends the line's script. Before that it is rehearsed, which tells what it asks
+// for and what would change.
 func (d *development) send(ctx context.Context) {
 	if d.built == nil || ctx.Err() != nil {
 		return
 	}
 	p := d.p
-	s, err := d.script()
-	var dry, sent host.Sent
-	if err == nil {
-		s.DryRun = true
-		dry, err = deliverTo(ctx, d.c, d.root, s, d.alice, d.bob, d.key())
-		sent = dry
-	}
+	s := d.script()
+	dry, err := d.w.host.Rehearse(ctx, s, nil)
+	r := dry.Receipt
 	before := map[string]string{}
-	if err == nil && dry.Receipt.Code == script.Done {
-		for _, e := range dry.Receipt.Effects {
+	if err == nil && r.Code == script.Done {
+		for _, e := range r.Effects {
 			before[e.Path] = d.read(e.Path)
 		}
-		s.DryRun = false
+		var sent host.Sent
 		sent, err = deliverTo(ctx, d.c, d.root, s, d.alice, d.bob, d.key())
+		r = sent.Receipt
 	}
 	if ctx.Err() != nil {
 		return
@@ -446,9 +443,13 @@ func (d *development) send(ctx context.Context) {
 		p.f("%s %s\n", p.red("✗"), line(err.Error()))
 		return
 	}
-	r := sent.Receipt
 	if len(r.Log) > 0 {
 		p.f("%s\n", indent("  "+p.dim("log │ "), clean(string(r.Log))))
+	}
+	for _, a := range dry.Accesses {
+		if !a.Allowed && a.Action != "" {
+			p.f("  %s %s %s  %s\n", p.yellow("denied"), a.Action, line(a.Path), p.dim(line(a.Reason)))
+		}
 	}
 	if r.Code != script.Done {
 		d.failed = true
@@ -513,8 +514,8 @@ func (d *development) key() *peer.Key {
 }
 
 // script is what the line asks for.
-func (d *development) script() (script.Script, error) {
-	s := script.Script{Logic: script.Logic{Name: d.name}}
+func (d *development) script() script.Script {
+	s := script.Script{Caller: d.alice.ID, Target: d.bob.ID, Logic: script.Logic{Name: d.name}}
 	word, rest, _ := strings.Cut(d.line, " ")
 	if slices.Contains(d.info.Entries, word) {
 		s.Entry, s.Params = word, []byte(strings.TrimSpace(rest))
@@ -528,7 +529,7 @@ func (d *development) script() (script.Script, error) {
 	}
 	s.NotBefore = time.Now()
 	s.Deadline = s.NotBefore.Add(time.Minute)
-	return s, nil
+	return s
 }
 
 // prompt says what can be done now.

@@ -118,6 +118,7 @@ func TestDev(t *testing.T) {
 
 	// What it may not do says what to write into the manifest.
 	edit("main.go", "text = ", "text := ", `Append("/greetings.txt"`, `Append("/diary.txt"`)
+	s.await(`^  denied write /diary.txt  no policy`)
 	s.await(`(?s)✗ failed: .*/diary\.txt.*manifest.json says what it needs; for once: circles-host policy allow --to bob alice greeter --write /diary\.txt`)
 	edit("manifest.json", "/greetings.txt", "/diary.txt")
 	s.await(`^  created  /diary.txt `)

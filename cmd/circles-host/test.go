@@ -47,7 +47,8 @@ func testCommand() *cli.Command {
 
 as and to name the peers (alice and bob, if not said), lend = ["read /card.txt"]
 and allow = ["write /book.txt"] what each lets the script do (what the manifest
-asks for, if not said), limits = "time=1s" those of the permit, log what is logged.
+asks for, if not said), limits = "time=1s" those of the permit, log what is logged,
+denied = ["read /diary.txt"] what the script asks of the target and does not get.
 Nothing may change that after does not name; in it true means that something is
 there, false that it is not, { matches = "…" } what its text is like.`,
 		Flags: []cli.Flag{

@@ -47,6 +47,7 @@ const CasesFile = "cases.toml"
 //	message = "no such slot"             # is in what is said of that
 //	matches = '"id":"[0-9a-f]{8}"'       # a regular expression that the result matches, instead of result
 //	log     = "signed\n"                 # what it logs
+//	denied  = ["read /diary.txt"]        # what of the target it asks for and does not get, and nothing else
 //
 // What is in after is compared with what is there, and nothing else may have
 // changed. In it a text is what a file or record holds; true, that it is there;
@@ -73,6 +74,7 @@ type Want struct {
 	Message string          // a part of the receipt's message; "" is not looked at
 	Result  *Text           // nil is not looked at
 	Log     *Text           // likewise
+	Denied  []policy.Need   // of the target, all of them; nil is not looked at
 	After   map[string]Text // by path or COLLECTION/KEY; nil is not looked at, and what is not in it must not have changed
 }
 
@@ -149,10 +151,11 @@ type caseText struct {
 	Result  any            `toml:"result"`
 	Matches *string        `toml:"matches"`
 	Log     any            `toml:"log"`
+	Denied  []string       `toml:"denied"`
 	After   map[string]any `toml:"after"`
 }
 
-const caseKeys = "name, as, to, entry, params, lend, allow, limits, before, caller, expect, message, result, matches, log and after"
+const caseKeys = "name, as, to, entry, params, lend, allow, limits, before, caller, expect, message, result, matches, log, denied and after"
 
 // ParseCases is ReadCases for a text at hand; file is its name in errors, which
 // are *CasesError. A key that is not one is a mistake: an "aftr" would be a case
@@ -322,6 +325,12 @@ func (w caseText) want(want *Want) (err error) {
 			return errors.New(`log: want a text, or { matches = "…" }`)
 		}
 		want.Log = &t
+	}
+	if want.Denied, err = policy.ParseNeeds(w.Denied); err != nil {
+		return fmt.Errorf("denied: %w", err)
+	}
+	if w.Denied != nil && want.Denied == nil {
+		want.Denied = []policy.Need{}
 	}
 	if w.After == nil {
 		return nil

@@ -194,10 +194,17 @@ func (b *bench) run(ctx context.Context, k *Case) (r Result, err error) {
 		}
 	}
 	now := time.Now()
-	sent, err := host.Send(ctx, here{h}, script.Script{
-		Target: to.ID, Logic: script.Logic{Name: b.Name}, Entry: k.Entry, Params: k.Params, Lent: lent,
+	s := script.Script{
+		Caller: from.ID, Target: to.ID, Logic: script.Logic{Name: b.Name}, Entry: k.Entry, Params: k.Params, Lent: lent,
 		NotBefore: now, Deadline: now.Add(time.Hour),
-	}, key, h.ID(), nil)
+	}
+	var asked host.Rehearsal
+	if k.Want.Denied != nil { // a receipt names only what a script failed for
+		if asked, err = h.Rehearse(ctx, s, nil); err != nil {
+			return r, errors.Join(err, h.Close())
+		}
+	}
+	sent, err := host.Send(ctx, here{h}, s, key, h.ID(), nil)
 	if err := errors.Join(err, h.Close()); err != nil {
 		return r, err
 	}
@@ -205,6 +212,7 @@ func (b *bench) run(ctx context.Context, k *Case) (r Result, err error) {
 	if r.Problems, err = k.Want.judge(ctx, r.Receipt, contexts[to.ID]); err != nil {
 		return r, err
 	}
+	r.Problems = append(r.Problems, k.Want.denials(asked.Accesses)...)
 	return r, nil
 }
 
@@ -361,6 +369,29 @@ func (w *Want) judge(ctx context.Context, r script.Receipt, target store.Store) 
 		}
 	}
 	return problems, err
+}
+
+// denials says where what was denied is not what was to be.
+func (w *Want) denials(asked []host.Access) (problems []string) {
+	if w.Denied == nil {
+		return nil
+	}
+	for _, a := range asked {
+		n := policy.Need{Action: a.Action, Path: a.Path}
+		switch wanted := slices.Contains(w.Denied, n); {
+		case a.Action == "" || a.Allowed == !wanted:
+		case a.Allowed:
+			problems = append(problems, fmt.Sprintf("%s %s was allowed, and should be denied", a.Action, a.Path))
+		default:
+			problems = append(problems, fmt.Sprintf("%s %s was denied, and denied does not name it: %s", a.Action, a.Path, a.Reason))
+		}
+	}
+	for _, n := range w.Denied {
+		if !slices.ContainsFunc(asked, func(a host.Access) bool { return a.Action == n.Action && a.Path == n.Path }) {
+			problems = append(problems, fmt.Sprintf("%s %s was not even asked for", n.Action, n.Path))
+		}
+	}
+	return problems
 }
 
 // named reports whether name is among those that are expected after, or a

@@ -89,6 +89,18 @@ expect  = "failed"
 after   = { "/guestbook/entries.txt" = false }
 
 [[case]]
+name    = "is told what it may not do"
+allow   = ["read /guestbook"]
+params  = { message = "x" }
+expect  = "failed"
+denied  = ["write /guestbook"]
+
+[[case]]
+name    = "is denied nothing"
+params  = { message = "x" }
+denied  = []
+
+[[case]]
 name    = "is stopped by the limits of its permit"
 limits  = "fuel=10"
 params  = { message = "x" }
@@ -126,6 +138,9 @@ func TestRunFinds(t *testing.T) {
 		{`after = { "/guestbook/count" = true, "/guestbook/entries.txt" = true, "/x/y" = true }`, "/x/y is not there"},
 		{`after = { "/guestbook/count" = true, "/guestbook/entries.txt" = true, "cards/home" = true }`, "cards/home is not there"},
 		{"before = { \"cards/home\" = \"a\" }\nafter = { \"/guestbook/count\" = true, \"/guestbook/entries.txt\" = true, \"cards/home\" = \"b\" }", `cards/home is "a", want "b"`},
+		{"allow = [\"read /guestbook\"]\nexpect = \"failed\"\ndenied = []", "write /guestbook was denied, and denied does not name it: no policy"},
+		{"denied = [\"write /guestbook\"]", "write /guestbook was allowed, and should be denied"},
+		{"denied = [\"read /diary.txt\"]", "read /diary.txt was not even asked for"},
 		{"allow = []\nmatches = \"x\"", "it is failed, want done"},
 		{"expect = \"failed\"\nallow = []\nmessage = \"no room\"", `want one with "no room"`},
 	} {
@@ -148,6 +163,7 @@ func TestParseCasesRefuses(t *testing.T) {
 		{"[[case]]\nname = \"a\"\nexpect = \"dead\"\n", "expect: "},
 		{"[[case]]\nname = \"a\"\nlend = [\"write /x\"]\n", "what is lent can be read"},
 		{"[[case]]\nname = \"a\"\nallow = [\"/x\"]\n", "allow: "},
+		{"[[case]]\nname = \"a\"\ndenied = [\"eat /x\"]\n", "denied: "},
 		{"[[case]]\nname = \"a\"\nlimits = \"much\"\n", "limits: "},
 		{"[[case]]\nname = \"a\"\nbefore = { \"x\" = \"\" }\n", "neither an absolute path nor a record"},
 		{"[[case]]\nname = \"a\"\nbefore = { \"/../x\" = \"\" }\n", "want the path of a file"},
