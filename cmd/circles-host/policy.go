@@ -105,7 +105,7 @@ func policyExplain(c *cli.Context) error {
 		}
 	}
 	x := set.Explain(request, needs...)
-	reach := set.Reach(request)
+	reach, whole := set.Reach(request)
 	var traced *host.Rehearsal
 	if c.Bool("trace") {
 		if traced, err = rehearse(c, root, caller, target, l, entry); err != nil {
@@ -129,8 +129,9 @@ func policyExplain(c *cli.Context) error {
 			Review    string     `json:"review,omitempty"`
 			Needs     []need     `json:"needs,omitempty"`
 			May       []mayJSON  `json:"may"`
+			MoreMay   bool       `json:"may_more,omitempty"` // there are more places that policies name
 			Trace     *traceJSON `json:"trace,omitempty"`
-		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), "", nil, mayView(reach), traceView(traced)}
+		}{x.Submit.Permitted, x.Submit.Policies, x.Submit.String(), x.Limits.String(), "", nil, mayView(reach), !whole, traceView(traced)}
 		if x.Review > 0 {
 			v.Review = x.Review.String()
 		}
@@ -171,7 +172,7 @@ func policyExplain(c *cli.Context) error {
 		p.f("  %s %s %s  %s\n", mark(n.Denied == nil), pad(string(n.Action), 6), n.Path, p.dim(why))
 	}
 	if x.Submit.Permitted {
-		showMay(p, reach, x.Needs)
+		showMay(p, reach, whole, x.Needs)
 		if traced != nil {
 			showTrace(p, traced)
 		}

@@ -266,7 +266,7 @@ func mayView(reach []policy.Reached) []mayJSON {
 
 // showMay prints what a script may do, but for what stands among its needs, and for
 // what everything has.
-func showMay(p *printer, reach []policy.Reached, needs []policy.Explained) {
+func showMay(p *printer, reach []policy.Reached, whole bool, needs []policy.Explained) {
 	var lines []*mayLine // those that say the same of several actions are one
 	for _, r := range reach {
 		said := slices.ContainsFunc(needs, func(n policy.Explained) bool {
@@ -303,6 +303,9 @@ func showMay(p *printer, reach []policy.Reached, needs []policy.Explained) {
 			mark = p.red("✗")
 		}
 		p.f("  %s %s %s  %s\n", mark, pad(strings.Join(l.actions, ", "), 6), l.where, p.dim(l.why))
+	}
+	if !whole {
+		p.f("  %s\n", p.dim("the policies name more places than are looked at here"))
 	}
 }
 

@@ -47,14 +47,22 @@ type Reached struct {
 // each place that a policy names, and the whole, where the answer is another than
 // that of what it lies in. So what is not listed is as the nearest above it that
 // is, and denied if there is none.
-func (s *Set) Reach(r Request) []Reached {
+//
+// It is not whole when policies name more than maxReached places of a kind: of
+// those that are beyond nothing is said.
+func (s *Set) Reach(r Request) (all []Reached, whole bool) {
 	g := s.Grants(r)
-	var all []Reached
-	for _, action := range []script.Action{script.Read, script.List, script.Write, script.Remove} {
-		all = append(all, g.reach(action, s.named(typePath, "/"))...)
+	whole = true
+	few := func(places []string) []string {
+		whole = whole && len(places) <= maxReached
+		return places[:min(len(places), maxReached)]
 	}
-	collections := s.named(typeCollection)
-	for _, at := range s.named(typeRecord) {
+	paths := few(s.named(typePath, "/"))
+	for _, action := range []script.Action{script.Read, script.List, script.Write, script.Remove} {
+		all = append(all, g.reach(action, paths)...)
+	}
+	collections := few(s.named(typeCollection))
+	for _, at := range few(s.named(typeRecord)) {
 		collection, _, _ := strings.Cut(at, "/")
 		collections = append(collections, collection, at)
 	}
@@ -82,8 +90,12 @@ func (s *Set) Reach(r Request) []Reached {
 		}
 		all = append(all, a)
 	}
-	return all
+	return all, whole
 }
+
+// maxReached bounds what Reach asks, of each of which all policies may have to be
+// evaluated.
+const maxReached = 300
 
 // OtherCollections is the Path of a Reached that is about the collections that are
 // not listed.

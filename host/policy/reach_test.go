@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/circles-host/circles/host/script"
 )
@@ -19,7 +20,11 @@ func TestReach(t *testing.T) {
 		@id("mute") forbid(principal, action == Action::"log", resource);
 		@id("not hers") permit(principal == Peer::"mallory", action, resource);`)
 	var got []string
-	for _, x := range s.Reach(from(alice)) {
+	reach, whole := s.Reach(from(alice))
+	if !whole {
+		t.Error("that is not all")
+	}
+	for _, x := range reach {
 		text := strings.TrimSpace(fmt.Sprintf("%t %s %s", x.Allowed, x.Action, x.Path))
 		if x.Below && !x.Action.OfRecords() {
 			text += "/…"
@@ -61,7 +66,8 @@ func TestReachIsWhatIsDecided(t *testing.T) {
 		}
 		request := randomRequest(r)
 		request.Chain, request.Parties.Via = nil, nil // what a delegation leaves out is not a policy's
-		reach, grants := s.Reach(request), s.Grants(request)
+		reach, _ := s.Reach(request)
+		grants := s.Grants(request)
 		for range 10 {
 			action, resource := randomAccess(r, request)
 			path := string(resource.ID)
@@ -115,5 +121,22 @@ func TestWhyIsWhatIsAllowed(t *testing.T) {
 		if got != tt.by {
 			t.Errorf("%v: %s, want %s", tt.need, got, tt.by)
 		}
+	}
+}
+
+// However many places policies name, and whatever they ask of each, what they reach
+// is found in bounded time, and it is said that it is not all.
+func TestReachIsBounded(t *testing.T) {
+	var b strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&b, "permit(principal, action, resource in Path::\"/p%d\") when { resource != Path::\"/q\" };\n", i)
+	}
+	began := time.Now()
+	reach, whole := parse(t, strings.ReplaceAll(b.String(), "action,", `action in Action::"files",`)).Reach(from(alice))
+	if whole || len(reach) < maxReached || len(reach) > 8*maxReached+len(given) {
+		t.Errorf("%d places, whole: %t", len(reach), whole)
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("took %v", took)
 	}
 }
