@@ -17,6 +17,7 @@ import (
 	"github.com/circles-host/circles/host/engine/abi/abitest"
 	"github.com/circles-host/circles/host/engine/floor"
 	"github.com/circles-host/circles/host/imports/contexts"
+	"github.com/circles-host/circles/host/imports/log"
 	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/mem"
@@ -66,10 +67,18 @@ func BenchmarkFresh(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	// The guests of the SDKs' suite, whose run returns its params.
+	sdk := func(language string) []byte {
+		wasm, err := os.ReadFile("../../guest-sdk/sdktest/testdata/" + language + "/suite/suite.wasm")
+		if err != nil {
+			b.Fatal(err)
+		}
+		return wasm
+	}
 	for _, g := range []struct {
 		name string
 		wasm []byte
-	}{{"go", wasm}, {"c", c}, {"1MiB", pages(16)}, {"small", onePage()}} {
+	}{{"go", wasm}, {"c", c}, {"1MiB", pages(16)}, {"small", onePage()}, {"rust", sdk("rust")}, {"zig", sdk("zig")}, {"cpp", sdk("cpp")}} {
 		b.Run(g.name, func(b *testing.B) {
 			ours, raw, page := fresh(b, g.wasm), rawCall(b, g.wasm), rawCall(b, onePage())
 			var times [3][]float64
@@ -98,7 +107,7 @@ func BenchmarkFresh(b *testing.B) {
 // fresh returns what makes one call in the engine as the host does.
 func fresh(b testing.TB, wasm []byte) func() {
 	ctx := context.Background()
-	e, err := engine.New(ctx, engine.Config{}, wasi.Module(), contexts.Module())
+	e, err := engine.New(ctx, engine.Config{}, wasi.Module(), contexts.Module(), log.Module())
 	if err != nil {
 		b.Fatal(err)
 	}
