@@ -212,6 +212,7 @@ var failureCodes = map[engine.Kind]script.Code{
 	engine.OutputHit:    script.OverLimit,
 	engine.HostCallsHit: script.OverLimit,
 	engine.FuelHit:      script.OverLimit,
+	engine.StackHit:     script.OverLimit,
 	engine.NoEntry:      script.NotFound,
 }
 

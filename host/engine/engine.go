@@ -177,7 +177,8 @@ const (
 	OutputHit
 	HostCallsHit
 	FuelHit
-	NoEntry // the module has no such entry
+	NoEntry  // the module has no such entry
+	StackHit // it called deeper than rewrite.StackSize
 )
 
 func (f *Failure) Error() string { return f.Detail }
@@ -187,7 +188,7 @@ func (f *Failure) Unwrap() error { return f.Cause }
 
 var kindTexts = [...]string{
 	Returned: "returned an error", Exited: "exited", Trapped: "trapped", DeadlineHit: "deadline", Cancelled: "cancelled",
-	MemoryHit: "memory limit", OutputHit: "output limit", HostCallsHit: "host call limit", FuelHit: "fuel limit", NoEntry: "no entry",
+	MemoryHit: "memory limit", OutputHit: "output limit", HostCallsHit: "host call limit", FuelHit: "fuel limit", NoEntry: "no entry", StackHit: "stack limit",
 }
 
 func (k Kind) String() string {

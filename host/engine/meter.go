@@ -76,8 +76,11 @@ func (r *run) refill() int64 {
 
 // atLimit is told by metered code of a limit that it has come to.
 func (r *run) atLimit(which uint32, n uint64) {
-	if which == rewrite.LimitMemory {
+	switch which {
+	case rewrite.LimitMemory:
 		r.memory.refused(n * pageSize)
+	case rewrite.LimitStack:
+		r.halt(StackHit, "called too deep: its calls take more than the %d MiB of stack that a guest has; a recursion that does not end, or one for each level of what it was given", rewrite.StackSize>>20)
 	}
 }
 

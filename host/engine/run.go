@@ -225,8 +225,8 @@ func (r *run) sleep(ns int64) {
 //
 // A guest that computes or sleeps ends within milliseconds of its deadline. One
 // that is inside of a host function ends when that returns. What a guest may
-// take beside Limits.Memory: a call stack, up to 165 MiB for one that recurses
-// until wazero ends it, and tables of 8 MiB.
+// take beside Limits.Memory: a call stack, of rewrite.StackSize by an estimate that is good
+// for what compilers make of programs (see THREATS), and tables of 8 MiB.
 func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	if p.engine != e {
 		return Output{}, errors.New("run: the program belongs to another engine")

@@ -34,6 +34,7 @@ func Run(t *testing.T, machine engine.Machine) {
 		{"Fuel", s.fuel},
 		{"Kinds", s.kinds},
 		{"Traps", s.traps},
+		{"StackLimit", s.stackLimit},
 		{"Deadline", s.deadline},
 		{"StartSection", s.startSection},
 		{"HostFunctionPanics", s.hostFunctionPanics},

@@ -150,9 +150,6 @@ func (s *suite) usageIsTheSameWithoutImages(t *testing.T) {
 				out, err := e.Run(t.Context(), p, engine.Call{Params: []byte("params"), Limits: l})
 				u := out.Usage
 				u.Wall = 0
-				if name == "stack" {
-					u.Fuel = 0 // how deep a stack goes is the engine's affair
-				}
 				return fmt.Sprintf("%x %+v %v", out.Result, u, err)
 			}
 			for _, l := range []engine.Limits{{}, {Fuel: 1}, {Fuel: 30}, {Fuel: 3000}, {Memory: 1 << 16}, {Memory: 6 << 16}, {HostCalls: 1}} {

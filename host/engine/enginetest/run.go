@@ -147,7 +147,6 @@ func (s *suite) traps(t *testing.T) {
 	}{
 		{"unreachable", guests.Reactor(w.Unreachable), "unreachable"},
 		{"out of bounds", guests.Reactor(w.I32(-4), w.Load, w.Drop), "out of bounds memory access"},
-		{"infinite recursion", guests.Reactor(w.I32(0), w.I32(0), w.Call(1), w.Drop), "stack overflow"},
 		{"ABI violation", guests.Reactor(w.I32(-4), w.Return), "leaves the memory"},
 		{"command", guests.Command(w.Unreachable), "unreachable"},
 		{"call of nothing in the table", guests.CalledIndirectly(2), "invalid table access"},
@@ -158,6 +157,70 @@ func (s *suite) traps(t *testing.T) {
 			f := failed(t, e, compile(t, e, tc.wasm), engine.Call{Limits: engine.Limits{Wall: time.Minute}}, engine.Trapped)
 			if !strings.Contains(f.Detail, tc.text) || strings.Contains(f.Detail, "\n") {
 				t.Errorf("detail %q; want %q", f.Detail, tc.text)
+			}
+		})
+	}
+}
+
+// A recursion ends at its own limit, the same for every engine, and long before
+// what an engine would give it; what is no recursion does not come near it.
+func (s *suite) stackLimit(t *testing.T) {
+	e := s.common
+	countdown := func(n int32, ways ...w.Code) []byte { // calls itself n deep by function 0
+		var m w.Module
+		m.Memory(1)
+		m.Func("down", "i", "i", append([]w.Code{w.Get(0), w.Eqz, w.If, w.I32(0), w.Return, w.End, w.Get(0), w.I32(1), w.Sub}, ways...)...)
+		m.Func("_start", "", "", w.I32(n), w.Call(0), w.Drop)
+		return m.Bytes()
+	}
+	mutual := func() []byte {
+		var m w.Module
+		m.Memory(1)
+		m.Func("ping", "i", "i", w.Get(0), w.Call(1), w.I32(1), w.Add)
+		m.Func("pong", "i", "i", w.Get(0), w.Call(0), w.I32(1), w.Add)
+		m.Func("_start", "", "", w.I32(1), w.Call(0), w.Drop)
+		return m.Bytes()
+	}()
+	// A million calls, one after the other, of a function that leaves by return, by a
+	// tail call, or in its midst.
+	var many w.Module
+	many.Memory(1)
+	leaf := many.Func("leaf", "i", "i", w.Get(0))
+	many.Func("leaves", "i", "i",
+		w.Get(0), w.Call(leaf), w.I32(1), w.And, w.If, w.I32(7), w.Return, w.End,
+		w.Get(0), w.I32(2), w.And, w.If, w.Get(0), w.Code{0x12, byte(leaf)}, w.End,
+		w.Get(0), w.Get(0), w.I32(4), w.And, w.BrIf(0), w.Drop, w.I32(9))
+	many.Func("_start", "", "", w.I32(1_000_000), w.Set(0),
+		w.Loop, w.Get(0), w.Call(1), w.Drop, w.Get(0), w.I32(1), w.Sub, w.Set(0), w.Get(0), w.BrIf(0), w.End)
+	for name, tc := range map[string]struct {
+		wasm []byte
+		ends bool
+	}{
+		"recursion without end": {countdown(-1, w.Call(0)), true},
+		"to and fro":            {mutual, true},
+		"35,000 deep":           {countdown(35_000, w.Call(0)), false},
+		"a million tail calls":  {countdown(1_000_000, w.Code{0x12, 0}), false},
+		"a million calls":       {many.Bytes(), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := compile(t, e, tc.wasm)
+			if !tc.ends {
+				ran(t, e, p, engine.Call{})
+				return
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			f := failed(t, e, p, engine.Call{Limits: engine.Limits{Wall: time.Minute}}, engine.StackHit)
+			runtime.ReadMemStats(&after)
+			if !strings.Contains(f.Detail, "8 MiB of stack") {
+				t.Errorf("detail %q", f.Detail)
+			}
+			// All that wazero's stack took while it grew, by doubling.
+			if took := after.TotalAlloc - before.TotalAlloc; took > 48<<20 {
+				t.Errorf("it took %d bytes", took)
+			}
+			if again := failed(t, e, p, engine.Call{}, engine.StackHit); again.Usage.Fuel != f.Usage.Fuel {
+				t.Errorf("ended after %d units of fuel, then after %d", f.Usage.Fuel, again.Usage.Fuel)
 			}
 		})
 	}

@@ -17,6 +17,9 @@ type metering struct {
 	limit  uint32
 	more   uint32 // the helper that calls it until the counter is not negative
 	fuel   uint32 // the counter, a global
+	stack  uint32 // bytes of stack that are left, a global
+
+	resultTypes map[string]uint32 // types of blocks, see push
 	// dispatch are the functions to call in place of call_indirect, by type.
 	dispatch map[uint32]uint32
 
@@ -46,6 +49,8 @@ type metering struct {
 	// What the first time through found.
 	carry                 [][]uint32 // by loop: the locals to carry over its slow path, see carried
 	loops, calls, lengths bool
+	deep                  bool    // it calls the module's own functions, other than by tail calls
+	frame                 int64   // what a frame of it counts for, if deep
 	hot                   bool    // there is a loop without loops and calls in it
 	groups                []group // of the function's locals, when localType has needed them
 
@@ -83,7 +88,7 @@ func (c *metering) function(fn int) ([]byte, error) {
 	m, w, s := c.m, c.w, c.m.bodies[fn]
 	body := m.wasm[s.from:s.to]
 
-	c.loops, c.calls, c.lengths, c.hot = false, false, false, false
+	c.loops, c.calls, c.lengths, c.hot, c.deep = false, false, false, false, false
 	c.costs, c.carry, c.groups = c.costs[:0], c.carry[:0], c.groups[:0]
 	c.writing = false
 	if err := c.walk(fn, s); err != nil {
@@ -112,8 +117,16 @@ func (c *metering) function(fn int) ([]byte, error) {
 	if c.lengths {
 		c.out = append(c.out, 2, typeI32)
 	}
+	if c.deep {
+		c.frame = c.frameSize(fn, len(body))
+		c.push(fn)
+	}
 	if err := c.walk(fn, s); err != nil {
 		return nil, err
+	}
+	if c.deep { // the body's end is that of the block
+		c.pop()
+		c.out = append(c.out, opEnd)
 	}
 	out := c.out
 	c.out = nil
@@ -198,6 +211,11 @@ func (c *metering) step(in *instr) {
 		}
 		c.slot = dead
 	case opReturn:
+		if c.deep && c.writing {
+			c.flush(in.at)
+			c.out = appendU32(append(c.out, opBr), uint32(top))
+			c.copied = in.end
+		}
 		c.branch(uint32(top))
 		c.slot = dead
 	case opUnreachable:
@@ -205,11 +223,18 @@ func (c *metering) step(in *instr) {
 	case opCall, opReturnCall, opRefFunc:
 		if c.writing {
 			c.flush(in.at)
+			if in.op == opReturnCall && c.deep {
+				c.pop()
+			}
 			c.out = appendU32(append(c.out, in.op), c.renumber(in.index))
 			c.copied = in.end
 		}
 		c.afterCall(in)
 	case opCallIndirect, opReturnCallIndirect:
+		if in.op == opReturnCallIndirect && c.deep && c.writing {
+			c.flush(in.at)
+			c.pop()
+		}
 		if fn, ok := c.dispatch[in.index]; ok && c.writing {
 			op := byte(opCall)
 			if in.op == opReturnCallIndirect {
@@ -242,6 +267,7 @@ func (c *metering) afterCall(in *instr) {
 		c.slot = dead
 	case opCall, opCallIndirect:
 		c.calls = true
+		c.deep = c.deep || in.op == opCallIndirect || in.index >= c.m.importedFuncs
 		c.inner = -1
 		if c.writing && c.hasLocal {
 			c.flush(in.end)

@@ -38,6 +38,7 @@ const (
 	opFirstNumeric       = 0x45 // i32.eqz
 	opI32Eq              = 0x46
 	opI32Ne              = 0x47
+	opI32LtS             = 0x48
 	opI64LtS             = 0x53
 	opI64GeS             = 0x59
 	opI32DivS            = 0x6d

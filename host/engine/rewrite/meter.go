@@ -9,6 +9,10 @@ const (
 	// FuelGlobal is the export under which the host finds the counter: a mutable
 	// i64, the fuel that remains of what was granted.
 	FuelGlobal = ReservedPrefix + "fuel"
+	// StackGlobal is the export of what is left of the stack: a mutable i32, which
+	// is StackSize whenever no call is under way, but for calls that a trap or the
+	// host has ended. A host that calls such an instance again sets it.
+	StackGlobal = ReservedPrefix + "stack"
 	// DefaultModule and DefaultFunc name the host function that grants more.
 	DefaultModule = ReservedPrefix + "meter"
 	DefaultFunc   = "refill"
@@ -18,6 +22,9 @@ const (
 	// LimitMemory: memory.grow was refused, for a memory of so many pages. The
 	// function returns.
 	LimitMemory = 0
+	// LimitStack: the guest has called deeper than StackSize. The function does not
+	// return; if it does, that is a trap.
+	LimitStack = 1
 )
 
 // Options are how Meter and Prepare name what they import, and what Prepare adds.
@@ -81,7 +88,10 @@ func (e *edit) meter(opt Options) (*metering, error) {
 	c := &metering{w: newBodyReader(m), edit: e, refill: m.importedFuncs, limit: m.importedFuncs + 1, fuel: m.allGlobals()}
 	c.more = e.addFunc(e.addType([]byte{0x60, 0, 0}), c.moreBody())
 	e.addGlobal([]byte{typeI64, 1, opI64Const, 0, opEnd})
+	c.stack = c.fuel + 1
+	e.addGlobal(append(appendS64([]byte{typeI32, 1, opI32Const}, StackSize), opEnd))
 	e.addExport(FuelGlobal, kindGlobal, c.fuel)
+	e.addExport(StackGlobal, kindGlobal, c.stack)
 	return c, nil
 }
 

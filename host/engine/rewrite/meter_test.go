@@ -40,7 +40,11 @@ func (h *meterHost) instantiate(ctx context.Context, t testing.TB, rt wazero.Run
 			}
 			stack[0] = uint64(h.refill())
 		}), nil, []api.ValueType{api.ValueTypeI64}).Export(DefaultFunc).
-		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(context.Context, []uint64) {}),
+		NewFunctionBuilder().WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) {
+		if stack[0] == LimitStack {
+			panic(errors.New("stack overflow"))
+		}
+	}),
 		[]api.ValueType{api.ValueTypeI32, api.ValueTypeI64}, nil).Export(LimitFunc).Instantiate(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -136,13 +136,19 @@ func (s *specSide) act(ctx context.Context, c *specCommand) (string, api.Module)
 	if f == nil {
 		return "no function " + c.Action.Field, m
 	}
+	if g, ok := m.ExportedGlobal(StackGlobal).(api.MutableGlobal); ok {
+		g.Set(StackSize) // a trap may have ended the call before
+	}
 	res, err := f.Call(ctx, args...)
+	if g := m.ExportedGlobal(StackGlobal); g != nil && err == nil && g.Get() != StackSize {
+		return fmt.Sprintf("left %d bytes of its stack in use", StackSize-int32(g.Get())), m
+	}
 	for _, t := range f.Definition().ResultTypes() {
 		if t == api.ValueTypeExternref || t == 0x70 {
 			res = nil // addresses
 		}
 	}
-	return fmt.Sprint(res, firstLine(err)), m
+	return fmt.Sprint(res, strings.TrimSuffix(firstLine(err), " (recovered by wazero)")), m
 }
 
 // instantiatePrepared is the host's part of instantiating what Prepare made.

@@ -34,7 +34,9 @@
 //     is told to make them canonical.
 //   - A module whose elements lie outside of their table is refused. wazero leaves them
 //     out, and runs it.
-//   - Guests run on the stack of their thread, which has less room than wazero's own.
+//   - Guests run on the stack of their thread, which has less room than wazero's own. A
+//     module that was made to have frames larger than they are counted for traps
+//     here (stack overflow) where there it may come to its limit.
 //   - The texts of errors that are no traps: what a compiler does not like of a
 //     module that it refuses.
 package wasmtime

@@ -437,6 +437,7 @@ func TestOracleTraps(t *testing.T) {
 		"conversion":         {signature.Bytes(), "integer overflow"},
 		"start":              {guests.Started(abitest.Unreachable), "unreachable"},
 		"ABI":                {guests.Reactor(abitest.I32(-4), abitest.Return), "leaves the memory"},
+		"no stack":           {guests.Reactor(abitest.I32(0), abitest.I32(0), abitest.Call(1), abitest.Drop), "stack limit"},
 		"no fuel":            {guests.Fibonacci(40), "fuel limit"},
 		"no memory":          {guests.Reactor(abitest.I32(2000), abitest.MemoryGrow, abitest.I32(-1), abitest.Eq, abitest.If, abitest.Unreachable, abitest.End), "memory limit"},
 		"nothing":            {guests.Fibonacci(15), "result"},
@@ -447,7 +448,7 @@ func TestOracleTraps(t *testing.T) {
 			if p == nil {
 				t.Fatal("both refuse it")
 			}
-			for _, l := range []engine.Limits{{Fuel: 1_000_000}, {Fuel: 1_000_000, Memory: 6 << 16}, {Fuel: 100}, {Fuel: 1_000_000, Output: 1}} {
+			for _, l := range []engine.Limits{{Fuel: 1_000_000}, {Fuel: 1_000_000, Memory: 6 << 16}, {Fuel: 100}, {Fuel: 1 << 30}, {Fuel: 1_000_000, Output: 1}} {
 				if got := o.same(t, p, engine.Call{Params: []byte("params"), Limits: l}); l == (engine.Limits{Fuel: 1_000_000}) && !strings.Contains(got, tc.says) {
 					t.Errorf("%s; want %q", got, tc.says)
 				}
