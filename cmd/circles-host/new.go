@@ -20,15 +20,15 @@ func newCommand() *cli.Command {
 		Usage:     "begin a module: a folder that builds as it stands, with its cases",
 		ArgsUsage: "LANG NAME",
 		Description: `The folder is ./NAME, or DIR with --dir. It has a small program, what it needs of its
-target in manifest.json, and what it does in cases.toml. --languages shows the
+target in manifest.json, and what it does in cases.toml. --list shows the
 languages, and what to install for those that cannot be built here yet.`,
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "languages", Usage: "show the languages, and whether their tools are installed"},
+			&cli.BoolFlag{Name: "list", Usage: "show the languages, and whether their tools are installed"},
 			&cli.StringFlag{Name: "dir", Usage: "write into `DIR`, which is empty or not there yet"},
 			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			if c.Bool("languages") {
+			if c.Bool("list") {
 				return newList(c)
 			}
 			return newProject(c)
@@ -46,7 +46,7 @@ type languageJSON struct {
 }
 
 func newList(c *cli.Context) error {
-	if err := args(c, 0, 0, "--languages without arguments"); err != nil {
+	if err := args(c, 0, 0, "--list without arguments"); err != nil {
 		return err
 	}
 	done := progress(c.Context, c.App.ErrWriter, "looking for compilers")
@@ -64,6 +64,7 @@ func newList(c *cli.Context) error {
 		list = append(list, v)
 	}
 	done()
+	list = append(list, languageJSON{Name: "python", Title: "Python", Missing: "not yet: it is compiled to components, which hosts do not run"})
 	p := printerOf(c)
 	if c.Bool("json") {
 		return p.json(list)
@@ -74,13 +75,15 @@ func newList(c *cli.Context) error {
 			continue
 		}
 		p.f("%s %s %s %s\n", p.yellow("–"), p.bold(pad(l.Name, 16)), p.dim(pad(l.Title, 16)), line(l.Missing))
-		p.f("  %s\n", p.flow(2, 2, line(l.Install)))
+		if l.Install != "" {
+			p.f("  %s\n", p.flow(2, 2, line(l.Install)))
+		}
 	}
 	return nil
 }
 
 func newProject(c *cli.Context) error {
-	if err := args(c, 2, 2, "LANG NAME; see --languages"); err != nil {
+	if err := args(c, 2, 2, "LANG NAME; see --list"); err != nil {
 		return err
 	}
 	language, name := c.Args().Get(0), c.Args().Get(1)

@@ -45,8 +45,10 @@ type Info struct {
 	Entries  []string // of a reactor, sorted; empty for a command
 	Memory   uint64   // bytes of linear memory that every instance begins with
 	Manifest *Manifest
-	Language string   // what the producers section says, e.g. "Go go1.26"; not to be relied on
-	Warnings []string // for the module's author: what was ignored, and why
+	Language string // what the producers section says, e.g. "Go go1.26"; not to be relied on
+	// Toolchain is what that section says made the module, e.g. "clang 14.0.6"; likewise.
+	Toolchain string
+	Warnings  []string // for the module's author: what was ignored, and why
 
 	// Image is how many bytes of memory a run begins with as they are once the
 	// module is initialised; Plain why each run initialises the module anew, in which
@@ -487,7 +489,7 @@ func (m *moduleReader) custom(r *reader) error {
 		}
 		m.info.Manifest = manifest
 	case "producers":
-		m.info.Language = producers(r)
+		m.info.Language, m.info.Toolchain = producers(r)
 	}
 	return nil // what other custom sections hold is nobody's concern
 }
@@ -498,22 +500,32 @@ func (m *moduleReader) warn(text string) {
 	}
 }
 
-// producers returns the language field of a producers section, or "".
+// producers returns what a producers section says of the language, and of the tools
+// that made the module; "" for what it does not.
 // https://github.com/WebAssembly/tool-conventions/blob/main/ProducersSection.md
-func producers(r *reader) string {
+func producers(r *reader) (language, toolchain string) {
 	for range r.count(16, "fields") {
 		field := r.name()
 		for i := range r.count(16, "values") {
 			name, version := r.name(), r.name()
-			if r.err == nil && field == "language" && i == 0 {
-				return clean(strings.TrimSpace(name+" "+version), 64)
+			if r.err != nil {
+				return language, toolchain
+			}
+			text := clean(strings.TrimSpace(name+" "+version), 64)
+			switch {
+			case field == "language" && i == 0:
+				language = text
+			case field == "processed-by" && toolchain == "":
+				toolchain = text
+			case field == "processed-by":
+				toolchain = clean(toolchain+", "+text, 256)
 			}
 		}
 		if r.err != nil {
-			return ""
+			break
 		}
 	}
-	return ""
+	return language, toolchain
 }
 
 // boundTables returns wasm with the maximum of each table lowered to what this

@@ -30,8 +30,8 @@ func TestInspectGoGuests(t *testing.T) {
 	if got := info.Modules(); !reflect.DeepEqual(got, []string{"wasi_snapshot_preview1"}) {
 		t.Errorf("imports from %v", got)
 	}
-	if !strings.HasPrefix(info.Language, "Go go1.") {
-		t.Errorf("language %q", info.Language)
+	if !strings.HasPrefix(info.Language, "Go go1.") || !strings.HasPrefix(info.Toolchain, "Go cmd/compile go1.") {
+		t.Errorf("language %q, toolchain %q", info.Language, info.Toolchain)
 	}
 	if wasm, err = reactorWasm(); err != nil {
 		t.Fatal(err)

@@ -131,6 +131,9 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 			return nil, fmt.Errorf("build module: what %s made: %w", filepath.Base(r.cmd.Path), err)
 		}
 	}
+	if b.Wasm, err = withLanguage(b.Wasm, l.Title); err != nil {
+		return nil, fmt.Errorf("build module: what was built for %s: %w", l.Title, err)
+	}
 	if b.Manifest != nil {
 		if b.Wasm, err = modules.WithManifest(b.Wasm, b.Manifest); err != nil {
 			return nil, fmt.Errorf("build module: %s: %w", manifestFile, err)

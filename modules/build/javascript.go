@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -218,5 +217,3 @@ func withScript(wasm, script []byte, entries []string) ([]byte, error) {
 	}
 	return sections.encode(), nil
 }
-
-var errInterpreter = errors.New("it is not as guest-sdk/js/build.sh makes it")

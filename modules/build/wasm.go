@@ -3,9 +3,13 @@ package build
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 )
+
+// errOdd is about a module that is not as compilers, or guest-sdk/js/build.sh, make it.
+var errOdd = errors.New("it is not a module as it should be")
 
 // section is one of a core module's; https://webassembly.github.io/spec/core/binary/modules.html
 type section struct {
@@ -25,17 +29,17 @@ const (
 	end      = 0x0b
 )
 
-// parse splits a module that we made ourselves: what is odd about it is an error, and
-// need not be a good one.
+// parse splits a module that a compiler made, or we: what is odd about it is an error,
+// and need not be a good one.
 func parse(wasm []byte) (all sections, err error) {
 	if !bytes.HasPrefix(wasm, []byte("\x00asm\x01\x00\x00\x00")) {
-		return nil, errInterpreter
+		return nil, errOdd
 	}
 	for r := (reader{b: wasm[8:]}); len(r.b) > 0; {
 		id := r.byte()
 		body := r.bytes(r.number())
 		if r.bad {
-			return nil, errInterpreter
+			return nil, errOdd
 		}
 		all = append(all, section{id, body})
 	}
@@ -66,7 +70,7 @@ func (s sections) find(id byte) *section {
 func (s sections) address(name string) (uint32, error) {
 	exports, globals := s.find(exportSection), s.find(globalSection)
 	if exports == nil || globals == nil {
-		return 0, errInterpreter
+		return 0, errOdd
 	}
 	index := -1
 	r := reader{b: exports.body}
@@ -90,14 +94,14 @@ func (s sections) address(name string) (uint32, error) {
 			return uint32(value), nil
 		}
 	}
-	return 0, fmt.Errorf("%w: it exports no %s", errInterpreter, name)
+	return 0, fmt.Errorf("%w: it exports no %s", errOdd, name)
 }
 
 // exports renames what is exported, and takes away what rename does not keep.
 func (s sections) exports(rename func(string) (string, bool)) error {
 	x := s.find(exportSection)
 	if x == nil {
-		return errInterpreter
+		return errOdd
 	}
 	r := reader{b: x.body}
 	var kept []byte
@@ -116,7 +120,7 @@ func (s sections) exports(rename func(string) (string, bool)) error {
 		kept = binary.AppendUvarint(kept, index)
 	}
 	if r.bad {
-		return errInterpreter
+		return errOdd
 	}
 	x.body = append(binary.AppendUvarint(nil, count), kept...)
 	return nil
@@ -126,12 +130,12 @@ func (s sections) exports(rename func(string) (string, bool)) error {
 func (s sections) data(at uint32, text []byte) error {
 	x := s.find(dataSection)
 	if x == nil || s.find(dataCountSection) != nil {
-		return errInterpreter
+		return errOdd
 	}
 	r := reader{b: x.body}
 	n := r.number()
 	if r.bad {
-		return errInterpreter
+		return errOdd
 	}
 	body := binary.AppendUvarint(nil, n+1)
 	body = append(body, r.b...)
@@ -141,6 +145,34 @@ func (s sections) data(at uint32, text []byte) error {
 	body = binary.AppendUvarint(body, uint64(len(text)))
 	x.body = slices.Concat(body, text)
 	return nil
+}
+
+// withLanguage adds a producers section, if there is none, which says the language: so
+// tools and policies can tell of every module that was built here.
+// https://github.com/WebAssembly/tool-conventions/blob/main/ProducersSection.md
+func withLanguage(wasm []byte, language string) ([]byte, error) {
+	all, err := parse(wasm)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range all {
+		r := reader{b: x.body}
+		if x.id == 0 && string(r.bytes(r.number())) == "producers" {
+			return wasm, nil
+		}
+	}
+	var body []byte
+	text := func(s string) {
+		body = binary.AppendUvarint(body, uint64(len(s)))
+		body = append(body, s...)
+	}
+	text("producers")
+	body = append(body, 1) // field
+	text("language")
+	body = append(body, 1) // value
+	text(language)
+	text("") // its version
+	return append(all, section{0, body}).encode(), nil
 }
 
 // binaryLength is a length as the interpreter reads it: 4 bytes, the lowest first.
