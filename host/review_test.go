@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/engine/abi/abitest"
@@ -20,11 +23,14 @@ import (
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/review"
+	"github.com/circles-host/circles/host/revoked"
 	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/script/scriptpb"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/cas"
 	"github.com/circles-host/circles/host/store/cas/castest"
 	"github.com/circles-host/circles/host/store/mem"
+	"github.com/circles-host/circles/host/transport"
 )
 
 // reviewed has scripts of alice's and of carol's wait for bob.
@@ -608,5 +614,117 @@ func TestDecideOnAStoreThatFails(t *testing.T) {
 	}
 	if faults.Injected() == 0 {
 		t.Error("nothing failed")
+	}
+}
+
+// A script that came by delegations waits as its caller's, with all through whom it
+// came in its receipts; it is approved if none of them was taken back meanwhile.
+func TestReviewOnBehalf(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol", "dave")
+	p := guestbookPermit(w, "alice")
+	p.Review = 72 * time.Hour
+	w.allow("bob", p)
+	one := w.link(w.key("alice"), w.entry("carol").ID, nil)
+	two := w.link(w.key("carol"), w.entry("dave").ID, one)
+	via := []script.Via{{Delegation: idOf(t, one), To: w.entry("carol").ID}, {Delegation: idOf(t, two), To: w.entry("dave").ID}}
+	hold := func() (sealed []byte, id script.ID) {
+		t.Helper()
+		s := sign("hello")
+		s.Lent, s.Chain, s.Target = nil, two, w.entry("bob").ID
+		sealed, id, err := envelope.SealScript(s, w.key("dave"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := w.want(w.deliver(sealed, id), script.Pending); r.Caller != w.entry("alice").ID || !slices.Equal(r.Via, via) {
+			t.Errorf("%+v", r)
+		}
+		return sealed, id
+	}
+	final := func(sealed []byte, id script.ID, code script.Code) {
+		t.Helper()
+		if r := w.want(w.deliver(sealed, id), code); r.Caller != w.entry("alice").ID || !slices.Equal(r.Via, via) {
+			t.Errorf("%+v", r)
+		}
+	}
+	sealed, id := hold()
+	w.private("bob", func(fs store.FS) error { // what the owner is shown
+		item, _, err := review.Find(fs, id)
+		if err != nil {
+			return err
+		}
+		h, err := item.Open(t.Context(), fs, w.logged("bob")[0].Kept)
+		if err != nil {
+			return err
+		}
+		if would, err := script.DecodeReceipt(h.Would); err != nil || !slices.Equal(would.Via, via) {
+			t.Errorf("%+v, %v", would, err)
+		}
+		return nil
+	})
+	w.reopen()
+	w.want(w.send("bob", "bob", approve(id)), script.Done)
+	final(sealed, id, script.Done)
+	if book := w.read("bob", "/guestbook/entries.txt"); book != "1. alice: hello\n" {
+		t.Errorf("guestbook: %q", book)
+	}
+
+	for _, c := range []struct {
+		dir string
+		id  script.Digest
+	}{{host.RevokedDir(w.entry("bob")), via[0].Delegation}, {w.root.RevokedDir(), via[1].Delegation}} {
+		sealed, id = hold()
+		file, err := revoked.Add(c.dir, c.id, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.want(w.send("bob", "bob", approve(id)), script.Refused, "it is not permitted any more", "was taken back")
+		w.want(w.deliver(sealed, id), script.Pending)
+		w.want(w.send("bob", "bob", reject(id, "")), script.Done)
+		final(sealed, id, script.Refused)
+		if err := os.Remove(filepath.Join(c.dir, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if book := w.read("bob", "/guestbook/entries.txt"); book != "1. alice: hello\n" {
+		t.Errorf("guestbook: %q", book)
+	}
+}
+
+// Whom the owner lets send anything decides nothing: not sealed as it should be, and
+// not by bytes that were made by hand.
+func TestDecideOnBehalf(t *testing.T) {
+	w := reviewed(t)
+	_, id := w.hold("alice", sign("hello"))
+	chain := w.link(w.key("bob"), w.entry("carol").ID, nil, func(d *script.Delegation) { d.Entries = []string{"*"} })
+	for _, d := range []script.Script{approve(id), reject(id, ""), decision(script.Decision{Ruling: script.Expire})} {
+		d.Target, d.Chain = w.entry("bob").ID, chain
+		if _, _, err := envelope.SealScript(d, w.key("carol")); err == nil || !strings.Contains(err.Error(), "it cannot be delegated") {
+			t.Errorf("sealed: %v", err)
+		}
+		d.Chain = nil
+		sealed, _ := w.seal("bob", "bob", d)
+		var m scriptpb.Envelope
+		var s scriptpb.Script
+		if err := errors.Join(proto.Unmarshal(sealed, &m), proto.Unmarshal(m.Payload, &s)); err != nil {
+			t.Fatal(err)
+		}
+		s.Chain = chain
+		encode := func(m proto.Message) []byte {
+			b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		m.Payload, m.Signer = encode(&s), string(w.entry("carol").ID)
+		m.Signature = w.key("carol").Sign(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(m.PayloadType), m.PayloadType, len(m.Payload), m.Payload))
+		_, err := w.host.Deliver(t.Context(), encode(&m), nil)
+		wantBare(t, err, transport.Malformed)
+		if err == nil || !strings.Contains(err.Error(), "it cannot be delegated") {
+			t.Errorf("by hand: %v", err)
+		}
+	}
+	if w.held() != 1 || len(w.logged("bob")) != 1 || w.read("bob", "/guestbook/entries.txt") != "" {
+		t.Error("something was decided")
 	}
 }

@@ -177,6 +177,7 @@ func firstSince(ctx context.Context, s store.Store, then time.Time) (uint64, err
 func usedBy(r *script.Receipt) (budget.Amount, bool) {
 	cut := func(n uint64) int64 { return int64(min(n, budget.Unlimited)) }
 	// What was held for review counts when it was held: it is the owner who ran it again.
+	// Its pending receipt, which its caller has, tells that it ran, and not what it took.
 	return budget.Amount{Scripts: 1, Fuel: cut(r.Usage.Fuel), Bytes: cut(r.Usage.FileBytes)}, r.Usage.Wall > 0 && r.Pending.IsZero()
 }
 

@@ -579,6 +579,17 @@ func nameOf(root *host.Root, id peer.ID) string {
 	return id.Short()
 }
 
+// showVia prints the delegations that a script came by.
+func showVia(p *printer, root *host.Root, r *script.Receipt, row func(label, value string)) {
+	for i, v := range r.Via {
+		label := "sent by"
+		if i < len(r.Via)-1 {
+			label = "by way of"
+		}
+		row(label, nameOf(root, v.To)+p.dim("  "+string(v.To)+", by delegation "+short(v.Delegation)))
+	}
+}
+
 // showReceipt prints all of a receipt for a person.
 func showReceipt(p *printer, root *host.Root, l logged) {
 	r := l.Receipt
@@ -599,13 +610,7 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	row("why", clean(reason))
 	row("allow it", clean(hint))
 	row("caller", nameOf(root, r.Caller)+p.dim("  "+string(r.Caller)))
-	for i, v := range r.Via {
-		label := "sent by"
-		if i < len(r.Via)-1 {
-			label = "by way of"
-		}
-		row(label, nameOf(root, v.To)+p.dim("  "+string(v.To)+", by delegation "+short(v.Delegation)))
-	}
+	showVia(p, root, r, row)
 	row("target", nameOf(root, r.Target)+p.dim("  "+string(r.Target)))
 	row("host", string(r.Host))
 	row("module", codeText(r))

@@ -222,7 +222,7 @@ func reviewList(c *cli.Context) error {
 		if w.Would != nil {
 			about = outcomeText(w.Would)
 		}
-		p.f("%s  %s  %s  %s\n", short(w.Script), pad(nameOf(root, w.Caller)+" "+codeText(w.Pending), 28), pad(about, 12), p.dim(untilText(w.Expires)))
+		p.f("%s  %s  %s  %s\n", short(w.Script), pad(sentBy(root, w.Pending)+" "+codeText(w.Pending), 28), pad(about, 12), p.dim(untilText(w.Expires)))
 	}
 	if len(waiting) == 0 {
 		newPrinter(c.App.ErrWriter).f("nothing waits for %s to look at it\n", e.Name)
@@ -318,6 +318,7 @@ func reviewShow(c *cli.Context) error {
 	r := w.Pending
 	row("script", w.Script.String())
 	row("caller", nameOf(root, w.Caller)+p.dim("  "+string(w.Caller)))
+	showVia(p, root, r, row)
 	row("module", codeText(r))
 	row(" ", p.dim(r.Module.String()))
 	row("params", line(cut(w.Params, 500)))
