@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -255,7 +254,12 @@ func arrange(app *cli.App, args []string) (commandLine, *cli.Command) {
 				continue
 			}
 			flags = append(flags, arg)
-			if takesValue[strings.TrimLeft(arg, "-")] && i+1 < len(args) {
+			name := strings.TrimLeft(arg, "-")
+			takes, own := valued(&cli.Command{Flags: leaf.Flags})[name]
+			if !own {
+				takes = takesValue[name]
+			}
+			if takes && i+1 < len(args) {
 				i++
 				flags = append(flags, args[i])
 			}
@@ -295,17 +299,19 @@ func find(commands []*cli.Command, name string) *cli.Command {
 
 // valued names the flags, of whichever command, that are followed by a value. A
 // name means the same everywhere, which TestFlags holds, so that a flag may stand
-// before its command too.
+// before its command too; but for new --list, which stands after it.
 func valued(c *cli.Command) map[string]bool {
 	names := map[string]bool{}
 	for _, f := range c.Flags {
 		_, isBool := f.(*cli.BoolFlag)
 		for _, n := range f.Names() {
-			names[n] = !isBool
+			names[n] = names[n] || !isBool
 		}
 	}
 	for _, sub := range c.Subcommands {
-		maps.Copy(names, valued(sub))
+		for n, takes := range valued(sub) {
+			names[n] = names[n] || takes
+		}
 	}
 	return names
 }

@@ -71,7 +71,7 @@ func waitFlag() cli.Flag {
 // is kept in the folder of who sent it, as it has to be sent again to the letter.
 type sentScript struct {
 	host.Sent
-	from, to peer.Entry
+	from peer.Entry
 }
 
 func sentFolder(from peer.Entry) string { return filepath.Join(from.Dir, "pending") }

@@ -74,23 +74,6 @@ func compile(t testing.TB, e *Engine, wasm []byte) *Program {
 	return p
 }
 
-// failed runs a guest that comes to a bad end of that kind.
-func failed(t testing.TB, e *Engine, p *Program, c Call, want Kind) *Failure {
-	t.Helper()
-	out, err := e.Run(t.Context(), p, c)
-	var f *Failure
-	if !errors.As(err, &f) {
-		t.Fatalf("Run = %q, %v; want a failure: %v", out.Result, err, want)
-	}
-	if f.Kind != want {
-		t.Fatalf("failure is %v: %v; want %v\n%s", f.Kind, f.Detail, want, f.Log)
-	}
-	if out.Usage != f.Usage {
-		t.Errorf("Output says %+v, Failure %+v", out.Usage, f.Usage)
-	}
-	return f
-}
-
 func ran(t testing.TB, e *Engine, p *Program, c Call) Output {
 	t.Helper()
 	out, err := e.Run(t.Context(), p, c)
@@ -112,34 +95,6 @@ var (
 	stateful, startModule    = guests.Stateful, guests.Started
 	fibonacci                = guests.Fibonacci
 )
-
-var programs struct {
-	sync.Mutex
-	m map[string]*Program
-}
-
-func sharedProgram(t testing.TB, name string, wasm func() ([]byte, error)) (*Engine, *Program) {
-	t.Helper()
-	e := sharedEngine(t)
-	programs.Lock()
-	defer programs.Unlock()
-	if p := programs.m[name]; p != nil {
-		return e, p
-	}
-	b, err := wasm()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := e.Compile(t.Context(), b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if programs.m == nil {
-		programs.m = make(map[string]*Program)
-	}
-	programs.m[name] = p
-	return e, p
-}
 
 func custom(name, contents string) []byte {
 	b := append(binary.AppendUvarint(nil, uint64(len(name))), name...)

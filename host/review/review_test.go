@@ -86,7 +86,6 @@ func TestKeptTellsNothing(t *testing.T) {
 }
 
 func TestRoom(t *testing.T) {
-	s := mem.New(mem.Config{})
 	size := int64(len(sample(0, "alice").encode()))
 	for _, c := range []struct {
 		name   string
@@ -98,7 +97,7 @@ func TestRoom(t *testing.T) {
 		{"scripts of all", Limits{Scripts: 3}, false},
 		{"bytes of all", Limits{Bytes: 4*size - 1}, false},
 	} {
-		s = mem.New(mem.Config{})
+		s := mem.New(mem.Config{})
 		in(t, s, func(fs store.FS) {
 			for n, caller := range []peer.ID{"alice", "olive", "alice"} {
 				if _, err := Put(t.Context(), fs, sample(byte(n), caller), c.limits); err != nil {

@@ -107,7 +107,7 @@ func cppCommand(ctx context.Context, l Language, p project) (recipe, error) {
 			return recipe{}, err
 		}
 	}
-	args := append(common, "-std=c++17", "-fno-exceptions", "-fno-rtti", "-Wl,--strip-debug", "-Wl,--gc-sections")
+	args := slices.Concat(common, []string{"-std=c++17", "-fno-exceptions", "-fno-rtti", "-Wl,--strip-debug", "-Wl,--gc-sections"})
 	if !command {
 		args = append(args, "-mexec-model=reactor")
 	}

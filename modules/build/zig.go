@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,7 +93,7 @@ func zigCommand(ctx context.Context, l Language, p project) (recipe, error) {
 		return recipe{}, fmt.Errorf("build module: Zig SDK: %w", err)
 	}
 	out := filepath.Join(p.made, "module.wasm")
-	args := append(tool.argv[1:], "build-exe", "-target", "wasm32-wasi", "-O", "ReleaseSmall", "-fno-strip", "-rdynamic", "--stack", "1048576")
+	args := slices.Concat(tool.argv[1:], []string{"build-exe", "-target", "wasm32-wasi", "-O", "ReleaseSmall", "-fno-strip", "-rdynamic", "--stack", "1048576"})
 	if !command {
 		args = append(args, "-mexec-model=reactor", "-fno-entry")
 	}
