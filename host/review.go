@@ -217,15 +217,16 @@ type waiting struct {
 
 // waitingFor finds the script that a decision is about.
 func (h *Host) waitingFor(ctx context.Context, target *peerContext, id script.ID) (*waiting, error) {
-	if err := h.undecided(ctx, target, id); err != nil {
-		return nil, err
-	}
 	w := &waiting{}
 	var ok bool
 	err := target.store.View(ctx, func(tx store.Tx) (err error) {
 		w.Item, ok, err = review.Find(tx.Private(), id)
 		return err
 	})
+	// Asked after that: what is held goes when it is decided about.
+	if err == nil {
+		err = h.undecided(ctx, target, id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -480,6 +481,10 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 		return err
 	})
 	if errors.Is(err, review.ErrDamaged) {
+		// It is gone, too, once somebody else was faster.
+		if err := h.undecided(ctx, target, d.Script); err != nil {
+			return nil, err
+		}
 		return nil, notDecided(script.NotFound, "%v, and so it cannot be run: reject it", err)
 	}
 	if err != nil {
