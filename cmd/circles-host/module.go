@@ -150,7 +150,9 @@ func withProgram(c *cli.Context, root *host.Root, wasm []byte, do func(*engine.E
 		return err
 	}
 	defer e.Close(c.Context)
+	done := progress(c.Context, c.App.ErrWriter, "compiling")
 	p, err := e.Compile(c.Context, wasm)
+	done()
 	if err != nil {
 		return err
 	}
