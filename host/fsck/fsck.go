@@ -1,5 +1,5 @@
-// Package fsck checks a context: what keeps it, its log, and its files and records
-// against what the log says that scripts left there. Start with Check.
+// Package fsck checks a context: what keeps it, its log, and its files, records and
+// what is held for review against what the log says of them. Start with Check.
 //
 // Without Config.Repair nothing is written, so it works on a disk that is full or
 // read only. What it takes is bounded: 200 bytes for each file that scripts left,
@@ -35,6 +35,7 @@ import (
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/history"
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/review"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -72,7 +73,7 @@ const maxPaths = 1_000_000
 // Check checks a context, and reports what it finds as it finds it. An error says
 // that it could not be checked.
 func Check(ctx context.Context, c Config, report func(store.Finding)) (Result, error) {
-	k := &check{Config: c, ctx: ctx, expected: map[string]expected{}, recorded: map[string]record{}, undone: map[script.ID]bool{}, kept: map[script.Digest]history.KeptFile{}}
+	k := &check{Config: c, ctx: ctx, expected: map[string]expected{}, recorded: map[string]record{}, pending: map[script.ID]script.Digest{}, undone: map[script.ID]bool{}, kept: map[script.Digest]history.KeptFile{}}
 	k.report = func(f store.Finding) {
 		if f.Damage && !f.Fixed {
 			k.result.Damaged++
@@ -118,9 +119,10 @@ type check struct {
 	result     Result
 	unfinished bool
 
-	expected map[string]expected // by path
-	recorded map[string]record   // by COLLECTION/KEY
-	undone   map[script.ID]bool  // what is kept of these was put back
+	expected map[string]expected         // by path
+	recorded map[string]record           // by COLLECTION/KEY
+	pending  map[script.ID]script.Digest // what is kept of those that wait for review
+	undone   map[script.ID]bool          // what is kept of these was put back
 	kept     map[script.Digest]history.KeptFile
 	mend     []damaged
 }
@@ -160,6 +162,9 @@ func (k *check) read(s store.Store) error {
 		}
 		if k.result.Unknown != "" {
 			return nil
+		}
+		if err := k.held(tx.Private()); err != nil {
+			return err
 		}
 		if err := k.files(tx.Files(nil)); err != nil {
 			return err
@@ -208,6 +213,12 @@ func (k *check) log(s store.Store, archive *history.Archive) error {
 		k.result.Receipts++
 		if k.result.Unknown != "" {
 			continue
+		}
+		switch {
+		case r.Code == script.Pending:
+			k.pending[r.Script] = r.Kept
+		case !r.Pending.IsZero():
+			delete(k.pending, r.Script)
 		}
 		if r.Code == script.Done && !r.DryRun {
 			if err := k.did(archive, &r); err != nil {
@@ -292,6 +303,43 @@ func (k *check) expect(r *script.Receipt, l history.Left) {
 		return
 	}
 	k.expected[l.Path] = e
+}
+
+// held compares what is held for review with what the log says is pending. What
+// expired is pending until its final receipt, with which it is removed.
+func (k *check) held(private store.FS) error {
+	items, err := review.List(private)
+	if err != nil {
+		return err
+	}
+	found := map[script.ID]bool{}
+	for _, i := range items {
+		kept, ok := k.pending[i.Script]
+		if !ok {
+			k.report(store.Finding{Where: "/" + store.PrivateName + "/review",
+				What: fmt.Sprintf("script %s is held for review, and the log does not say that it waits; it cannot be approved", i.Script.Short())})
+			continue
+		}
+		found[i.Script] = true
+		_, err := i.Open(k.ctx, private, kept)
+		switch {
+		case errors.Is(err, review.ErrDamaged):
+			k.notHeld(i.Script)
+		case err != nil:
+			return err
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(k.pending), func(x, y script.ID) int { return slices.Compare(x[:], y[:]) }) {
+		if !found[id] {
+			k.notHeld(id)
+		}
+	}
+	return nil
+}
+
+func (k *check) notHeld(id script.ID) {
+	k.report(store.Finding{Where: "/" + store.PrivateName + "/review", Damage: true,
+		What: fmt.Sprintf("script %s waits for review, and %v; it cannot be approved: reject it", id.Short(), review.ErrDamaged)})
 }
 
 // archive checks what is kept to undo scripts by.
