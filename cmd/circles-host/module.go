@@ -15,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 )
 
@@ -24,7 +25,7 @@ func moduleCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "module",
-		Usage: "build, add, list and inspect modules",
+		Usage: "build, sign, add, list and inspect modules",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "add",
@@ -48,6 +49,7 @@ func moduleCommand() *cli.Command {
 				Action:    moduleInspect,
 			},
 			moduleBuildCommand(),
+			moduleSignCommand(),
 		},
 	}
 }
@@ -121,6 +123,9 @@ func readModule(file string) ([]byte, error) {
 // cache for it. root may be nil.
 func check(c *cli.Context, root *host.Root, wasm []byte) (engine.Info, error) {
 	info, err := engine.Inspect(wasm)
+	if err == nil {
+		_, err = module.Publisher(wasm, info.Digest)
+	}
 	if err != nil {
 		return info, err
 	}
@@ -130,7 +135,10 @@ func check(c *cli.Context, root *host.Root, wasm []byte) (engine.Info, error) {
 
 // inspected is check, and what a run of the module costs to begin.
 func inspected(c *cli.Context, root *host.Root, wasm []byte) (info engine.Info, cost time.Duration, err error) {
-	if info, err = engine.Inspect(wasm); err != nil {
+	if info, err = engine.Inspect(wasm); err == nil {
+		_, err = module.Publisher(wasm, info.Digest)
+	}
+	if err != nil {
 		return info, 0, err
 	}
 	err = withProgram(c, root, wasm, func(e *engine.Engine, p *engine.Program) {
@@ -191,6 +199,7 @@ type moduleJSON struct {
 	Digest      script.Digest               `json:"digest"`
 	Size        int                         `json:"size"`
 	Shape       engine.Shape                `json:"shape"`
+	Publisher   peer.ID                     `json:"publisher,omitempty"` // who signed it
 	Language    string                      `json:"language,omitempty"`
 	Toolchain   string                      `json:"toolchain,omitempty"`
 	Description string                      `json:"description,omitempty"`
@@ -251,6 +260,9 @@ func moduleList(c *cli.Context) error {
 			var info engine.Info
 			if err == nil {
 				info, err = engine.Inspect(wasm)
+			}
+			if err == nil {
+				_, err = module.Publisher(wasm, info.Digest)
 			}
 			v := moduleView(name, layer.label, info)
 			if err != nil {
@@ -329,6 +341,11 @@ func moduleInspect(c *cli.Context) error {
 	}
 	v := moduleView(name, "", info)
 	v.Start = cost
+	if problem == nil {
+		if v.Publisher, err = module.Publisher(wasm, info.Digest); err != nil {
+			return err
+		}
+	}
 	if problem != nil {
 		v.Problem = problem.Error()
 	}
@@ -346,6 +363,9 @@ func moduleInspect(c *cli.Context) error {
 	row("digest", v.Digest.String())
 	row("size", bytesText(uint64(v.Size)))
 	row("shape", string(v.Shape))
+	if v.Publisher != "" {
+		row("signed by", publisherText(c, root, v.Publisher))
+	}
 	row("language", line(v.Language))
 	row("made by", line(v.Toolchain))
 	row("memory", bytesText(v.Memory)+" to begin with")

@@ -202,10 +202,12 @@ type located struct {
 	layer string
 	path  string
 	info  engine.Info
+
+	publisher peer.ID
 }
 
 func (m located) code() policy.Code {
-	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language}
+	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Publisher: m.publisher}
 }
 
 // layer is a folder of modules, and what policies call it.
@@ -224,7 +226,11 @@ func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error)
 		if err != nil {
 			return located{}, coded{exitInvalid, err}
 		}
-		return located{found: true, layer: module.Carried, info: info}, nil
+		publisher, err := module.Publisher(l.Wasm, info.Digest)
+		if err != nil {
+			return located{}, coded{exitInvalid, err}
+		}
+		return located{found: true, layer: module.Carried, info: info, publisher: publisher}, nil
 	}
 	for _, layer := range layers(root, target) {
 		for _, name := range names(layer.dir, module.Suffix) {
@@ -240,7 +246,11 @@ func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error)
 			if err != nil || l.Name == "" && info.Digest != l.Digest {
 				continue
 			}
-			return located{true, name, layer.label, path, info}, nil
+			publisher, err := module.Publisher(wasm, info.Digest)
+			if err != nil {
+				continue
+			}
+			return located{true, name, layer.label, path, info, publisher}, nil
 		}
 	}
 	return located{}, nil

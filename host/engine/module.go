@@ -134,6 +134,36 @@ func Inspect(wasm []byte) (Info, error) {
 	return info, nil
 }
 
+// CustomSection finds the first custom section of a name: its contents are
+// wasm[from:to], and with its header it begins at start. It is all 0 if there is
+// none. Errors wrap ErrInvalid; nothing behind what was found is looked at.
+func CustomSection(wasm []byte, name string) (start, from, to int, err error) {
+	if err := checkHeader(wasm); err != nil {
+		return 0, 0, 0, fmt.Errorf("inspect module: %w: %w", ErrInvalid, err)
+	}
+	r := reader{b: wasm, off: 8}
+	for r.len() > 0 {
+		start := r.off
+		id := r.byte()
+		r.bytes(r.u32())
+		if r.err != nil {
+			break
+		}
+		if id != sectionCustom {
+			continue
+		}
+		s := reader{b: wasm, off: start + 1, end: r.off}
+		s.u32()
+		if n := s.bytes(s.u32In(maxNameSize, "bytes of a name")); s.err == nil && string(n) == name {
+			return start, s.off, s.end, nil
+		}
+	}
+	if r.err != nil {
+		return 0, 0, 0, fmt.Errorf("inspect module: %w: %w", ErrInvalid, r.err)
+	}
+	return 0, 0, 0, nil
+}
+
 // moduleReader walks a module's sections.
 type moduleReader struct {
 	info  *Info

@@ -178,6 +178,7 @@ func openers(t testing.TB) []opener {
 		{"delegation", delegation, func(b []byte) error { _, err := OpenChain([][]byte{b}); return err }},
 		{"revocation", revocation, func(b []byte) error { _, err := OpenRevocation(b); return err }},
 		{"head", head, func(b []byte) error { _, _, err := OpenHead(b); return err }},
+		{"publication", SealPublished(script.Digest{3}, alice), func(b []byte) error { _, err := OpenPublished(b, script.Digest{3}); return err }},
 		{"script", sealed(t, sample(t), alice), func(b []byte) error {
 			_, err := Open(context.Background(), b, noon, known)
 			return err
@@ -197,7 +198,7 @@ func TestEverySingleByteChangeIsRefused(t *testing.T) {
 			t.Fatal(o.name, err)
 		}
 		// What kind it is makes no difference: of some, each bit of each byte, or one.
-		one := o.name == "delegation" || o.name == "revocation" || o.name == "head"
+		one := o.name == "delegation" || o.name == "revocation" || o.name == "head" || o.name == "publication"
 		whole := slices.Clone(o.sealed)
 		for i, was := range whole {
 			for by := 1; by < 256; by++ {

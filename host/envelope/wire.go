@@ -22,6 +22,7 @@ const (
 	delegationType = "application/vnd.circles.delegation.v1+protobuf"
 	revocationType = "application/vnd.circles.revocation.v1+protobuf"
 	headType       = "application/vnd.circles.head.v1+protobuf"
+	publishedType  = "application/vnd.circles.published.v1" // a SHA-256
 )
 
 // overhead is how many bytes an envelope adds to its payload, at most.

@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/peer"
 )
 
 // What a layer found out about its files is kept beside the compiled code:
 //
 //	<cache>/layers/<SHA-256 of the directory's path>
-//	"circles layer v1 <engine> <SHA-256 of the rest>\n"
-//	JSON: {"NAME": {"stamp": …, "info": …}}
+//	"circles layer v2 <engine> <SHA-256 of the rest>\n"
+//	JSON: {"NAME": {"stamp": …, "info": …, "publisher": …}}
 //
 // A file that looks as it did then, on an engine that is what it was, is not read
 // and not compiled when a layer is opened: 50 modules in Go take 5 s to be brought
@@ -27,17 +28,19 @@ import (
 // is when somebody first runs it; see version.run.
 //
 // Nothing is run on the word of this file: what is compiled is what has the digest
-// that was decided about. It is safe to delete.
+// that was decided about, and signed by whom it was said. It is safe to delete.
 type known map[string]knownFile
 
 type knownFile struct {
 	Stamp stamp       `json:"stamp"`
 	Info  engine.Info `json:"info"`
+
+	Publisher peer.ID `json:"publisher,omitempty"`
 }
 
 const (
 	knownDir   = "layers"
-	knownMagic = "circles layer v1 "
+	knownMagic = "circles layer v2 "
 	maxKnown   = 16 << 20 // bytes that are read
 )
 
@@ -92,7 +95,7 @@ func (l *Layer) noteKnown() error {
 	files := known{}
 	for name, v := range *l.current.Load() {
 		if v.stamp.settled() {
-			files[name] = knownFile{v.stamp, v.info}
+			files[name] = knownFile{v.stamp, v.info, v.publisher}
 		}
 	}
 	body, err := json.Marshal(files)

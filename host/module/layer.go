@@ -148,7 +148,7 @@ again:
 		if !match(v) {
 			continue
 		}
-		f := &Found{Name: v.name, Layer: l.label, Info: v.info, version: v}
+		f := &Found{Name: v.name, Layer: l.label, Info: v.info, Publisher: v.publisher, version: v}
 		if p := v.program.Load(); p != nil {
 			if !p.Retain() {
 				// It was replaced between the load and here, and nobody runs it.
@@ -214,13 +214,13 @@ func (l *Layer) load(ctx context.Context, name string) error {
 	old := (*l.current.Load())[name]
 	seen, isKnown := l.known[name]
 	if old != nil {
-		seen = knownFile{old.stamp, old.info}
+		seen = knownFile{old.stamp, old.info, old.publisher}
 	}
 	wasm, at, err := l.read(name, old != nil || isKnown, seen.Stamp)
 	if err == nil && wasm == nil {
 		delete(l.failed, name) // it is what it was before a change for the worse
 		if old == nil {
-			l.swap(name, newVersion(name, l.path(name), at, seen.Info))
+			l.swap(name, newVersion(name, l.path(name), at, seen.Info, seen.Publisher))
 			l.report(Event{Layer: l.label, Name: name, Kind: Loaded, Digest: seen.Info.Digest, Notes: seen.Info.Warnings})
 		}
 		return nil
@@ -231,14 +231,14 @@ func (l *Layer) load(ctx context.Context, name string) error {
 	}
 	var next *version
 	if err == nil {
-		next = newVersion(name, l.path(name), at, engine.Info{})
+		next = newVersion(name, l.path(name), at, engine.Info{}, "")
 		if old != nil && old.info.Digest == digest {
 			// The same bytes were saved again. Remember how they look now.
-			next.info = old.info
+			next.info, next.publisher = old.info, old.publisher
 			if p := old.program.Load(); p != nil && p.Retain() {
 				next.program.Store(p)
 			}
-		} else {
+		} else if next.publisher, err = Publisher(wasm, digest); err == nil {
 			var p *engine.Program
 			if p, err = l.engine.Compile(ctx, wasm); err == nil {
 				next.info = p.Info()

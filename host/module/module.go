@@ -11,6 +11,9 @@
 // run the new version, those that run finish on the old one, which is freed
 // after the last. When it does not, the old one stays in force and the Layer
 // reports why.
+//
+// A module may be signed; see Publisher for the form. One whose signature is not
+// good is no module: it is neither found nor put in force.
 package module
 
 import (
@@ -20,6 +23,7 @@ import (
 	"slices"
 
 	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 )
 
@@ -42,6 +46,7 @@ type Found struct {
 	Name  string // within its layer; "" for carried code
 	Layer string // the layer's label, or Carried
 	engine.Info
+	Publisher peer.ID // who signed the bytes; "" if nobody
 
 	program *engine.Program // nil until Program compiles it
 	wasm    []byte          // of carried code
@@ -60,7 +65,11 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Found{Layer: Carried, Info: info, wasm: logic.Wasm}, nil
+		publisher, err := Publisher(logic.Wasm, info.Digest)
+		if err != nil {
+			return nil, err
+		}
+		return &Found{Layer: Carried, Info: info, Publisher: publisher, wasm: logic.Wasm}, nil
 	case logic.Name != "":
 		for _, l := range layers {
 			if f := l.find(func(v *version) bool { return v.name == logic.Name }); f != nil {

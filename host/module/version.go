@@ -1,6 +1,7 @@
 package module
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/peer"
 )
 
 // version is one version of a module. Once it is compiled it holds one reference
@@ -20,14 +22,16 @@ type version struct {
 	stamp stamp
 	info  engine.Info
 
+	publisher peer.ID
+
 	program atomic.Pointer[engine.Program] // nil until somebody runs it
 	// compiling has an element while somebody compiles it or it is closed.
 	compiling chan struct{}
 	closed    bool // guarded by compiling
 }
 
-func newVersion(name, path string, at stamp, info engine.Info) *version {
-	return &version{name: name, path: path, stamp: at, info: info, compiling: make(chan struct{}, 1)}
+func newVersion(name, path string, at stamp, info engine.Info, publisher peer.ID) *version {
+	return &version{name: name, path: path, stamp: at, info: info, publisher: publisher, compiling: make(chan struct{}, 1)}
 }
 
 // run returns the program, with a reference for the caller, and compiles it if
@@ -79,8 +83,14 @@ func (v *version) read() ([]byte, error) {
 	if sha256.Sum256(wasm) != v.info.Digest {
 		return nil, v.replaced()
 	}
+	// It was decided on the word of the cache, if it was in there.
+	if publisher, err := Publisher(wasm, v.info.Digest); err != nil || publisher != v.publisher {
+		return nil, fmt.Errorf("read module %s: %w; delete the host's cache folder", v.name, cmp.Or(err, errPublisher))
+	}
 	return wasm, nil
 }
+
+var errPublisher = errors.New("what the cache says of who signed it is not so")
 
 func (v *version) replaced() error {
 	return fmt.Errorf("%w: module %s is being replaced; send it again in a moment", ErrNotFound, v.name)

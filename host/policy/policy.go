@@ -44,6 +44,9 @@ type Code struct {
 	// Language is what the compiler wrote into it, "Go go1.26"; "" if nothing. It
 	// is the module's own word.
 	Language string
+	// Publisher is who signed it; "" if nobody. What claims to be signed and is not
+	// never gets here.
+	Publisher peer.ID
 }
 
 // Accepted is a verified script that a policy permits. Only Set.Accept makes one.

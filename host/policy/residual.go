@@ -338,6 +338,7 @@ func (q *question) seen() string {
 	b = strconv.AppendQuote(append(b, ','), c.Layer)
 	b = strconv.AppendInt(append(b, ','), c.Size, 10)
 	b = strconv.AppendQuote(append(b, ','), c.Language)
+	b = strconv.AppendQuote(append(b, ','), string(c.Publisher))
 	for _, name := range c.Imports {
 		b = strconv.AppendQuote(append(b, ','), name)
 	}

@@ -180,7 +180,7 @@ func randomCondition(r *rand.Rand, depth int) string {
 	}
 	return pick(r,
 		"true", "false", "context.lent", `context.module.name == "guestbook"`, `context.module.name like "g*"`,
-		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`, `context.module.language like "Go *"`,
+		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`, `context.module.language like "Go *"`, `context.module.publisher == "did:key:z6Mk"`, `context.module.publisher != ""`,
 		`context.transport == "http"`,
 		`context.entry == "sign"`, `["sign", "read"].contains(context.entry)`,
 		`context.params < 5`, `context.params * 9223372036854775807 > 0`, `context.module.size * 9223372036854775807 > 0`,
@@ -201,7 +201,7 @@ func randomCondition(r *rand.Rand, depth int) string {
 func randomRequest(r *rand.Rand) Request {
 	request := from(pick(r, alice, bob, mallory, peer.Peer{ID: id(4), Circles: []string{"family", "friends"}}))
 	request.Code = pick(r, guestbook, guestbook, Code{}, Code{Digest: guestbook.Digest},
-		Code{Found: true, Layer: "carried", Digest: script.Digest{2}, Size: 5, Imports: []string{"env"}, Language: pick(r, "", "Go go1.26")},
+		Code{Found: true, Layer: "carried", Digest: script.Digest{2}, Size: 5, Imports: []string{"env"}, Language: pick(r, "", "Go go1.26"), Publisher: pick(r, peer.ID(""), "did:key:z6Mk", "did:key:z6Mj")},
 		Code{Found: true, Name: "grep", Layer: "host", Digest: script.Digest{3}, Size: 4})
 	request.Entry = pick(r, "", "sign", "read")
 	request.Transport = pick(r, "", "http", "local")
@@ -287,12 +287,13 @@ func TestResidualsOfHugeRequestsAreSmall(t *testing.T) {
 
 // What is remembered of one must not be taken for another.
 func TestResidualsAreKeptApart(t *testing.T) {
-	s := parse(t, `permit(principal, action, resource) when { context.module.name == "guestbook" && principal has name && principal.name like "ali*" && context.module.language == "" };`)
+	s := parse(t, `permit(principal, action, resource) when { context.module.name == "guestbook" && principal has name && principal.name like "ali*" && context.module.language == "" && context.module.publisher == "" };`)
 	changes := map[string]func(*Request){
 		"the caller":       func(r *Request) { r.Parties.Caller = mallory },
 		"the petname":      func(r *Request) { r.Parties.Caller.Name = "eve" },
 		"the module":       func(r *Request) { r.Code.Name = "calendar" },
 		"the language":     func(r *Request) { r.Code.Language = "Rust" },
+		"the publisher":    func(r *Request) { r.Code.Publisher = id(9) },
 		"nothing is found": func(r *Request) { r.Code = Code{} },
 	}
 	for name, change := range changes {

@@ -278,13 +278,14 @@ func (r Request) context(lent bool) types.Record {
 	}
 	all := types.RecordMap{
 		"module": types.NewRecord(types.RecordMap{
-			"found":    types.Boolean(r.Code.Found),
-			"name":     types.String(r.Code.Name),
-			"digest":   digest,
-			"layer":    types.String(r.Code.Layer),
-			"size":     types.Long(r.Code.Size),
-			"imports":  types.NewSet(imports...),
-			"language": types.String(r.Code.Language),
+			"publisher": types.String(r.Code.Publisher),
+			"found":     types.Boolean(r.Code.Found),
+			"name":      types.String(r.Code.Name),
+			"digest":    digest,
+			"layer":     types.String(r.Code.Layer),
+			"size":      types.Long(r.Code.Size),
+			"imports":   types.NewSet(imports...),
+			"language":  types.String(r.Code.Language),
 		}),
 		"entry":     types.String(r.Entry),
 		"params":    types.Long(r.Params),
