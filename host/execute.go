@@ -165,7 +165,7 @@ func codeOf(found *module.Found) policy.Code {
 	return policy.Code{
 		Found: true, Digest: found.Digest, Name: found.Name, Layer: found.Layer,
 		Size: int64(found.Size), Imports: found.Modules(), Language: found.Language,
-		Publisher: found.Publisher,
+		Publisher: found.Publisher, Types: found.Manifest.Types(),
 	}
 }
 

@@ -225,7 +225,7 @@ func (h *Host) refuse(target *peerContext, v *envelope.Verified, found *module.F
 		if !refused.Request.Parties.Known() {
 			found = nil // strangers must not find out which modules a peer has
 		}
-		if len(r.Policies) == 0 && refused.Again.IsZero() { // else one forbids it, and a permit would not help
+		if len(r.Policies) == 0 && refused.Again.IsZero() && refused.Verdict.Unread == nil { // else one forbids it, and a permit would not help
 			refused.Hint = h.allow(refused, v.Script().Logic, found)
 		}
 	}

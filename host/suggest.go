@@ -62,10 +62,10 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 	if err != nil {
 		return g, err
 	}
-	request := policy.Request{Parties: parties, Code: codeOf(found), Entry: s.Entry, Params: len(s.Params), Now: h.now(), Transport: "http"}
+	request := policy.Request{Parties: parties, Code: codeOf(found), Entry: s.Entry, Params: len(s.Params), Args: s.Params, Now: h.now(), Transport: "http"}
 	if v := before.Submit(request); v.Permitted {
 		g.Permit.Within = true
-	} else if len(v.Policies) > 0 {
+	} else if len(v.Policies) > 0 || v.Unread != nil {
 		return g, fmt.Errorf("suggest a permit: %s, and no permit would help", v)
 	}
 	after, asked := before, map[script.Grant]bool{}

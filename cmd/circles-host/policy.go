@@ -34,7 +34,8 @@ func policyCommand() *cli.Command {
 				Description: `Decides without running anything, and lists what the script would be allowed: what
 its module says it needs, and each place that a policy names. With --trace it runs on
 a transaction that is dropped, nobody having signed it, and lists what it asked for,
-how often, and which policies answered; no log has anything of that.`,
+how often, and which policies answered; no log has anything of that. PARAMS are as for
+send: policies may look at them.`,
 				Flags: []cli.Flag{
 					rootFlag(),
 					&cli.StringFlag{Name: "as", Usage: "the caller, `PEER`: a petname or did:key"},
@@ -66,9 +67,6 @@ func policyExplain(c *cli.Context) error {
 	if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), needs(c, "as", "to")); err != nil {
 		return err
 	}
-	if c.NArg() == 2 && !c.Bool("trace") {
-		return usage("PARAMS are for --trace: without it nothing is run")
-	}
 	root, err := openRoot(c)
 	if err != nil {
 		return err
@@ -98,6 +96,10 @@ func policyExplain(c *cli.Context) error {
 		return err
 	}
 	request := policy.Request{Parties: root.Peers.Meet(caller.ID, target.ID, circles), Code: m.code(), Entry: entry, Now: time.Now(), Transport: "http"}
+	if request.Args, err = params(c.Args().Get(1), c.App.Reader); err != nil {
+		return err
+	}
+	request.Params = len(request.Args)
 	var needs []policy.Need
 	if m.found && m.info.Manifest != nil {
 		for _, n := range m.info.Manifest.Needs {
@@ -108,7 +110,7 @@ func policyExplain(c *cli.Context) error {
 	reach, whole := set.Reach(request)
 	var traced *host.Rehearsal
 	if c.Bool("trace") {
-		if traced, err = rehearse(c, root, caller, target, l, entry); err != nil {
+		if traced, err = rehearse(c, root, caller, target, l, entry, request.Args); err != nil {
 			return err
 		}
 	}
@@ -178,7 +180,7 @@ func policyExplain(c *cli.Context) error {
 		}
 		return nil
 	}
-	if len(x.Submit.Policies) == 0 { // else one forbids it, and a permit would not help
+	if len(x.Submit.Policies) == 0 && x.Submit.Unread == nil { // else one forbids it, and a permit would not help
 		words := []string{host.Command, "policy", "allow", "--to", who(target), who(caller), what}
 		for _, n := range needs {
 			words = append(words, "--"+string(n.Action), quote(n.Path))
@@ -207,7 +209,7 @@ type located struct {
 }
 
 func (m located) code() policy.Code {
-	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Publisher: m.publisher}
+	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Publisher: m.publisher, Types: m.info.Manifest.Types()}
 }
 
 // layer is a folder of modules, and what policies call it.

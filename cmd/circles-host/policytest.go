@@ -33,8 +33,9 @@ func policyTestCommand() *cli.Command {
    allow  = ["write /guestbook"]   # what it may do once it runs
    deny   = ["read /diary.txt"]    # and may not
 
-params = BYTES, at = 2026-06-01T12:00:00Z, transport = "local" ("http" if not said)
-and used = {hour = {scripts = 20}} are for policies that look at them.
+params = '{"guests": 5}' (or BYTES), at = 2026-06-01T12:00:00Z, transport =
+"local" ("http" if not said) and used = {hour = {scripts = 20}} are for policies
+that look at them.
 Nothing is run. It looks at the files as they are, in force or not. A worker runs
 the cases too, whenever a file beside them changes: while one fails, what was in
 force before stays, and a worker that starts then permits nothing there.`,

@@ -171,13 +171,9 @@ func receiptToSuggest(c *cli.Context, root *host.Root, target peer.Entry) (found
 }
 
 // rehearse runs a script that nobody has sent, and keeps nothing.
-func rehearse(c *cli.Context, root *host.Root, caller, target peer.Entry, l script.Logic, entry string) (*host.Rehearsal, error) {
-	s := script.Script{Caller: caller.ID, Target: target.ID, Logic: l, Entry: entry, NotBefore: time.Now()}
+func rehearse(c *cli.Context, root *host.Root, caller, target peer.Entry, l script.Logic, entry string, params []byte) (*host.Rehearsal, error) {
+	s := script.Script{Caller: caller.ID, Target: target.ID, Logic: l, Entry: entry, Params: params, NotBefore: time.Now()}
 	s.Deadline = s.NotBefore.Add(time.Minute)
-	var err error
-	if s.Params, err = params(c.Args().Get(1), c.App.Reader); err != nil {
-		return nil, err
-	}
 	h, err := openRehearsal(c, root, target)
 	if err != nil {
 		return nil, err

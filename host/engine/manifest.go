@@ -22,6 +22,8 @@ type Manifest struct {
 	Entries     map[string]EntryInfo `json:"entries"`
 	Needs       []Need               `json:"needs"` // of the target
 	Lends       []Need               `json:"lends"` // of the caller: what is asked to be lent
+
+	types map[string]map[string]string // of Entries
 }
 
 // EntryInfo describes one entry.
@@ -29,6 +31,19 @@ type EntryInfo struct {
 	Description string `json:"description"`
 	Params      string `json:"params"`
 	Result      string `json:"result"`
+	// Types are those of the params, if they are a JSON object and policies may look
+	// at them: "string", "number", a whole one, or "boolean", by key. All keys must be
+	// there, and no others.
+	Types map[string]string `json:"types,omitempty"`
+}
+
+// Types are those of the params of each entry that declares them; nil if none does.
+// They are not to be changed.
+func (m *Manifest) Types() map[string]map[string]string {
+	if m == nil {
+		return nil
+	}
+	return m.types
 }
 
 // Need is an action on a path, or on records, of a context that the module does not work
@@ -42,6 +57,7 @@ const (
 	maxManifestEntries = 256
 	maxManifestNeeds   = 256
 	maxManifestText    = 4096 // bytes of one text
+	maxManifestTypes   = 64   // of the params of one entry
 )
 
 func parseManifest(section []byte) (*Manifest, error) {
@@ -70,7 +86,18 @@ func parseManifest(section []byte) (*Manifest, error) {
 			Description: clean(e.Description, maxManifestText),
 			Params:      clean(e.Params, maxManifestText),
 			Result:      clean(e.Result, maxManifestText),
+			Types:       e.Types,
 		}
+		if len(e.Types) == 0 {
+			continue
+		}
+		if err := checkTypes(e.Types); err != nil {
+			return nil, fmt.Errorf("types of the entry %s: %w", name, err)
+		}
+		if m.types == nil {
+			m.types = make(map[string]map[string]string)
+		}
+		m.types[name] = e.Types
 	}
 	var err error
 	if m.Needs, err = checkNeeds(raw.Needs); err == nil {
@@ -81,6 +108,23 @@ func parseManifest(section []byte) (*Manifest, error) {
 	}
 	return m, nil
 }
+
+func checkTypes(types map[string]string) error {
+	if len(types) > maxManifestTypes {
+		return fmt.Errorf("there are %d; this host reads %d", len(types), maxManifestTypes)
+	}
+	for name, kind := range types {
+		if !paramName.MatchString(name) {
+			return fmt.Errorf("%s is not a name: at most 64 letters, digits, - and _", quote(name))
+		}
+		if kind != "string" && kind != "number" && kind != "boolean" {
+			return fmt.Errorf("%s of %s is none of string, number, boolean", quote(kind), quote(name))
+		}
+	}
+	return nil
+}
+
+var paramName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func checkNeeds(needs []Need) ([]Need, error) {
 	for _, n := range needs {

@@ -254,7 +254,7 @@ func TestManifest(t *testing.T) {
 		"needs":[{"action":"write","path":"/guestbook"}],"future":1}`)
 	want := &Manifest{
 		Description: "A guestbook\ufffd[2J",
-		Entries:     map[string]EntryInfo{"run": {"signs", "name", "count"}},
+		Entries:     map[string]EntryInfo{"run": {Description: "signs", Params: "name", Result: "count"}},
 		Needs:       []Need{{"write", "/guestbook"}},
 	}
 	if !reflect.DeepEqual(info.Manifest, want) || info.Warnings != nil {
@@ -266,6 +266,9 @@ func TestManifest(t *testing.T) {
 		{`{"entries":{"Not_Kebab":{}}}`, "kebab"}, {`{"needs":[{"action":"own","path":"/"}]}`, "own"},
 		{`{"needs":[{"action":"read","path":"/../etc"}]}`, "clean"}, {`{"needs":[{"action":"read","path":"etc"}]}`, "clean"},
 		{`{"needs":[{"action":"read","path":"/a\n"}]}`, ""},
+		{`{"entries":{"run":{"types":{"n":"int"}}}}`, "none of string"}, {`{"entries":{"run":{"types":{"n":{"m":"string"}}}}}`, "JSON"},
+		{`{"entries":{"run":{"types":{"` + strings.Repeat("n", 65) + `":"string"}}}}`, "at most 64"}, {`{"entries":{"run":{"types":{"n\u001b":"string"}}}}`, "at most 64"},
+		{`{"entries":{"run":{"types":{` + manyTypes(65) + `}}}}`, "there are 65"},
 		{`{"needs":[` + strings.Repeat(`{"action":"read","path":"/"},`, 300) + `{"action":"read","path":"/"}]}`, "301 needs"},
 	} {
 		info := manifest(tc.json)
@@ -276,6 +279,14 @@ func TestManifest(t *testing.T) {
 			t.Errorf("%.40q: manifest %+v, warnings %.200q", tc.json, info.Manifest, info.Warnings)
 		}
 	}
+}
+
+func manyTypes(n int) string {
+	types := make([]string, n)
+	for i := range types {
+		types[i] = fmt.Sprintf(`"n%d":"string"`, i)
+	}
+	return strings.Join(types, ",")
 }
 
 // Thousands of sections that each earn a warning do not make thousands of them.

@@ -38,7 +38,7 @@ func (b *behalf) narrow(v Verdict, action script.Action, resource types.EntityUI
 		return v
 	}
 	for _, q := range b.via {
-		if of := q.ask(action, resource); !of.Permitted && (len(of.Policies) > 0 || of.Problem != nil) {
+		if of := q.ask(action, resource); !of.Permitted && (len(of.Policies) > 0 || of.Problem != nil || of.Unread != nil) {
 			return of
 		}
 	}

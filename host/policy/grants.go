@@ -187,7 +187,7 @@ func (g *Grants) isLent(action script.Action, path string) bool {
 // for Accept carry the target's. code is what the caller's host knows of the
 // code; when the target runs elsewhere that is no more than the script says.
 func (s *Set) Lend(sent *script.Script, parties peer.Parties, code Code, now time.Time) *Grants {
-	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Now: now}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Args: sent.Params, Now: now}
 	return &Grants{
 		owner:    parties.Caller,
 		lending:  true,

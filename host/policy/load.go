@@ -250,6 +250,7 @@ func Parse(fileTexts []File) (*Set, error) {
 		s.index.add(r)
 		s.byID[r.id] = r
 		s.counts = max(s.counts, r.counts)
+		s.args = s.args || r.args
 	}
 	s.given = make(map[script.Action]bool, len(given))
 	for _, a := range given {
@@ -373,6 +374,7 @@ type rule struct {
 	fixed   *cedar.Policy // the conditions that are settled once the path alone is unknown; see settle
 	rest    int           // how many are not
 	counts  time.Duration // how far back it looks at what was used
+	args    bool          // it looks into the params
 
 	// its scope, by which those are found that may apply
 	principal ast.IsPrincipalScopeNode
@@ -390,6 +392,7 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 	}
 	r.fixed, r.rest = settle(tree)
 	r.counts = countsOf(tree)
+	r.args = looksAtArgs(tree)
 	var problems Problems
 	report := func(at token, format string, a ...any) {
 		problems = append(problems, Problem{Line: at.line, Column: at.column, Message: fmt.Sprintf(format, a...)})
@@ -413,8 +416,11 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 					name = strings.Trim(id, `"`)
 				}
 			}
+			name = strings.Trim(name, `"`) // of a tag
 			at = text.find(name)
-			if strings.HasPrefix(message, unsafeAccess) {
+			if strings.HasPrefix(message, unsafeTag) {
+				message = fmt.Sprintf("tag %q may be absent: ask first, as in context.args.numbers.hasTag(%q) && …", name, name)
+			} else if strings.HasPrefix(message, unsafeAccess) {
 				message = strings.TrimPrefix(message, unsafeAccess) + fmt.Sprintf(" may be absent: ask first, as in principal has %s && …", name)
 			} else if n := nearest(name, known().names); n != "" {
 				message += fmt.Sprintf(" (did you mean %s?)", n)
@@ -447,6 +453,7 @@ func (s span) find(word string) token {
 // What the type checker says, where we say it otherwise.
 const (
 	unsafeAccess = "unable to guarantee safety of access to optional "
+	unsafeTag    = "unable to guarantee safety of access to tag "
 	noAction     = "unable to find an applicable action given the policy scope constraints"
 )
 
@@ -571,6 +578,8 @@ func wrongID(uid types.EntityUID) string {
 		if _, err := peer.ParseID(id); err != nil {
 			return fmt.Sprintf("%s::%q matches nothing: %v; \"circles-host peer list\" shows the ids", uid.Type, id, err)
 		}
+	case typeStrings, typeNumbers, typeBooleans:
+		return "params have no id: ask context.args, as in context.args.numbers"
 	case typeCircle:
 		if !printable(id) {
 			return "a circle's name is printable text"

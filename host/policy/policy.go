@@ -47,6 +47,9 @@ type Code struct {
 	// Publisher is who signed it; "" if nobody. What claims to be signed and is not
 	// never gets here.
 	Publisher peer.ID
+	// Types are those that it declares of params, "string", "number" or "boolean", by
+	// entry, "run" for the default one. They are the module's own word.
+	Types map[string]map[string]string
 }
 
 // Accepted is a verified script that a policy permits. Only Set.Accept makes one.
@@ -104,7 +107,7 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 	if sent.Logic.OfOwner() {
 		return acceptOwner(v, parties, code, when.Now)
 	}
-	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Asked: asked(sent.Logic), Now: when.Now, Transport: when.Transport, Used: when.Used, Chain: v.Chain()}
+	r := Request{Parties: parties, Code: code, Entry: sent.Entry, Params: len(sent.Params), Args: sent.Params, Asked: asked(sent.Logic), Now: when.Now, Transport: when.Transport, Used: when.Used, Chain: v.Chain()}
 	grants := s.Grants(r)
 	verdict := grants.submit()
 	if !verdict.Permitted {
@@ -114,6 +117,11 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 	// a module is here.
 	if reason := grants.behalf.run(r); reason != "" {
 		return nil, &RefusedError{Request: r, Reason: reason}
+	}
+	if s.args { // before anything runs: a policy about files may look at them
+		if _, err := r.args(); err != nil {
+			return nil, &RefusedError{Request: r, Verdict: Verdict{Unread: err}}
+		}
 	}
 	return &Accepted{Verified: v, parties: parties, code: code, by: verdict.Policies, limits: s.limits(verdict), review: s.review(verdict), grants: grants}, nil
 }

@@ -111,6 +111,7 @@ func authorized(s *Set, r Request, principal peer.Peer, lent bool, action script
 	for _, p := range r.Parties.Via {
 		entities.via = append(entities.via, peerEntity(p))
 	}
+	entities.args, _ = r.args()
 	entities.peers = [...]types.Entity{peerEntity(principal), peerEntity(r.Parties.Caller), peerEntity(r.Parties.Target)}
 	all := candidates(s.rules)
 	if isGiven(action) {
@@ -182,6 +183,9 @@ func randomCondition(r *rand.Rand, depth int) string {
 		"true", "false", "context.lent", `context.module.name == "guestbook"`, `context.module.name like "g*"`,
 		`context.module.found`, `context.module.size < 500`, `context.module.imports.contains("env")`, `context.module.layer == "carried"`, `context.module.language like "Go *"`, `context.module.publisher == "did:key:z6Mk"`, `context.module.publisher != ""`,
 		`context.transport == "http"`,
+		`(context.args.numbers.hasTag("guests") && context.args.numbers.getTag("guests") < 10)`, `context.args.strings.hasTag("day")`,
+		`(context.args.booleans.hasTag("vip") && context.args.booleans.getTag("vip"))`,
+		`(context.args.numbers.hasTag("guests") && context.args.numbers.getTag("guests") * 9223372036854775807 > 0)`,
 		`context.entry == "sign"`, `["sign", "read"].contains(context.entry)`,
 		`context.params < 5`, `context.params * 9223372036854775807 > 0`, `context.module.size * 9223372036854775807 > 0`,
 		`context.now < datetime("2026-06-02")`, `context.used.hour.scripts < 2`, `context.used.minute.fuel * 9223372036854775807 >= 0`,
@@ -206,6 +210,10 @@ func randomRequest(r *rand.Rand) Request {
 	request.Entry = pick(r, "", "sign", "read")
 	request.Transport = pick(r, "", "http", "local")
 	request.Params = pick(r, 0, 1, 100)
+	if r.IntN(2) == 0 {
+		request.Code.Types = map[string]map[string]string{"sign": {"guests": "number", "vip": "boolean"}, "run": {"day": "string"}}
+		request.Args = []byte(map[string]string{"sign": pick(r, `{"guests":5,"vip":true}`, `{"guests":50,"vip":false}`), "": `{"day":"x"}`}[request.Entry])
+	}
 	request.Used = pick(r, budget.Used{}, budget.Used{Hour: budget.Amount{Scripts: 1}}, budget.Used{Minute: budget.Amount{Fuel: 7}, Hour: budget.Amount{Scripts: 5}})
 	request.Now = noon.Add(time.Duration(r.IntN(3)) * 24 * time.Hour)
 	for range max(0, r.IntN(6)-3) {

@@ -27,6 +27,7 @@ type Set struct {
 	problem error
 	reduced residuals
 	counts  time.Duration          // how far back policies look at what was used
+	args    bool                   // some policy looks into the params
 	given   map[script.Action]bool // those that no policy can keep from anybody
 }
 
@@ -56,7 +57,10 @@ type Request struct {
 	Code    Code
 	Entry   string
 	Params  int // bytes
-	Now     time.Time
+	// Args are the params themselves. They are read where a policy looks at them, and
+	// Code declares their types; see MaxArgs.
+	Args []byte
+	Now  time.Time
 	// Transport is what it came by, as in Occasion.
 	Transport string
 	Used      budget.Used // by the caller's scripts before this one
@@ -79,6 +83,8 @@ type Verdict struct {
 	Failed []Failure
 	// Problem is why there are no policies to ask.
 	Problem error
+	// Unread is why the params cannot be read, of which a policy asks.
+	Unread error
 	// Reasons are what the owner wants said to whom a forbid refuses: @reason.
 	Reasons []string
 	// Hidden says that what is forbidden is to look as if it were not there, and
@@ -100,6 +106,8 @@ func (v Verdict) of(owner string) string {
 	switch {
 	case v.Problem != nil:
 		return "the policies" + owner + " have a mistake in them, and permit nothing until it is mended"
+	case v.Unread != nil:
+		return v.Unread.Error()
 	case len(v.Failed) > 0 && slices.Equal(v.Policies, v.failed()):
 		return named(v.Policies) + owner + " could not be evaluated, and may forbid it"
 	case v.Permitted && len(v.Policies) == 1:
@@ -244,8 +252,16 @@ func (q *question) ask(action script.Action, resource types.EntityUID) Verdict {
 		return q.set.explain(v)
 	}
 	e := q.evaluation()
-	decision, diagnostic := cedar.Authorize(left.covering(resource), &e.entities,
-		types.Request{Principal: q.principal, Action: actionUID(action), Resource: resource, Context: e.context})
+	covering := left.covering(resource)
+	request := types.Request{Principal: q.principal, Action: actionUID(action), Resource: resource, Context: e.context}
+	if q.set.args && covering.lookAtArgs() && e.entities.args == nil {
+		a, err := q.request.args()
+		if err != nil {
+			return q.unread(err, covering, request)
+		}
+		e.entities.args = a
+	}
+	decision, diagnostic := cedar.Authorize(covering, &e.entities, request)
 	return q.set.explain(verdictOf(decision, diagnostic))
 }
 
@@ -289,6 +305,7 @@ func (r Request) context(lent bool) types.Record {
 		}),
 		"entry":     types.String(r.Entry),
 		"params":    types.Long(r.Params),
+		"args":      argsRecord,
 		"now":       types.NewDatetime(r.Now),
 		"used":      usedRecord(r.Used),
 		"transport": types.String(r.Transport),
@@ -348,6 +365,7 @@ type entityStore struct {
 	peers  [3]types.Entity // the principal, the caller and the target
 	via    []types.Entity  // whom a delegation came by
 	target peer.ID
+	args   args // nil until a policy looks at them
 	paths  map[types.String]types.Entity
 }
 
@@ -360,6 +378,8 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 		return s.path(uid)
 	case typeRecord:
 		return recordEntity(uid)
+	case typeStrings, typeNumbers, typeBooleans:
+		return s.args.entity(uid)
 	case typePeer:
 		for i := range s.peers {
 			if s.peers[i].UID == uid {

@@ -35,7 +35,7 @@ const TestsFile = "tests.toml"
 //	expect = "permit"                # or "refuse"
 //	allow  = ["read /guestbook/a"]   # what it may do to files and records once it runs
 //	deny   = ["read /diary.txt"]     # and may not
-//	params = 100                     # bytes; 0 if not said
+//	params = '{"guests": 5}'         # or their size, 100, in bytes; none if not said
 //	at     = 2026-06-01T12:00:00Z    # when; now if not said
 //	transport = "local"              # "http" if not said
 //	used   = {hour = {scripts = 20}} # by its scripts before: minute, hour, day; scripts, fuel, bytes
@@ -50,7 +50,8 @@ type Test struct {
 	Permit bool // what is expected
 	Allow  []Need
 	Deny   []Need
-	Params int
+	Params int       // bytes
+	Args   []byte    // the params themselves, if they were said
 	At     time.Time // zero: now
 	// Transport is "http" if it was not said.
 	Transport string
@@ -95,7 +96,7 @@ type testText struct {
 	Expect *string   `toml:"expect"`
 	Allow  []string  `toml:"allow"`
 	Deny   []string  `toml:"deny"`
-	Params int       `toml:"params"`
+	Params any       `toml:"params"`
 	At     time.Time `toml:"at"`
 
 	Transport string     `toml:"transport"`
@@ -223,7 +224,7 @@ func testLines(text []byte) (lines []int) {
 }
 
 func (w testText) test() (t Test, err error) {
-	t = Test{Name: graphic(w.Name), As: w.As, Entry: w.Entry, Params: w.Params, At: w.At, Transport: cmp.Or(w.Transport, "http")}
+	t = Test{Name: graphic(w.Name), As: w.As, Entry: w.Entry, At: w.At, Transport: cmp.Or(w.Transport, "http")}
 	switch {
 	case w.As == "":
 		return t, errors.New(`as is missing: who sends the script, as = "alice"`)
@@ -233,10 +234,19 @@ func (w testText) test() (t Test, err error) {
 		return t, errors.New(`expect is missing: expect = "permit" or "refuse"`)
 	case *w.Expect != "permit" && *w.Expect != "refuse":
 		return t, fmt.Errorf(`expect is %q: it must be "permit" or "refuse"`, *w.Expect)
-	case w.Params < 0:
-		return t, fmt.Errorf("params is %d: it is a number of bytes", w.Params)
 	case len(w.Allow) > maxTestNeeds || len(w.Deny) > maxTestNeeds:
 		return t, fmt.Errorf("allow or deny has more than %d lines; make several tests of it", maxTestNeeds)
+	}
+	switch p := w.Params.(type) {
+	case nil:
+	case string:
+		t.Args, t.Params = []byte(p), len(p)
+	case int64:
+		if t.Params = int(p); p < 0 || p > script.MaxParams {
+			return t, fmt.Errorf("params is %d: it is a number of bytes, up to %d, or the params as text", p, script.MaxParams)
+		}
+	default:
+		return t, errors.New(`params is neither text nor a number of bytes: params = '{"guests": 5}'`)
 	}
 	if t.Used, err = w.Used.used(); err != nil {
 		return t, err
@@ -325,7 +335,7 @@ func (s *Set) Test(tests []Test, meet Meet, now time.Time) []TestResult {
 			r.Problem = err
 			continue
 		}
-		request := Request{Parties: parties, Code: code, Entry: t.Entry, Params: t.Params, Now: now, Transport: t.Transport, Used: t.Used}
+		request := Request{Parties: parties, Code: code, Entry: t.Entry, Params: t.Params, Args: t.Args, Now: now, Transport: t.Transport, Used: t.Used}
 		if !t.At.IsZero() {
 			request.Now = t.At
 		}
