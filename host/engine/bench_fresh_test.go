@@ -229,7 +229,9 @@ func TestFreshCallAllocates(t *testing.T) {
 	}
 	for name, wasm := range map[string][]byte{"go": wasm, "small": onePage()} {
 		call := fresh(t, wasm)
-		const most, mostBytes, runs = 45, 16 << 10, 200
+		// 45 and 16 KiB were the aim, and reached; the global that counts the stack takes
+		// wazero two more, and is worth it.
+		const most, mostBytes, runs = 47, 16<<10 + 128, 200
 		if allocs := testing.AllocsPerRun(runs, call); allocs > most && !raceDetector {
 			t.Errorf("%s: %v allocations, want at most %d", name, allocs, most)
 		}
