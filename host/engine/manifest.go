@@ -22,8 +22,6 @@ type Manifest struct {
 	Entries     map[string]EntryInfo `json:"entries"`
 	Needs       []Need               `json:"needs"` // of the target
 	Lends       []Need               `json:"lends"` // of the caller: what is asked to be lent
-
-	types map[string]map[string]string // of Entries
 }
 
 // EntryInfo describes one entry.
@@ -39,11 +37,20 @@ type EntryInfo struct {
 
 // Types are those of the params of each entry that declares them; nil if none does.
 // They are not to be changed.
-func (m *Manifest) Types() map[string]map[string]string {
+func (m *Manifest) Types() (types map[string]map[string]string) {
 	if m == nil {
 		return nil
 	}
-	return m.types
+	for name, e := range m.Entries {
+		if len(e.Types) == 0 {
+			continue
+		}
+		if types == nil {
+			types = make(map[string]map[string]string)
+		}
+		types[name] = e.Types
+	}
+	return types
 }
 
 // Need is an action on a path, or on records, of a context that the module does not work
@@ -88,16 +95,9 @@ func parseManifest(section []byte) (*Manifest, error) {
 			Result:      clean(e.Result, maxManifestText),
 			Types:       e.Types,
 		}
-		if len(e.Types) == 0 {
-			continue
-		}
 		if err := checkTypes(e.Types); err != nil {
 			return nil, fmt.Errorf("types of the entry %s: %w", name, err)
 		}
-		if m.types == nil {
-			m.types = make(map[string]map[string]string)
-		}
-		m.types[name] = e.Types
 	}
 	var err error
 	if m.Needs, err = checkNeeds(raw.Needs); err == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/modules"
 )
 
 // start opens a directory on an engine of its own, as a host does when it starts.
@@ -37,6 +39,38 @@ func old(t *testing.T, files ...string) {
 		if err := os.Chtimes(f, hourAgo, hourAgo); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestKnownModulesKeepTheirTypes: what policies see of a module is the same when it
+// comes from the cache. A forbid about params would hold no more if these were lost.
+func TestKnownModulesKeepTheirTypes(t *testing.T) {
+	cache, dir := t.TempDir(), t.TempDir()
+	if err := os.Chmod(cache, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wasm, err := modules.WithManifest(says("hi"), []byte(`{"entries": {"run": {"types": {"guests": "number"}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, dir, "m", wasm)
+	old(t, filepath.Join(dir, "m.wasm"))
+	var seen []engine.Manifest
+	for range 2 {
+		_, l := start(t, cache, dir)
+		f, err := module.Find(script.Logic{Name: "m"}, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Manifest.Types(); len(got) != 1 || got["run"]["guests"] != "number" {
+			t.Errorf("start %d: the types are %v", len(seen)+1, got)
+		}
+		seen = append(seen, *f.Manifest)
+		f.Release()
+		l.Close()
+	}
+	if !reflect.DeepEqual(seen[0], seen[1]) {
+		t.Errorf("it was %+v, and is %+v", seen[0], seen[1])
 	}
 }
 
