@@ -171,7 +171,7 @@ func ParseTests(file, text string) ([]Test, error) {
 	case len(all.Test) > maxTests:
 		return nil, at(0, 0, "has %d tests, at most %d are run; split it", len(all.Test), maxTests)
 	}
-	lines := testLines([]byte(text))
+	lines := TableLines([]byte(text), "test")
 	tests := make([]Test, 0, len(all.Test))
 	first := make(map[string]int, len(all.Test))
 	var problems Problems
@@ -205,8 +205,10 @@ func ParseTests(file, text string) ([]Test, error) {
 	return tests, nil
 }
 
-// testLines are the lines of the [[test]]s.
-func testLines(text []byte) (lines []int) {
+// TableLines are the lines of text, from 1, where an array of tables of that name goes
+// on: of each [[test]], for "test". TOML that cannot be read has as many as there are
+// before the mistake.
+func TableLines(text []byte, name string) (lines []int) {
 	var p unstable.Parser
 	p.Reset(text)
 	for p.NextExpression() {
@@ -216,7 +218,7 @@ func testLines(text []byte) (lines []int) {
 		}
 		key := e.Key()
 		key.Next()
-		if bytes.Equal(key.Node().Data, []byte("test")) && key.IsLast() {
+		if bytes.Equal(key.Node().Data, []byte(name)) && key.IsLast() {
 			lines = append(lines, p.Shape(key.Node().Raw).Start.Line)
 		}
 	}

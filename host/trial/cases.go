@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
-	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -191,7 +190,7 @@ func ParseCases(file string, text []byte) ([]Case, error) {
 	case len(all.Case) > maxCases:
 		return nil, at(0, 0, "has %d cases, at most %d are run", len(all.Case), maxCases)
 	}
-	lines := caseLines(text)
+	lines := policy.TableLines(text, "case")
 	cases := make([]Case, 0, len(all.Case))
 	first := map[string]int{}
 	for i, w := range all.Case {
@@ -211,24 +210,6 @@ func ParseCases(file string, text []byte) ([]Case, error) {
 		cases = append(cases, k)
 	}
 	return cases, nil
-}
-
-// caseLines are the lines of the [[case]]s.
-func caseLines(text []byte) (lines []int) {
-	var p unstable.Parser
-	p.Reset(text)
-	for p.NextExpression() {
-		e := p.Expression()
-		if e.Kind != unstable.ArrayTable {
-			continue
-		}
-		key := e.Key()
-		key.Next()
-		if bytes.Equal(key.Node().Data, []byte("case")) && key.IsLast() {
-			lines = append(lines, p.Shape(key.Node().Raw).Start.Line)
-		}
-	}
-	return lines
 }
 
 func (w caseText) read() (k Case, err error) {
