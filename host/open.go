@@ -44,6 +44,8 @@ type Config struct {
 	Undo history.Config
 	// Review bounds what waits in each context for its owner to approve.
 	Review review.Limits
+	// Languages are those whose texts are run here; the command has a table of them.
+	Languages []engine.Language
 	// CacheDir keeps compiled code. "" means cache in the root.
 	CacheDir string
 	// IdleAfter is how long a context stays open unused. 0 means 5 minutes.
@@ -142,7 +144,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
-	e, err := engine.New(ctx, engine.Config{CacheDir: c.CacheDir, Keep: keptPrograms}, HostModules()...)
+	e, err := engine.New(ctx, engine.Config{CacheDir: c.CacheDir, Keep: keptPrograms, Languages: c.Languages}, HostModules()...)
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
 	}

@@ -60,6 +60,10 @@ type Engine struct {
 
 	programs map[*Program]struct{} // that are not closed
 	kept     kept
+
+	interpreters []*interpreter
+	loads        chan struct{} // a token for each text that is being loaded
+	texts        kept
 }
 
 // New makes an engine that offers hosts to guests.
@@ -85,6 +89,8 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 		idle:     make(chan struct{}),
 		programs: make(map[*Program]struct{}),
 		kept:     kept{programs: config.Keep},
+		loads:    make(chan struct{}, runtime.GOMAXPROCS(0)),
+		texts:    kept{programs: config.Keep},
 		maxTypes: maxGenerationTypes,
 		slow:     primeSlow,
 		// The defaults of a ModuleConfig are fakes that are made anew, and
@@ -111,6 +117,7 @@ func New(ctx context.Context, config Config, hosts ...HostModule) (*Engine, erro
 	} else {
 		e.cache = wazero.NewCompilationCache()
 	}
+	e.interpreters = interpreters(config.Languages)
 	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
 	g, err := e.newGeneration(ctx)
 	if err != nil {
@@ -241,6 +248,10 @@ func (e *Engine) leave() {
 // twice is not an error.
 func (e *Engine) Close(ctx context.Context) error {
 	e.kept.clear()
+	e.texts.clear()
+	for _, i := range e.interpreters {
+		i.close()
+	}
 	e.mu.Lock()
 	if e.done {
 		e.mu.Unlock()
@@ -272,7 +283,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	return e.cache.Close(context.WithoutCancel(ctx))
 }
 
-// Program is a compiled module. It is safe for concurrent use, by any number of
+// Program is a compiled module, or a text of such a one's. It is safe for concurrent use, by any number of
 // runs.
 //
 // It is reference counted, so that it can be replaced while it runs: Compile
@@ -282,6 +293,7 @@ type Program struct {
 	engine  *Engine
 	gen     *generation
 	info    Info
+	key     [32]byte // what kept knows it by
 	code    wazero.CompiledModule
 	standin *standin // if a Machine runs it; then code is of its stand-in
 	links   experimental.ImportResolver
@@ -289,6 +301,11 @@ type Program struct {
 	calls   map[string]uint32 // see abi.Options
 	// The functions whose unreachable is a call of no function of the table.
 	dispatchFrom, dispatchTo uint32
+
+	// Of a text: the language module, with a reference of the text's, whose code it is;
+	// and the text, if each run is to load it.
+	of   *Program
+	text []byte
 
 	// What runs begin with: primed, as the module is once it is initialised, or
 	// blank, as it is before, if that is to be done in each run. Without either the
@@ -336,6 +353,10 @@ func (p *Program) Close() {
 	if last {
 		p.engine.forget(p)
 		p.freeImages()
+		if p.of != nil {
+			p.of.Close()
+			return
+		}
 		p.code.Close(context.Background()) // never fails
 		p.standin.close()
 		p.engine.release(p.gen)
@@ -488,6 +509,7 @@ func (e *Engine) build(info Info, wasm []byte) (p *Program, err error) {
 		engine:  e,
 		gen:     g,
 		info:    info,
+		key:     info.Digest,
 		code:    compiled,
 		standin: stand,
 		links:   func(name string) api.Module { return links[name] },

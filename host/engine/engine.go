@@ -59,6 +59,9 @@ type Config struct {
 	// last asked for: Compile returns one of them where it is given the same bytes
 	// again. They are fewer where they are large: see kept. 0 means none.
 	Keep int
+	// Languages are those whose texts Load takes. A language's module is compiled when the
+	// first text is loaded.
+	Languages []Language
 	// Plain has every module initialised in each run: to find out whether an image
 	// is to blame for something. Nothing else changes, fuel included.
 	Plain bool

@@ -74,19 +74,39 @@ func (im *image) check(r *run, mod api.Module) error {
 }
 
 // initialise runs what a module wants run before its first call.
-func (p *Program) initialise(ctx context.Context, mod api.Module) error {
+func (p *Program) initialise(r *run, mod api.Module) error {
+	if p.of != nil {
+		if p.of.primed == nil {
+			if err := p.of.initialise(r, mod); err != nil {
+				return err
+			}
+		}
+		_, err := p.give(r, mod)
+		return err
+	}
 	names := []string{rewrite.StartExport, "_initialize"}
 	if p.info.Shape == Command {
 		names = names[:1]
 	}
 	for _, name := range names {
 		if f := mod.ExportedFunction(name); f != nil {
-			if _, err := f.Call(ctx); err != nil {
+			if _, err := f.Call(r); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// begin is what a run begins with; nil if the module has its data itself.
+func (p *Program) begin() *image {
+	switch {
+	case p.primed != nil:
+		return p.primed
+	case p.of != nil:
+		return p.of.begin()
+	}
+	return p.blank
 }
 
 // priming watches a module being initialised for all of its runs.

@@ -203,9 +203,13 @@ func decodeImage(b []byte, key [32]byte) (memory []byte, globals []uint64, err e
 func (e *Engine) CacheDir() string { return e.config.CacheDir }
 
 // Fingerprint tells whether what this engine found out about a module holds for
-// another: it has the same program, and the same host functions.
+// another: it has the same program, the same host functions and the same languages.
 func (e *Engine) Fingerprint() [32]byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return sha256.Sum256(fmt.Appendf(nil, "%q %q", e.current.hosts.offered(), build()))
+	b := fmt.Appendf(nil, "%q %q", e.current.hosts.offered(), build())
+	for _, l := range e.config.Languages {
+		b = fmt.Appendf(b, " %q %q %x", l.Name, l.Suffix, l.Digest)
+	}
+	return sha256.Sum256(b)
 }

@@ -19,14 +19,22 @@ type kept struct {
 }
 
 // maxKept bounds the bytes of modules that are kept as programs: each takes up to
-// five times as much.
+// five times as much. Of texts it bounds the images.
 const maxKept = 64 << 20
 
-// find returns the program of a digest, with a reference for the caller, or nil.
-func (k *kept) find(digest [32]byte) *Program {
+// weight is what p counts for.
+func (p *Program) weight() int {
+	if p.of != nil {
+		return p.info.Size + int(p.info.Image)
+	}
+	return p.info.Size
+}
+
+// find returns the program of a key, with a reference for the caller, or nil.
+func (k *kept) find(key [32]byte) *Program {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i := slices.IndexFunc(k.all, func(p *Program) bool { return p.info.Digest == digest })
+	i := slices.IndexFunc(k.all, func(p *Program) bool { return p.key == key })
 	if i < 0 || !k.all[i].Retain() {
 		return nil
 	}
@@ -39,11 +47,11 @@ func (k *kept) find(digest [32]byte) *Program {
 func (k *kept) add(p *Program) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.done || k.programs == 0 || p.info.Size > maxKept || !p.Retain() {
+	if k.done || k.programs == 0 || p.weight() > maxKept || !p.Retain() {
 		return
 	}
 	k.all = append(k.all, p)
-	k.size += p.info.Size
+	k.size += p.weight()
 	for len(k.all) > k.programs || k.size > maxKept {
 		k.drop()
 	}
@@ -53,7 +61,7 @@ func (k *kept) add(p *Program) {
 func (k *kept) drop() {
 	p := k.all[0]
 	k.all = slices.Delete(k.all, 0, 1)
-	k.size -= p.info.Size
+	k.size -= p.weight()
 	p.Close()
 }
 

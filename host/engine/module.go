@@ -48,7 +48,10 @@ type Info struct {
 	Language string // what the producers section says, e.g. "Go go1.26"; not to be relied on
 	// Toolchain is what that section says made the module, e.g. "clang 14.0.6"; likewise.
 	Toolchain string
-	Warnings  []string // for the module's author: what was ignored, and why
+	// Interpreter is the digest of the language module that runs it, if it is a text, whose
+	// language Language then is; zero for a module.
+	Interpreter [32]byte `json:",omitzero"`
+	Warnings    []string // for the module's author: what was ignored, and why
 
 	// Image is how many bytes of memory a run begins with as they are once the
 	// module is initialised; Plain why each run initialises the module anew, in which
@@ -65,6 +68,9 @@ type Info struct {
 
 // span is where a section lies in a module.
 type span struct{ start, from, to int } // start: with its header
+
+// Text reports whether it is a text, which a language module runs.
+func (i *Info) Text() bool { return i.Interpreter != [32]byte{} }
 
 // Modules lists the modules of host functions that are imported from, sorted.
 func (i *Info) Modules() []string {

@@ -302,13 +302,10 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 			entry = "run"
 		}
 		if _, ok := slices.BinarySearch(p.info.Entries, entry); !ok {
-			return nil, &Failure{Kind: NoEntry, Detail: fmt.Sprintf("the module has no entry %s; it has %s", quote(entry), strings.Join(p.info.Entries, ", "))}
+			return nil, &Failure{Kind: NoEntry, Detail: fmt.Sprintf("the %s has no entry %s; it has %s", p.what(), quote(entry), strings.Join(p.info.Entries, ", "))}
 		}
 	}
-	image := p.primed
-	if image == nil {
-		image = p.blank
-	}
+	image := p.begin()
 	size := p.info.Memory
 	if image != nil {
 		size = uint64(image.memory.Size())
@@ -364,6 +361,9 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		}
 		return r.out.b, nil
 	}
+	if p.of != nil {
+		entry = callEntry // which asks for the text's own
+	}
 	result, text, isErr, err := abi.CallBytes(r, mod, entry, c.Params, abi.Options{
 		MaxResult: r.limits.Output, Through: rewrite.CallExport, Calls: p.calls,
 	})
@@ -374,6 +374,14 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 		return nil, r.memoryOr(&Failure{Kind: Returned, Detail: clean(text, 8<<10)})
 	}
 	return result, nil
+}
+
+// what p is, for people.
+func (p *Program) what() string {
+	if p.of != nil {
+		return "text"
+	}
+	return "module"
 }
 
 // initialise does what a module begins with, where no image has it done. What a
@@ -403,6 +411,10 @@ func isExit(err error, code uint32) bool {
 
 // failure says how a guest ended that did not end well.
 func (r *run) failure(p *Program, err error) error {
+	var before *Failure
+	if errors.As(err, &before) {
+		return before // of the text that was loaded for this run
+	}
 	var bug *PanicError
 	if errors.As(err, &bug) {
 		return bug

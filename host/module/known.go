@@ -19,8 +19,8 @@ import (
 // What a layer found out about its files is kept beside the compiled code:
 //
 //	<cache>/layers/<SHA-256 of the directory's path>
-//	"circles layer v2 <engine> <SHA-256 of the rest>\n"
-//	JSON: {"NAME": {"stamp": …, "info": …, "publisher": …}}
+//	"circles layer v3 <engine> <SHA-256 of the rest>\n"
+//	JSON: {"NAME": {"file": …, "stamp": …, "info": …, "publisher": …}}
 //
 // A file that looks as it did then, on an engine that is what it was, is not read
 // and not compiled when a layer is opened: 50 modules in Go take 5 s to be brought
@@ -32,6 +32,7 @@ import (
 type known map[string]knownFile
 
 type knownFile struct {
+	File  string      `json:"file"` // in its folder
 	Stamp stamp       `json:"stamp"`
 	Info  engine.Info `json:"info"`
 
@@ -40,7 +41,7 @@ type knownFile struct {
 
 const (
 	knownDir   = "layers"
-	knownMagic = "circles layer v2 "
+	knownMagic = "circles layer v3 "
 	maxKnown   = 16 << 20 // bytes that are read
 )
 
@@ -95,7 +96,7 @@ func (l *Layer) noteKnown() error {
 	files := known{}
 	for name, v := range *l.current.Load() {
 		if v.stamp.settled() {
-			files[name] = knownFile{v.stamp, v.info, v.publisher}
+			files[name] = knownFile{v.base(), v.stamp, v.info, v.publisher}
 		}
 	}
 	body, err := json.Marshal(files)

@@ -53,6 +53,7 @@ var racy atomic.Uint64
 
 // failure is a file that was tried. It is tried again when it has changed.
 type failure struct {
+	path   string
 	stamp  stamp
 	digest [32]byte
 	err    error
@@ -120,6 +121,7 @@ func (l *Layer) Close() {
 // Module describes a module in force.
 type Module struct {
 	Name, Layer string
+	File        string // its path; of a text what it says there is what runs, or is about to
 	engine.Info
 }
 
@@ -128,7 +130,7 @@ func (l *Layer) List() []Module {
 	current := *l.current.Load()
 	var list []Module
 	for _, name := range slices.Sorted(maps.Keys(current)) {
-		list = append(list, Module{Name: name, Layer: l.label, Info: current[name].info})
+		list = append(list, Module{Name: name, Layer: l.label, File: current[name].path, Info: current[name].info})
 	}
 	return list
 }
@@ -178,21 +180,27 @@ func (l *Layer) Reload(ctx context.Context) error {
 	if l.known == nil && len(entries) > 0 && len(*l.current.Load()) == 0 {
 		l.known = l.readKnown()
 	}
-	for _, entry := range entries {
-		name, ok := strings.CutSuffix(entry.Name(), Suffix)
-		if !ok || strings.HasPrefix(name, ".") {
-			continue // a README, a source, a temporary file
-		}
+	files := l.files(entries)
+	byName := named(files)
+	for _, f := range files {
+		name := f.name
 		if !ValidName(name) {
-			problems = append(problems, fmt.Errorf("%s: not a module's name; rename it to 1 to 63 of a-z, 0-9 and \"-\"", filepath.Join(l.dir, entry.Name())))
+			problems = append(problems, fmt.Errorf("%s: not a module's name; rename it to 1 to 63 of a-z, 0-9 and \"-\"", f.path))
 			continue
 		}
 		if len(present) == MaxModules {
 			problems = append(problems, fmt.Errorf("%s: more than %d modules; the rest is ignored", l.dir, MaxModules))
 			break
 		}
+		if present[name] {
+			continue // said of the first
+		}
 		present[name] = true
-		if err := l.load(ctx, name); err != nil {
+		if same := byName[name]; len(same) > 1 {
+			problems = append(problems, l.ambiguous(f, same))
+			continue
+		}
+		if err := l.load(ctx, f); err != nil {
 			problems = append(problems, fmt.Errorf("module %s: %w", name, err))
 		}
 	}
@@ -210,37 +218,39 @@ func (l *Layer) Reload(ctx context.Context) error {
 }
 
 // load brings one file into force, unless it is or has failed already.
-func (l *Layer) load(ctx context.Context, name string) error {
+func (l *Layer) load(ctx context.Context, f file) error {
+	name := f.name
 	old := (*l.current.Load())[name]
-	seen, isKnown := l.known[name]
+	seen, isSeen := l.known[name]
+	isSeen = isSeen && seen.File == f.base()
 	if old != nil {
-		seen = knownFile{old.stamp, old.info, old.publisher}
+		seen, isSeen = knownFile{f.base(), old.stamp, old.info, old.publisher}, old.path == f.path
 	}
-	wasm, at, err := l.read(name, old != nil || isKnown, seen.Stamp)
+	wasm, at, err := l.read(f.path, isSeen, seen.Stamp)
 	if err == nil && wasm == nil {
 		delete(l.failed, name) // it is what it was before a change for the worse
 		if old == nil {
-			l.swap(name, newVersion(name, l.path(name), at, seen.Info, seen.Publisher))
+			l.swap(name, newVersion(f, at, seen.Info, seen.Publisher))
 			l.report(Event{Layer: l.label, Name: name, Kind: Loaded, Digest: seen.Info.Digest, Notes: seen.Info.Warnings})
 		}
 		return nil
 	}
 	digest := sha256.Sum256(wasm)
-	if before, tried := l.failed[name]; tried && (before.stamp == at || err == nil && before.digest == digest) {
+	if before, tried := l.failed[name]; tried && before.path == f.path && (before.stamp == at || err == nil && before.digest == digest) {
 		return before.err
 	}
 	var next *version
 	if err == nil {
-		next = newVersion(name, l.path(name), at, engine.Info{}, "")
-		if old != nil && old.info.Digest == digest {
+		next = newVersion(f, at, engine.Info{}, "")
+		if old != nil && old.info.Digest == digest && old.language == f.language {
 			// The same bytes were saved again. Remember how they look now.
 			next.info, next.publisher = old.info, old.publisher
 			if p := old.program.Load(); p != nil && p.Retain() {
 				next.program.Store(p)
 			}
-		} else if next.publisher, err = Publisher(wasm, digest); err == nil {
+		} else if next.publisher, err = f.signer(wasm, digest); err == nil {
 			var p *engine.Program
-			if p, err = l.engine.Compile(ctx, wasm); err == nil {
+			if p, err = f.compile(ctx, l.engine, wasm); err == nil {
 				next.info = p.Info()
 				next.program.Store(p)
 			}
@@ -258,14 +268,14 @@ func (l *Layer) load(ctx context.Context, name string) error {
 			old = nil
 		}
 		if ctx.Err() == nil { // else it is the host's shutdown, not the file's fault
-			l.failed[name] = failure{at, digest, err}
+			l.failed[name] = failure{f.path, at, digest, err}
 			l.report(Event{Layer: l.label, Name: name, Kind: Broken, Err: err, Digest: digestOf(old)})
 		}
 		return err
 	}
 	delete(l.failed, name)
 	l.swap(name, next)
-	if old == nil || old.info.Digest != next.info.Digest {
+	if old == nil || old.info.Digest != next.info.Digest || old.language != next.language {
 		event := Event{Layer: l.label, Name: name, Kind: Loaded, Digest: next.info.Digest, Notes: next.info.Warnings}
 		if old != nil {
 			event.Kind = Replaced
@@ -278,12 +288,9 @@ func (l *Layer) load(ctx context.Context, name string) error {
 	return nil
 }
 
-func (l *Layer) path(name string) string { return filepath.Join(l.dir, name+Suffix) }
-
 // read returns the bytes of a file, or none when it was seen before and looks as it
 // did.
-func (l *Layer) read(name string, before bool, seen stamp) (wasm []byte, at stamp, err error) {
-	path := l.path(name)
+func (l *Layer) read(path string, before bool, seen stamp) (wasm []byte, at stamp, err error) {
 	f, err := openNonblock(path) // a FIFO must not stop the reloading for good
 	if err != nil {
 		return nil, at, err

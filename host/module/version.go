@@ -17,8 +17,7 @@ import (
 // version is one version of a module. Once it is compiled it holds one reference
 // to the program, for as long as it is current.
 type version struct {
-	name  string
-	path  string
+	file
 	stamp stamp
 	info  engine.Info
 
@@ -30,8 +29,8 @@ type version struct {
 	closed    bool // guarded by compiling
 }
 
-func newVersion(name, path string, at stamp, info engine.Info, publisher peer.ID) *version {
-	return &version{name: name, path: path, stamp: at, info: info, publisher: publisher, compiling: make(chan struct{}, 1)}
+func newVersion(of file, at stamp, info engine.Info, publisher peer.ID) *version {
+	return &version{file: of, stamp: at, info: info, publisher: publisher, compiling: make(chan struct{}, 1)}
 }
 
 // run returns the program, with a reference for the caller, and compiles it if
@@ -56,7 +55,7 @@ func (v *version) run(ctx context.Context, e *engine.Engine) (*engine.Program, e
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.Compile(ctx, wasm)
+	p, err := v.compile(ctx, e, wasm)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +83,7 @@ func (v *version) read() ([]byte, error) {
 		return nil, v.replaced()
 	}
 	// It was decided on the word of the cache, if it was in there.
-	if publisher, err := Publisher(wasm, v.info.Digest); err != nil || publisher != v.publisher {
+	if publisher, err := v.signer(wasm, v.info.Digest); err != nil || publisher != v.publisher {
 		return nil, fmt.Errorf("read module %s: %w; delete the host's cache folder", v.name, cmp.Or(err, errPublisher))
 	}
 	return wasm, nil
