@@ -11,6 +11,7 @@ import (
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/imports/log"
+	"github.com/circles-host/circles/host/imports/modules"
 	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/policy"
@@ -23,7 +24,7 @@ import (
 // HostModules are the host functions that scripts find. A tool that compiles
 // modules without running them needs them too, to tell what is offered.
 func HostModules() []engine.HostModule {
-	return []engine.HostModule{wasi.Module(), contexts.Module(), log.Module()}
+	return []engine.HostModule{wasi.Module(), contexts.Module(), log.Module(), modules.Module()}
 }
 
 // ownHandles is how many files a script's transaction may have open beside those
@@ -102,6 +103,7 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 		State: state{
 			caller:  h.callerOf(in.Accepted, in.target, tx, turn, in.back),
 			target:  contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), tx.records.As(watchedRecords{guard}), h.report),
+			others:  others{entry: in.Script().Entry},
 			watched: guard,
 		},
 	})
@@ -120,11 +122,13 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 // state is what the host functions of one run find.
 type state struct {
 	caller, target contexts.Context
+	others         others
 	*watched
 }
 
 func (s state) Caller() contexts.Context { return s.caller }
 func (s state) Target() contexts.Context { return s.target }
+func (s state) Modules() modules.Modules { return s.others }
 
 // kept is what may be kept of the log of a run: all, or nothing. It is what the
 // script's author and its caller read, and so a way out for what the script has

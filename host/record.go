@@ -89,6 +89,19 @@ func (l *lentContext) ListRecords(ctx context.Context, collection string, r reco
 	return page, err
 }
 
+func (l *lentContext) QueryRecords(ctx context.Context, collection, query, start string, limit int) (page records.Page, err error) {
+	err = l.in(ctx, func(c remote.Context) (err error) {
+		page, err = c.QueryRecords(ctx, collection, query, start, limit)
+		return
+	})
+	return page, err
+}
+
+func (d *distantContext) QueryRecords(_ context.Context, collection, _, _ string, _ int) (records.Page, error) {
+	return records.Page{}, &remote.Error{Code: remote.Unavailable, Message: fmt.Sprintf(
+		"cannot query collection %.200q: the context of %s is on another host; list its records", strings.ToValidUTF8(collection, "\uFFFD"), label(d.peer))}
+}
+
 func (d *distantContext) GetRecord(ctx context.Context, collection, key string, limit int) ([]byte, error) {
 	if err := nameable(script.Get, collection, key); err != nil {
 		return nil, err

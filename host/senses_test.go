@@ -68,6 +68,12 @@ var accesses = map[string]string{
 	"circles:host/contexts.[method]context.put-record":     "put",
 	"circles:host/contexts.[method]context.delete-record":  "delete",
 	"circles:host/contexts.[method]context.list-records":   "query get",
+	"circles:host/contexts.[method]context.replace-record": "put get",
+	"circles:host/contexts.[method]context.query-records":  "query get",
+	"circles:host/contexts.[method]context.send":           "- sends nothing yet",
+	"circles:host/modules.call":                            "- calls nothing yet",
+	"circles:host/modules.base":                            "- calls nothing yet",
+	"circles:host/modules.entry":                           "- what the script asked for",
 	"circles:host/log.write":                               "log",
 
 	"wasi_snapshot_preview1.args_get":                "- the module's name",

@@ -14,6 +14,19 @@ import (
 	"github.com/circles-host/circles/testdata/build"
 )
 
+// lacks says what an SDK does not have of what the WIT files declare: functions, and
+// cases of an enum. It was built for the version before.
+var lacks = map[string][]string{
+	"go": since012, "rust": since012, "zig": since012, "assemblyscript": since012, "js": since012, "c": since012, "cpp": since012,
+	"sdktest": nil,
+}
+
+var since012 = []string{
+	"[method]context.replace-record", "[method]context.query-records", "[method]context.send",
+	"call", "base", "entry",
+	"conflict", "violates", "failed",
+}
+
 // TestSDKsMatchWIT: the suite's guest of each SDK uses all of the SDK, so its imports
 // are the SDK's.
 func TestSDKsMatchWIT(t *testing.T) {
@@ -35,7 +48,7 @@ func TestSDKsMatchWIT(t *testing.T) {
 	}
 	for name, wasm := range guests {
 		t.Run(name, func(t *testing.T) {
-			abitest.CheckGuest(t, wasm(), "circles:script/run@0.1.0", "script.wit", "deps/circles-host/host.wit")
+			abitest.CheckGuest(t, wasm(), lacks[name], "circles:script/run@0.1.1", "script.wit", "deps/circles-host/host.wit")
 		})
 	}
 }
@@ -82,7 +95,11 @@ func TestEnumsMatchWIT(t *testing.T) {
 		{"rust/src/lib.rs", "level", "pub enum Level {", "\n}", camel("")},
 	} {
 		var want []string
+		language, _, _ := strings.Cut(e.file, "/")
 		for _, c := range enums[e.enum] {
+			if slices.Contains(lacks[language], c) {
+				continue
+			}
 			want = append(want, e.spell(c))
 		}
 		_, block, ok := strings.Cut(string(read(t, "../guest-sdk/"+e.file)), e.begin)

@@ -54,6 +54,15 @@ type Host struct {
 	Seen func(collection, key string) bool
 	// ReadOnly refuses every change of the target through circles:host.
 	ReadOnly bool
+	// Check, if set, is what schemas say of a value that is put: "" that it is as it
+	// should be, else a line for each violation, "/json/pointer: reason".
+	Check func(collection, value string) string
+	// Modules are those that the guest can call, by their names. Base is what it
+	// stands before, and Send what becomes of a script that it sends; nil is that there
+	// is none. An error that they return is one of the module's or script's own.
+	Modules map[string]func(entry string, params []byte) ([]byte, error)
+	Base    func(entry string, params []byte) ([]byte, error)
+	Send    func(to, logic, entry string, params []byte) ([]byte, error)
 	// Disturb, if set, runs before and after each call of cabi_realloc that a
 	// host function makes. It may call the guest.
 	Disturb func(g *Guest)
@@ -132,6 +141,7 @@ type Guest struct {
 	Reallocs, ClockReads int
 
 	host      *Host
+	entry     string // the one that was called
 	ctx       context.Context
 	handles   map[uint32]string // live handles: "caller" or "target"
 	last      uint32            // handles are never reused, so that a stale one is found out
@@ -212,6 +222,7 @@ func (g *Guest) Call(entry string, params []byte) ([]byte, error) {
 	if f == nil {
 		return nil, fmt.Errorf("the guest has no entry %q", entry)
 	}
+	g.entry = entry
 	ptr, err := g.lower(g.ctx, params)
 	if err != nil {
 		return nil, err
@@ -301,7 +312,17 @@ func (h *Host) offer(ctx context.Context) error {
 		return fmt.Errorf("offer wasip1: %w", err)
 	}
 
-	log := h.runtime.NewHostModuleBuilder("circles:host/log@0.1.1")
+	// A host serves guests that were built for what was before it, too.
+	for _, version := range []string{"0.1.1", "0.1.2"} {
+		if err := h.offerVersion(ctx, version); err != nil {
+			return err
+		}
+	}
+	return h.offerModules(ctx)
+}
+
+func (h *Host) offerVersion(ctx context.Context, version string) error {
+	log := h.runtime.NewHostModuleBuilder("circles:host/log@" + version)
 	log.NewFunctionBuilder().WithFunc(func(ctx context.Context, _ api.Module, level, ptr, n uint32) {
 		g := ctx.Value(guestKey{}).(*Guest)
 		g.Log = append(g.Log, []string{"debug", "info", "warn", "error"}[level]+": "+g.text(ptr, n))
@@ -310,7 +331,7 @@ func (h *Host) offer(ctx context.Context) error {
 		return fmt.Errorf("offer circles:host/log: %w", err)
 	}
 
-	c := h.runtime.NewHostModuleBuilder("circles:host/contexts@0.1.1")
+	c := h.runtime.NewHostModuleBuilder("circles:host/contexts@" + version)
 	export := func(name string, f any) { c.NewFunctionBuilder().WithFunc(f).Export(name) }
 	open := func(party string) func(context.Context, api.Module) uint32 {
 		return func(ctx context.Context, _ api.Module) uint32 {
@@ -442,6 +463,10 @@ func (h *Host) offer(ctx context.Context) error {
 		g.put64(ret+24, uint64(info.ModTime().UnixMilli()))
 	})
 	h.offerRecords(export)
+	if version != "0.1.1" {
+		h.offerQueries(export)
+		h.offerSend(export)
+	}
 	if _, err := c.Instantiate(ctx); err != nil {
 		return fmt.Errorf("offer circles:host/contexts: %w", err)
 	}
@@ -461,6 +486,9 @@ const (
 	readOnly
 	unavailable
 	ioFailed
+	conflict
+	violates
+	failed
 )
 
 type hostError struct {

@@ -61,6 +61,27 @@ func Log(ctx context.Context) io.Writer {
 	return io.Discard
 }
 
+// Asked returns the oldest version of a module of host functions that the guest of
+// the run that ctx belongs to imports: what it was built for. It is "" outside of a
+// run, and for a module that the guest imports without a version, or not at all.
+func Asked(ctx context.Context, module string) string {
+	r, ok := ctx.Value(runKey{}).(*run)
+	if !ok || r.program == nil {
+		return ""
+	}
+	var oldest *version
+	for _, imp := range r.program.info.Imports {
+		name, asked, _ := strings.Cut(imp.Module, "@")
+		if v, err := parseVersion(asked); name == module && err == nil && (oldest == nil || oldest.serves(v)) {
+			oldest = &v
+		}
+	}
+	if oldest == nil {
+		return ""
+	}
+	return oldest.String()
+}
+
 type runKey struct{}
 
 // run is the state of one run. It is the context that guest and host functions
@@ -68,10 +89,11 @@ type runKey struct{}
 // the goroutine of the run.
 type run struct {
 	deadline
-	state  any
-	turn   Turn
-	limits Limits
-	start  time.Time
+	program *Program // nil while a module is initialised for all its runs
+	state   any
+	turn    Turn
+	limits  Limits
+	start   time.Time
 
 	granted   uint64 // fuel
 	fuel      uint64 // burned; set when the guest has ended
@@ -245,6 +267,7 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	}
 	limits := c.Limits.WithDefaults()
 	r := e.newRun(ctx, limits, &c)
+	r.program = p
 	defer r.end()
 	result, err := r.do(p, &c)
 	if err == nil && limits.Fuel > 0 && r.fuel > limits.Fuel {

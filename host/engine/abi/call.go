@@ -39,12 +39,14 @@ func (t *Type) liftable() bool {
 	case formRecord:
 		return false
 	case formVariant:
-		return len(t.flat) == 1 // an enum
+		return len(t.flat) == 1 || t.text == optionBytes.text // an enum, or what OptionBytes lifts
 	case formList:
 		return t.elem.form == formU8
 	}
 	return true
 }
+
+var optionBytes = Option(Bytes)
 
 func recordFields(t *Type) []Field {
 	var out []Field
@@ -235,6 +237,41 @@ func (c *Call) Bytes(limit int) (b []byte, ok bool) {
 		return nil, false
 	}
 	return append(make([]byte, 0, len(b)), b...), true
+}
+
+// OptionBytes lifts a copy of an option<list<u8>>, which for none is nil; an empty
+// list is not. A list over limit bytes is not copied: ok is false.
+func (c *Call) OptionBytes(limit int) (b []byte, ok bool) {
+	if c.param == len(c.plan.Params) || c.plan.Params[c.param].text != optionBytes.text {
+		panic(fmt.Sprintf("abi: %s: parameter %d is not lifted as declared", c.plan.where, c.param))
+	}
+	var which uint32
+	var ptr, n uint64
+	if c.plan.inMemory {
+		at := c.base + c.plan.args.fields[c.param].offset
+		discriminant, _ := c.mem.ReadByte(at) // the region is checked
+		list, _ := c.mem.ReadUint64Le(at + optionBytes.fields[1].offset)
+		which, ptr, n = uint32(discriminant), list&0xffffffff, list>>32
+	} else {
+		which, ptr, n = uint32(c.stack[c.slot]), c.stack[c.slot+1], c.stack[c.slot+2]
+		c.slot += len(optionBytes.flat)
+	}
+	c.param++
+	switch which {
+	case 0:
+		return nil, true // whatever its pointer and length are
+	case 1:
+	default:
+		c.fail(violation("parameter %d: %d is no case of %s", c.param-1, which, optionBytes))
+	}
+	list, err := c.view("list", uint32(ptr), uint32(n))
+	if err != nil {
+		c.fail(err)
+	}
+	if len(list) > limit {
+		return nil, false
+	}
+	return append(make([]byte, 0, len(list)), list...), true
 }
 
 // Self lifts a borrowed handle as its value, which is a T. The handle cannot be

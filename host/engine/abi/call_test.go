@@ -264,6 +264,47 @@ func TestStringIsBounded(t *testing.T) {
 	}
 }
 
+// An option's list is copied if there is one: none is nil, whatever lies where its
+// list would be, and an empty list is not.
+func TestLiftOption(t *testing.T) {
+	var got []byte
+	var ok bool
+	lift := func(c *abi.Call) { got, ok = c.OptionBytes(5) }
+	flat := abi.Func{Name: "flat", Params: []*abi.Type{abi.Option(abi.Bytes)}, Do: lift}
+	many := []*abi.Type{abi.Option(abi.Bytes)}
+	for range 14 {
+		many = append(many, abi.U8)
+	}
+	memory := abi.Func{Name: "memory", Params: many, Do: lift}
+	c := newCaller(t, bump(t), flat, memory)
+	c.guest.Memory().Write(100, []byte("sixsix"))
+	const args = 1024
+	for _, tc := range []struct {
+		some, at, n uint32
+		want        string
+	}{
+		{0, 0xffffffff, 0xffffffff, "[] true true"},
+		{1, 100, 0, "[] false true"},
+		{1, 100, 3, "[115 105 120] false true"},
+		{1, 100, 6, "[] true false"},
+	} {
+		c.must("flat", garbage|uint64(tc.some), garbage|uint64(tc.at), garbage|uint64(tc.n))
+		if s := fmt.Sprint(got, got == nil, ok); s != tc.want {
+			t.Errorf("%v: lifted %s", tc, s)
+		}
+		c.poke(args, tc.some, tc.at, tc.n)
+		c.must("memory", garbage|args)
+		if s := fmt.Sprint(got, got == nil, ok); s != tc.want {
+			t.Errorf("%v in memory: lifted %s", tc, s)
+		}
+	}
+	c.violates("2 is no case of option<list<u8>>", "flat", 2, 100, 3)
+	c.violates("leaves the memory", "flat", 1, page-2, 3)
+	c.poke(args, 2)
+	c.violates("2 is no case of option<list<u8>>", "memory", args)
+	c.violates("leaves the memory", "memory", page-8)
+}
+
 // What is lifted is the host's own: the guest may change its memory, and the
 // engine unmap it, while the host still works with an argument.
 func TestLiftedIsACopy(t *testing.T) {

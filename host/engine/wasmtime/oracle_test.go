@@ -26,6 +26,7 @@ import (
 	"github.com/circles-host/circles/host/engine/wasmtime"
 	"github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/imports/log"
+	"github.com/circles-host/circles/host/imports/modules"
 	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/store"
@@ -45,7 +46,7 @@ func newOracle(t testing.TB) *oracle {
 	o := new(oracle)
 	for i, m := range []engine.Machine{nil, wasmtime.New()} {
 		e, err := engine.New(t.Context(), engine.Config{MaxCompileTime: 10 * time.Minute, Machine: m},
-			sameAnswers(wasi.Module()), contexts.Module(), log.Module())
+			sameAnswers(wasi.Module()), contexts.Module(), log.Module(), modules.Module())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,6 +41,17 @@ type Context interface {
 	// ListRecords returns the records of a range in the order of their keys; at
 	// most MaxRecords of them, of MaxBytes.
 	ListRecords(ctx context.Context, collection string, r records.Range) (records.Page, error)
+	// ReplaceRecord puts a record if its value is expected, and for nil if there is
+	// none; else it is a Conflict.
+	ReplaceRecord(ctx context.Context, collection, key string, expected, value []byte) error
+	// QueryRecords returns the records that a query of at most MaxQuery bytes is true
+	// of: at most limit of them, of MaxBytes. start is "" or the Next of the page
+	// before, and what a guest makes of that.
+	QueryRecords(ctx context.Context, collection, query, start string, limit int) (records.Page, error)
+
+	// Send sends a script from this context's peer to another one, waits for it, and
+	// returns its result, of at most MaxBytes. If the script failed it is Failed.
+	Send(ctx context.Context, to, logic, entry string, params []byte) ([]byte, error)
 }
 
 // Kind is what an entry is, in the order of the WIT enum.
@@ -81,6 +92,9 @@ const (
 	ReadOnlyContext
 	Unavailable
 	IO
+	Conflict
+	Violates // since 0.1.2; a guest that was built for an older version gets Invalid
+	Failed
 )
 
 var codeNames = []string{
@@ -95,6 +109,9 @@ var codeNames = []string{
 	ReadOnlyContext: "read-only",
 	Unavailable:     "unavailable",
 	IO:              "io",
+	Conflict:        "conflict",
+	Violates:        "violates",
+	Failed:          "failed",
 }
 
 // String returns the code as WIT names it.
@@ -137,6 +154,17 @@ func (r readOnly) PutRecord(_ context.Context, collection, key string, _ []byte)
 
 func (r readOnly) DeleteRecord(_ context.Context, collection, key string) error {
 	return r.refuse("delete record", quoteRecord(collection, key))
+}
+
+func (r readOnly) ReplaceRecord(_ context.Context, collection, key string, _, _ []byte) error {
+	return r.refuse("replace record", quoteRecord(collection, key))
+}
+
+func (r readOnly) Send(context.Context, string, string, string, []byte) ([]byte, error) {
+	return nil, &Error{
+		Code:    ReadOnlyContext,
+		Message: fmt.Sprintf("cannot send from the context of %s: it is read-only for this script; send from the target's", owner(r)),
+	}
 }
 
 func (r readOnly) Write(_ context.Context, path string, _ []byte) error {

@@ -27,6 +27,7 @@ const (
 	MaxPath    = 4096     // bytes
 	MaxBytes   = 16 << 20 // of a read or a write
 	MaxEntries = 1 << 16  // of a list
+	MaxQuery   = 64 << 10 // bytes of a query, and of where to go on with it
 	maxMessage = 4 << 10  // bytes of an error's message
 )
 
@@ -46,7 +47,7 @@ const Still = 946684800000
 // The interface's name and version.
 const (
 	name    = "circles:host/contexts"
-	version = "0.1.1"
+	version = "0.1.2"
 )
 
 // Module returns the host module for an engine. A guest that calls it in a call
@@ -67,7 +68,8 @@ var kind = abi.NewKind("context", nil)
 
 // The WIT types.
 var (
-	errorRecord = abi.Record(
+	// ErrorType is the record error, which LowerError lowers.
+	ErrorType = abi.Record(
 		abi.Field{Name: "code", Type: abi.Enum(codeNames...)},
 		abi.Field{Name: "message", Type: abi.String},
 	)
@@ -113,7 +115,7 @@ func Functions() []abi.Func {
 		{
 			Name:   "[method]context.read",
 			Params: []*abi.Type{self, abi.String},
-			Result: abi.Result(abi.Bytes, errorRecord),
+			Result: abi.Result(abi.Bytes, ErrorType),
 			Do: func(c *abi.Call) {
 				x := abi.Self[Context](c)
 				p, ok := liftPath(c)
@@ -121,13 +123,13 @@ func Functions() []abi.Func {
 					return
 				}
 				b, err := x.Read(c.Context(), p, MaxBytes)
-				lowerBytes(c, b, MaxBytes, err)
+				LowerBytes(c, b, MaxBytes, err)
 			},
 		},
 		{
 			Name:   "[method]context.read-at",
 			Params: []*abi.Type{self, abi.String, abi.U64, abi.U32},
-			Result: abi.Result(abi.Bytes, errorRecord),
+			Result: abi.Result(abi.Bytes, ErrorType),
 			Do: func(c *abi.Call) {
 				x := abi.Self[Context](c)
 				p, ok := liftPath(c)
@@ -137,35 +139,35 @@ func Functions() []abi.Func {
 				offset, length := c.U64(), c.U32()
 				if length > MaxBytes {
 					// Not cut: fewer bytes than asked for mean the end of the file.
-					lowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot read %d bytes at once: ask for at most %d", length, MaxBytes)})
+					LowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot read %d bytes at once: ask for at most %d", length, MaxBytes)})
 					return
 				}
 				b, err := x.ReadAt(c.Context(), p, offset, int(length))
-				lowerBytes(c, b, int(length), err)
+				LowerBytes(c, b, int(length), err)
 			},
 		},
 		{
 			Name:   "[method]context.write",
 			Params: []*abi.Type{self, abi.String, abi.Bytes},
-			Result: abi.Result(nil, errorRecord),
+			Result: abi.Result(nil, ErrorType),
 			Do:     change(Context.Write),
 		},
 		{
 			Name:   "[method]context.append",
 			Params: []*abi.Type{self, abi.String, abi.Bytes},
-			Result: abi.Result(nil, errorRecord),
+			Result: abi.Result(nil, ErrorType),
 			Do:     change(Context.Append),
 		},
 		{
 			Name:   "[method]context.list",
 			Params: []*abi.Type{self, abi.String},
-			Result: abi.Result(abi.List(entryRecord), errorRecord),
+			Result: abi.Result(abi.List(entryRecord), ErrorType),
 			Do:     list,
 		},
 		{
 			Name:   "[method]context.stat",
 			Params: []*abi.Type{self, abi.String},
-			Result: abi.Result(statRecord, errorRecord),
+			Result: abi.Result(statRecord, ErrorType),
 			Do: func(c *abi.Call) {
 				x := abi.Self[Context](c)
 				p, ok := liftPath(c)
@@ -174,7 +176,7 @@ func Functions() []abi.Func {
 				}
 				s, err := x.Stat(c.Context(), p)
 				if err != nil {
-					lowerError(c, err)
+					LowerError(c, err)
 					return
 				}
 				out := c.Result().Case(abi.Ok)
@@ -189,40 +191,80 @@ func Functions() []abi.Func {
 		{
 			Name:   "[method]context.make-directory",
 			Params: []*abi.Type{self, abi.String},
-			Result: abi.Result(nil, errorRecord),
+			Result: abi.Result(nil, ErrorType),
 			Do:     act(Context.MakeDirectory),
 		},
 		{
 			Name:   "[method]context.remove",
 			Params: []*abi.Type{self, abi.String},
-			Result: abi.Result(nil, errorRecord),
+			Result: abi.Result(nil, ErrorType),
 			Do:     act(Context.Remove),
 		},
 		{
 			Name:   "[method]context.get-record",
 			Params: []*abi.Type{self, abi.String, abi.String},
-			Result: abi.Result(abi.Bytes, errorRecord),
+			Result: abi.Result(abi.Bytes, ErrorType),
 			Do:     getRecord,
 		},
 		{
 			Name:   "[method]context.put-record",
 			Params: []*abi.Type{self, abi.String, abi.String, abi.Bytes},
-			Result: abi.Result(nil, errorRecord),
+			Result: abi.Result(nil, ErrorType),
 			Do:     putRecord,
 		},
 		{
 			Name:   "[method]context.delete-record",
 			Params: []*abi.Type{self, abi.String, abi.String},
-			Result: abi.Result(nil, errorRecord),
+			Result: abi.Result(nil, ErrorType),
 			Do:     deleteRecord,
 		},
 		{
 			Name:   "[method]context.list-records",
 			Params: []*abi.Type{self, abi.String, abi.String, abi.String, abi.U32},
-			Result: abi.Result(pageRecord, errorRecord),
+			Result: abi.Result(pageRecord, ErrorType),
 			Do:     listRecords,
 		},
+		{
+			Name:   "[method]context.replace-record",
+			Params: []*abi.Type{self, abi.String, abi.String, abi.Option(abi.Bytes), abi.Bytes},
+			Result: abi.Result(nil, ErrorType),
+			Do:     replaceRecord,
+		},
+		{
+			Name:   "[method]context.query-records",
+			Params: []*abi.Type{self, abi.String, abi.String, abi.String, abi.U32},
+			Result: abi.Result(pageRecord, ErrorType),
+			Do:     queryRecords,
+		},
+		{
+			Name:   "[method]context.send",
+			Params: []*abi.Type{self, abi.String, abi.String, abi.String, abi.Bytes},
+			Result: abi.Result(abi.Bytes, ErrorType),
+			Do:     send,
+		},
 	}
+}
+
+func send(c *abi.Call) {
+	x := abi.Self[Context](c)
+	var to, logic, entry string
+	ok := true
+	for _, s := range []*string{&to, &logic, &entry} {
+		var whole bool
+		*s, whole = c.String(MaxName)
+		ok = ok && whole
+	}
+	if !ok {
+		LowerError(c, &Error{Code: Invalid, Message: fmt.Sprintf("names of peers, modules and entries have at most %d bytes", MaxName)})
+		return
+	}
+	params, ok := c.Bytes(MaxBytes)
+	if !ok {
+		LowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("params have at most %d bytes", MaxBytes)})
+		return
+	}
+	result, err := x.Send(c.Context(), to, logic, entry, params)
+	LowerBytes(c, result, MaxBytes, err)
 }
 
 func lowerContext(c *abi.Call, x Context) {
@@ -254,7 +296,7 @@ func change(method func(Context, context.Context, string, []byte) error) func(*a
 		}
 		data, ok := c.Bytes(MaxBytes)
 		if !ok {
-			lowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot change %s: more than %d bytes at once; append it in parts", quote(p), MaxBytes)})
+			LowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot change %s: more than %d bytes at once; append it in parts", quote(p), MaxBytes)})
 			return
 		}
 		lowerDone(c, method(x, c.Context(), p, data))
@@ -272,7 +314,7 @@ func list(c *abi.Call) {
 		err = overrun(x, "entries", len(entries), MaxEntries)
 	}
 	if err != nil {
-		lowerError(c, err)
+		LowerError(c, err)
 		return
 	}
 	out := c.Result().Case(abi.Ok).List(len(entries))
@@ -287,17 +329,18 @@ func list(c *abi.Call) {
 func liftPath(c *abi.Call) (string, bool) {
 	p, whole := c.String(MaxPath)
 	if !whole {
-		lowerError(c, &Error{Code: Invalid, Message: fmt.Sprintf("a path has at most %d bytes", MaxPath)})
+		LowerError(c, &Error{Code: Invalid, Message: fmt.Sprintf("a path has at most %d bytes", MaxPath)})
 	}
 	return p, whole
 }
 
-func lowerBytes(c *abi.Call, b []byte, limit int, err error) {
+// LowerBytes lowers a result<list<u8>, error>.
+func LowerBytes(c *abi.Call, b []byte, limit int, err error) {
 	if err == nil && len(b) > limit {
 		err = &Error{Code: Unavailable, Message: fmt.Sprintf("the context answered with %d bytes, over the limit of %d", len(b), limit)}
 	}
 	if err != nil {
-		lowerError(c, err)
+		LowerError(c, err)
 		return
 	}
 	c.Result().Case(abi.Ok).Bytes(b)
@@ -311,18 +354,23 @@ func overrun(x Context, what string, n, limit int) error {
 
 func lowerDone(c *abi.Call, err error) {
 	if err != nil {
-		lowerError(c, err)
+		LowerError(c, err)
 		return
 	}
 	c.Result().Case(abi.Ok)
 }
 
-func lowerError(c *abi.Call, err error) {
+// LowerError lowers the error of a result<…, error>. If the run is over, there is
+// nobody to tell, and it panics.
+func LowerError(c *abi.Call, err error) {
 	if ctx := c.Context(); ctx.Err() != nil {
 		// The run is over. Its guest could do nothing with an error but go on.
 		panic(fmt.Errorf("call a context: %w", context.Cause(ctx)))
 	}
 	code, message := failure(err)
+	if asked := engine.Asked(c.Context(), name); code == Violates && (asked == "0.1.0" || asked == "0.1.1") {
+		code = Invalid // the guest knows no codes above IO
+	}
 	if len(message) > maxMessage {
 		n := maxMessage
 		for n > 0 && !utf8.RuneStart(message[n]) {

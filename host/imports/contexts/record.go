@@ -16,7 +16,7 @@ import (
 // beginning of one, that crosses in a call.
 const MaxName = script.MaxKey
 
-// MaxRecords is the most that one list-records returns.
+// MaxRecords is the most that one list-records or query-records returns.
 const MaxRecords = records.MaxScan
 
 func (l *local) GetRecord(ctx context.Context, collection, key string, limit int) ([]byte, error) {
@@ -44,6 +44,25 @@ func (l *local) DeleteRecord(ctx context.Context, collection, key string) error 
 	return nil
 }
 
+func (l *local) ReplaceRecord(ctx context.Context, collection, key string, expected, value []byte) error {
+	var was script.Digest
+	if expected != nil {
+		was = script.DigestOf(expected)
+	}
+	if err := l.records.PutIf(ctx, collection, key, value, was); err != nil {
+		return l.failRecord(ctx, "replace", collection, key, err)
+	}
+	return nil
+}
+
+func (l *local) QueryRecords(_ context.Context, collection, _, _ string, _ int) (records.Page, error) {
+	return records.Page{}, &Error{Code: Unavailable, Message: "cannot query collection " + quoteRecord(collection, "") + ": this host answers no queries; list its records"}
+}
+
+func (l *local) Send(context.Context, string, string, string, []byte) ([]byte, error) {
+	return nil, &Error{Code: Unavailable, Message: "cannot send: scripts of this host send no others; return the data as the result, and let the caller send it"}
+}
+
 func (l *local) ListRecords(ctx context.Context, collection string, r records.Range) (records.Page, error) {
 	page, err := l.records.Scan(ctx, collection, r)
 	if err != nil {
@@ -69,6 +88,8 @@ func (l *local) failRecord(ctx context.Context, verb, collection, key string, er
 	}
 	var damage *records.DamageError
 	switch {
+	case errors.Is(err, records.ErrMismatch):
+		return say(Conflict, "it is not as it was expected to be; get it again")
 	case errors.As(err, &damage):
 		l.tell(verb, quoted, err)
 		return say(IO, damage.Error()) // which names a file of the context, and quotes nothing
@@ -108,7 +129,7 @@ func liftNames(c *abi.Call, into ...*string) bool {
 		ok = ok && whole
 	}
 	if !ok {
-		lowerError(c, &Error{Code: Invalid, Message: fmt.Sprintf("collections and keys have at most %d bytes", MaxName)})
+		LowerError(c, &Error{Code: Invalid, Message: fmt.Sprintf("collections and keys have at most %d bytes", MaxName)})
 	}
 	return ok
 }
@@ -120,7 +141,7 @@ func getRecord(c *abi.Call) {
 		return
 	}
 	value, err := x.GetRecord(c.Context(), collection, key, MaxBytes)
-	lowerBytes(c, value, MaxBytes, err)
+	LowerBytes(c, value, MaxBytes, err)
 }
 
 func putRecord(c *abi.Call) {
@@ -131,10 +152,25 @@ func putRecord(c *abi.Call) {
 	}
 	value, ok := c.Bytes(MaxBytes)
 	if !ok {
-		lowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot put record %s: a value of more than %d bytes; keep it in a file", quoteRecord(collection, key), MaxBytes)})
+		LowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot put record %s: a value of more than %d bytes; keep it in a file", quoteRecord(collection, key), MaxBytes)})
 		return
 	}
 	lowerDone(c, x.PutRecord(c.Context(), collection, key, value))
+}
+
+func replaceRecord(c *abi.Call) {
+	x := abi.Self[Context](c)
+	var collection, key string
+	if !liftNames(c, &collection, &key) {
+		return
+	}
+	expected, ok := c.OptionBytes(MaxBytes)
+	value, all := c.Bytes(MaxBytes)
+	if !ok || !all {
+		LowerError(c, &Error{Code: TooLarge, Message: fmt.Sprintf("cannot replace record %s: a value of more than %d bytes; keep it in a file", quoteRecord(collection, key), MaxBytes)})
+		return
+	}
+	lowerDone(c, x.ReplaceRecord(c.Context(), collection, key, expected, value))
 }
 
 func deleteRecord(c *abi.Call) {
@@ -153,25 +189,52 @@ func listRecords(c *abi.Call) {
 	if !liftNames(c, &collection, &r.From, &r.Prefix) {
 		return
 	}
+	r.Limit = liftLimit(c)
+	page, err := x.ListRecords(c.Context(), collection, r)
+	lowerPage(c, x, page, r.Limit, err)
+}
+
+func queryRecords(c *abi.Call) {
+	x := abi.Self[Context](c)
+	var collection string
+	if !liftNames(c, &collection) {
+		return
+	}
+	query, ok := c.String(MaxQuery)
+	start, all := c.String(MaxQuery)
+	if !ok || !all {
+		LowerError(c, &Error{Code: Invalid, Message: fmt.Sprintf("a query has at most %d bytes, and where it goes on too", MaxQuery)})
+		return
+	}
+	limit := liftLimit(c)
+	page, err := x.QueryRecords(c.Context(), collection, query, start, limit)
+	lowerPage(c, x, page, limit, err)
+}
+
+// liftLimit lifts how many records a page may have.
+func liftLimit(c *abi.Call) int {
 	limit := int64(c.U32())
 	if limit == 0 || limit > MaxRecords {
 		limit = MaxRecords
 	}
-	r.Limit = int(limit)
-	page, err := x.ListRecords(c.Context(), collection, r)
+	return int(limit)
+}
+
+func lowerPage(c *abi.Call, x Context, page records.Page, limit int, err error) {
 	size := 0
 	for _, record := range page.Records {
 		size += len(record.Key) + len(record.Value)
 	}
+	size += len(page.Next)
 	switch {
 	case err != nil:
-	case len(page.Records) > r.Limit:
-		err = overrun(x, "records", len(page.Records), r.Limit)
+	case len(page.Records) > limit:
+		err = overrun(x, "records", len(page.Records), limit)
 	case size > MaxBytes:
 		err = overrun(x, "bytes of records", size, MaxBytes)
 	}
 	if err != nil {
-		lowerError(c, err)
+		LowerError(c, err)
 		return
 	}
 	out := c.Result().Case(abi.Ok)

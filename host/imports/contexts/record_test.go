@@ -30,6 +30,11 @@ func (recordGuard) Allow(_ records.Op, collection, key string) error {
 	return nil
 }
 
+func readOnlySend(ctx context.Context, c contexts.Context) error {
+	_, err := c.Send(ctx, "alice", "module", "", nil)
+	return err
+}
+
 // withRecords runs f on a context with records, which are kept if f returns nil.
 func withRecords(t testing.TB, s store.Store, c records.Config, report func(error), f func(contexts.Context) error) {
 	t.Helper()
@@ -78,6 +83,13 @@ func TestRecordErrors(t *testing.T) {
 			{get("C", "a"), contexts.Invalid, "does not name a collection"},
 			{get("../c", "a"), contexts.Invalid, "does not name a collection"},
 			{list(""), contexts.Invalid, "a collection has a name"},
+			{c.ReplaceRecord(ctx, "c", "a", nil, nil), contexts.Conflict, "cannot replace record c/a: it is not as it was expected to be"},
+			{c.ReplaceRecord(ctx, "c", "a", []byte{}, nil), contexts.Conflict, "not as it was expected to be"},
+			{c.ReplaceRecord(ctx, "c", "none", []byte{}, nil), contexts.Conflict, "not as it was expected to be"},
+			{c.ReplaceRecord(ctx, "c", "hidden", nil, nil), contexts.NotFound, "there is no such record"},
+			{c.ReplaceRecord(ctx, "c", "secret", nil, nil), contexts.Denied, `may not touch "c/secret"`},
+			{readOnly.ReplaceRecord(ctx, "c", "a", nil, nil), contexts.ReadOnlyContext, "cannot replace record c/a"},
+			{readOnlySend(ctx, readOnly), contexts.ReadOnlyContext, "cannot send from the context of bob: it is read-only for this script; send from the target's"},
 			{put("c", "", 1), contexts.Invalid, "is not empty"},
 			{put("c", "a\n", 1), contexts.Invalid, "control character"},
 			{readOnly.PutRecord(ctx, "c", "a", nil), contexts.ReadOnlyContext, "cannot put record c/a: the context of bob is read-only"},
@@ -121,13 +133,16 @@ func TestRecordErrors(t *testing.T) {
 // recordMethods is a guest whose entries call one method of target() for records.
 // Each entry returns the result's bytes as they lie in memory, 32 of them.
 func recordMethods(keyLen, valueLen int32, key string) []byte {
-	const in, collection, name, area, out = "circles:host/contexts@0.1.1", 64, 1024, 256, 128
+	const in, collection, name, area, out = "circles:host/contexts@0.1.2", 64, 1024, 256, 128
 	var m Module
 	target := m.Import(in, "target", "", "i")
 	get := m.Import(in, "[method]context.get-record", "iiiiii", "")
 	put := m.Import(in, "[method]context.put-record", "iiiiiiii", "")
 	remove := m.Import(in, "[method]context.delete-record", "iiiiii", "")
 	list := m.Import(in, "[method]context.list-records", "iiiiiiiii", "")
+	replace := m.Import(in, "[method]context.replace-record", "iiiiiiiiiii", "")
+	query := m.Import(in, "[method]context.query-records", "iiiiiiiii", "")
+	send := m.Import(in, "[method]context.send", "iiiiiiiiii", "")
 	m.Memory(2)
 	m.Bump(128 << 10)
 	var le [12]byte
@@ -145,10 +160,14 @@ func recordMethods(keyLen, valueLen int32, key string) []byte {
 	entry("delete", I32(name), I32(keyLen), I32(area), Call(remove))
 	entry("list", I32(0), I32(0), I32(name), I32(keyLen), I32(-1), I32(area), Call(list))
 	entry("list-from", I32(name), I32(keyLen), I32(0), I32(0), I32(0), I32(area), Call(list))
+	entry("make", I32(name), I32(keyLen), I32(0), I32(-1), I32(-1), I32(name), I32(valueLen), I32(area), Call(replace))
+	entry("replace", I32(name), I32(keyLen), I32(1), I32(name), I32(2), I32(name), I32(valueLen), I32(area), Call(replace))
+	entry("query", I32(name), I32(keyLen), I32(0), I32(0), I32(-1), I32(area), Call(query))
+	m.Func("send", "ii", "i", Call(target), I32(name), I32(keyLen), I32(name), I32(keyLen), I32(0), I32(0), I32(name), I32(valueLen), I32(area), Call(send), I32(out))
 	return m.Bytes()
 }
 
-// TestRecordsOfAGuest: the four methods as a guest's core functions call them.
+// TestRecordsOfAGuest: the methods as a guest's core functions call them.
 func TestRecordsOfAGuest(t *testing.T) {
 	s := mem.New(mem.Config{})
 	defer s.Close()
@@ -178,8 +197,23 @@ func TestRecordsOfAGuest(t *testing.T) {
 		if got := call("list-from"); got[0] != 0 || word(got, 2) != 1 {
 			t.Errorf("list from the key: %x", got)
 		}
+		if got := call("make"); got[0] != 1 || contexts.Code(got[4]) != contexts.Conflict {
+			t.Errorf("make what is there: %x", got)
+		}
+		if got := call("replace"); got[0] != 0 {
+			t.Errorf("replace: %x", got)
+		}
 		if got := call("delete"); got[0] != 0 {
 			t.Errorf("delete: %x", got)
+		}
+		if got := call("replace"); got[0] != 1 || contexts.Code(got[4]) != contexts.Conflict {
+			t.Errorf("replace nothing: %x", got)
+		}
+		if got := call("make"); got[0] != 0 {
+			t.Errorf("make: %x", got)
+		}
+		if got := call("delete"); got[0] != 0 {
+			t.Errorf("delete what was made: %x", got)
 		}
 		if got := call("list"); got[0] != 0 || word(got, 2) != 0 {
 			t.Errorf("list of nothing: %x", got)
@@ -193,7 +227,7 @@ func TestRecordsOfAGuest(t *testing.T) {
 func TestRecordArgumentsAreBounded(t *testing.T) {
 	s := mem.New(mem.Config{})
 	defer s.Close()
-	entries := []string{"get", "put", "delete", "list", "list-from"}
+	entries := []string{"get", "put", "delete", "list", "list-from", "make", "replace", "send"}
 	withRecords(t, s, records.Config{}, nil, func(c contexts.Context) error {
 		p := compile(t, recordMethods(contexts.MaxName+1, 0, strings.Repeat("k", contexts.MaxName+1)))
 		for _, entry := range entries {
@@ -214,10 +248,17 @@ func TestRecordArgumentsAreBounded(t *testing.T) {
 				}
 			}
 		}
-		_, err := run(t, compile(t, recordMethods(1, -1, "k")), "put", "", peers{c, c})
-		var f *engine.Failure
-		if !errors.As(err, &f) || f.Kind != engine.Trapped {
-			t.Errorf("put of 4 GiB: %v", err)
+		huge := compile(t, recordMethods(1, -1, "k"))
+		for _, entry := range []string{"put", "make", "send"} {
+			_, err := run(t, huge, entry, "", peers{c, c})
+			var f *engine.Failure
+			if !errors.As(err, &f) || f.Kind != engine.Trapped {
+				t.Errorf("%s of 4 GiB: %v", entry, err)
+			}
+		}
+		long := compile(t, recordMethods(contexts.MaxQuery+1, 0, strings.Repeat("q", contexts.MaxQuery+1)))
+		if got, err := run(t, long, "query", "", peers{c, c}); err != nil || got[0] != 1 || contexts.Code(got[4]) != contexts.Invalid {
+			t.Errorf("a query of %d bytes: %x, %v", contexts.MaxQuery+1, got, err)
 		}
 		return nil
 	})
@@ -240,6 +281,14 @@ func (h hostileRecords) ListRecords(context.Context, string, records.Range) (rec
 	return h.page, nil
 }
 
+func (h hostileRecords) QueryRecords(context.Context, string, string, string, int) (records.Page, error) {
+	return h.page, nil
+}
+
+func (h hostileRecords) Send(context.Context, string, string, string, []byte) ([]byte, error) {
+	return h.value, nil
+}
+
 func TestHostileRecords(t *testing.T) {
 	p := compile(t, recordMethods(3, 0, "key"))
 	for name, tc := range map[string]struct {
@@ -248,6 +297,9 @@ func TestHostileRecords(t *testing.T) {
 	}{
 		"a huge value":  {"get", hostileRecords{value: make([]byte, contexts.MaxBytes+1)}},
 		"many records":  {"list", hostileRecords{page: records.Page{Records: make([]records.Record, contexts.MaxRecords+1)}}},
+		"a huge result": {"send", hostileRecords{value: make([]byte, contexts.MaxBytes+1)}},
+		"many found":    {"query", hostileRecords{page: records.Page{Records: make([]records.Record, contexts.MaxRecords+1)}}},
+		"a huge cursor": {"query", hostileRecords{page: records.Page{Next: strings.Repeat("n", contexts.MaxBytes+1)}}},
 		"large records": {"list", hostileRecords{page: records.Page{Records: []records.Record{{Key: "k", Value: make([]byte, contexts.MaxBytes)}}}}},
 	} {
 		got, err := run(t, p, tc.entry, "", peers{nil, tc.h})
@@ -258,5 +310,39 @@ func TestHostileRecords(t *testing.T) {
 	got, err := run(t, p, "list", "", peers{nil, hostileRecords{page: records.Page{Records: []records.Record{{Key: "\xff", Denied: true}}, Next: "\xff"}}})
 	if err != nil || got[0] != 0 {
 		t.Errorf("names that are no text: %x, %v", got, err)
+	}
+}
+
+// violating is a context whose schema nothing is as it should be for.
+type violating struct{ contexts.Context }
+
+func (violating) PutRecord(context.Context, string, string, []byte) error {
+	return &contexts.Error{Code: contexts.Violates, Message: "/seats: it is not a number"}
+}
+
+// A guest that was built for a version which has no violates, and may well fail on a
+// number that it does not know, gets invalid.
+func TestOlderGuestsGetOlderCodes(t *testing.T) {
+	for versions, want := range map[[2]string]contexts.Code{
+		{"0.1.2", "0.1.2"}: contexts.Violates,
+		{"0.1.1", "0.1.1"}: contexts.Invalid,
+		{"0.1.1", "0.1.2"}: contexts.Invalid, // of the two libraries in it, one may ask
+	} {
+		const area, out = 256, 128
+		var m Module
+		target := m.Import("circles:host/contexts@"+versions[0], "target", "", "i")
+		put := m.Import("circles:host/contexts@"+versions[1], "[method]context.put-record", "iiiiiiii", "")
+		m.Memory(2)
+		m.Bump(128 << 10)
+		var le [12]byte
+		binary.LittleEndian.PutUint32(le[4:], area)
+		binary.LittleEndian.PutUint32(le[8:], 16)
+		m.Data(out, string(le[:]))
+		m.Data(64, "key")
+		m.Func("run", "ii", "i", Call(target), I32(64), I32(3), I32(64), I32(3), I32(0), I32(0), I32(area), Call(put), I32(out))
+		got, err := run(t, compile(t, m.Bytes()), "run", "", peers{nil, violating{}})
+		if err != nil || got[0] != 1 || contexts.Code(got[4]) != want {
+			t.Errorf("a guest for %v: %x, %v; want %v", versions, got, err, want)
+		}
 	}
 }

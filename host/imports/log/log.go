@@ -21,7 +21,7 @@ import (
 // The interface's name and version.
 const (
 	name    = "circles:host/log"
-	version = "0.1.1"
+	version = "0.1.2"
 )
 
 // MaxLine bounds one message, in bytes; the rest is cut.

@@ -24,6 +24,7 @@ func TestParseWIT(t *testing.T) {
 		  both: func(a: u8, b: list<u8>) -> result;
 		  ok: func() -> result<_, string>;
 		}
+		interface j { use i.{e, r}; f: func(x: e) -> r; }
 		world w { import a:b/i@1.2.3; export run: func(p: list<u8>) -> bool; }`)
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +46,9 @@ func TestParseWIT(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("parsed\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	if j := w.Interfaces["a:b/j@1.2.3"]; len(j) != 1 || j[0].String() != "func(enum{one-two, three}) -> "+rec {
+		t.Errorf("what uses another interface is %v", j)
+	}
 	if w.Imports["a:b/w@1.2.3"][0] != "a:b/i@1.2.3" || w.Exports["a:b/w@1.2.3"][0].String() != "func(list<u8>) -> bool" {
 		t.Errorf("world is %v, %v", w.Imports, w.Exports)
 	}
@@ -52,6 +56,7 @@ func TestParseWIT(t *testing.T) {
 		"", "package a:b@1.0.0", "package a:b@1.0.0; interface i { f: func(x: mystery); }",
 		"package a:b@1.0.0; interface i { f: func() -> }", "package a:b@1.0.0; interface i { enum e { a b } }",
 		"package a:b@1.0.0; interface i {", "package a:b@1.0.0; flags x {}",
+		"package a:b@1.0.0; interface i { use j.{e}; }", "package a:b@1.0.0; interface j { enum e { a } } interface i { use j.{f}; }",
 	} {
 		if _, err := ParseWIT(bad); err == nil {
 			t.Errorf("ParseWIT(%q) found nothing wrong", bad)
@@ -59,9 +64,9 @@ func TestParseWIT(t *testing.T) {
 	}
 }
 
-// The world's one export is what the engine calls, and what it imports is
-// declared beside it.
-func TestScriptWorld(t *testing.T) {
+// What worlds export is what the engine calls, and what they import is declared
+// beside them.
+func TestScriptWorlds(t *testing.T) {
 	read := func(path string) WIT {
 		src, err := os.ReadFile("../../../../wit/" + path)
 		if err != nil {
@@ -74,17 +79,25 @@ func TestScriptWorld(t *testing.T) {
 		return w
 	}
 	script, host := read("script.wit"), read("deps/circles-host/host.wit")
-	const world = "circles:script/run@0.1.0"
-	if e := script.Exports[world]; len(e) != 1 || e[0].Name != "run" || e[0].String() != "func(list<u8>) -> result<list<u8>, string>" {
-		t.Errorf("world exports %v", e)
-	}
-	imported := fmt.Sprint(script.Imports[world])
-	if len(script.Imports[world]) != len(host.Interfaces) {
-		t.Errorf("world imports %s, the host has %d interfaces", imported, len(host.Interfaces))
-	}
-	for name := range host.Interfaces {
-		if !strings.Contains(imported, name) {
-			t.Errorf("world does not import %s", name)
+	for world, exports := range map[string]string{"circles:script/run@0.1.1": "run", "circles:script/language@0.1.1": "load call"} {
+		var names []string
+		for _, e := range script.Exports[world] {
+			names = append(names, e.Name)
+			if e.String() != "func(list<u8>) -> result<list<u8>, string>" {
+				t.Errorf("%s exports %s as %v", world, e.Name, e)
+			}
+		}
+		if got := strings.Join(names, " "); got != exports {
+			t.Errorf("%s exports %s, want %s", world, got, exports)
+		}
+		imported := fmt.Sprint(script.Imports[world])
+		if len(script.Imports[world]) != len(host.Interfaces) {
+			t.Errorf("%s imports %s, the host has %d interfaces", world, imported, len(host.Interfaces))
+		}
+		for name := range host.Interfaces {
+			if !strings.Contains(imported, name) {
+				t.Errorf("%s does not import %s", world, name)
+			}
 		}
 	}
 }
