@@ -9,8 +9,14 @@ package modules
 
 import (
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 )
+
+// Languages has the language modules, packed, each in the folder of its language: package
+// languages unpacks them.
+//
+//go:embed javascript/javascript.wasm.gz javascript/SHA256SUMS
+var Languages embed.FS
 
 var (
 	//go:embed guestbook/guestbook.wasm

@@ -10,6 +10,9 @@
  *
  * The script runs once, when the module is initialised, without any context in reach.
  * A host may copy the module as it is then.
+ *
+ * modules/javascript/language.c is another way to give the interpreter its script. It
+ * includes this file, with CIRCLES_LANGUAGE defined, and brings the rest itself.
  */
 #include "circles.h"
 
@@ -20,6 +23,7 @@
 
 #include "quickjs.h"
 
+#ifndef CIRCLES_LANGUAGE
 #define MAX_SCRIPT (1 << 20)
 
 /* The length of the script, and the script. */
@@ -28,10 +32,12 @@ __attribute__((used, visibility("default"))) struct {
   char text[MAX_SCRIPT + 1];
 } circles_script;
 
-static JSRuntime *rt;
-static JSContext *ctx;
 static JSValue entries; /* an array of functions of an ArrayBuffer */
 static char *broken;    /* why the script could not be begun; NULL if it could */
+#endif
+
+static JSRuntime *rt;
+static JSContext *ctx;
 
 /* ---- What circles.js calls ---- */
 
@@ -400,6 +406,33 @@ static bool settle(void) {
   return n == 0;
 }
 
+/* What an async function's promise comes to, once nothing is left that it waits for; any
+ * other value as it is. It frees v. */
+static JSValue settled(JSValue v) {
+  if (JS_IsException(v) || JS_PromiseState(ctx, v) < 0) return v;
+  settle();
+  JSPromiseStateEnum state = JS_PromiseState(ctx, v);
+  JSValue result = state == JS_PROMISE_PENDING ? JS_ThrowTypeError(ctx, "the entry waits for what cannot happen: nothing runs beside it")
+                                               : JS_PromiseResult(ctx, v);
+  if (state == JS_PROMISE_REJECTED) result = JS_Throw(ctx, result);
+  JS_FreeValue(ctx, v);
+  return result;
+}
+
+static circles_result *fail(void);
+
+/* What an entry returned, as bytes. */
+static circles_result *answer(JSValueConst v) {
+  const void *data;
+  size_t len;
+  const char *owned;
+  if (!bytes_of(v, &data, &len, &owned)) return fail();
+  circles_result *r = circles_ok(data, len);
+  JS_FreeCString(ctx, owned);
+  return r;
+}
+
+#ifndef CIRCLES_LANGUAGE
 /* A module initialises itself by a constructor: crt1-reactor.o's _initialize. */
 __attribute__((constructor)) static void begin(void) {
   rt = JS_NewRuntime();
@@ -434,17 +467,6 @@ static circles_result *fail(void) {
   return r;
 }
 
-/* What an entry returned, as bytes. */
-static circles_result *answer(JSValue v) {
-  const void *data;
-  size_t len;
-  const char *owned;
-  if (!bytes_of(v, &data, &len, &owned)) return fail();
-  circles_result *r = circles_ok(data, len);
-  JS_FreeCString(ctx, owned);
-  return r;
-}
-
 static circles_result *call(uint32_t i, circles_bytes params) {
   if (broken) return circles_fail(broken); /* what the top level threw */
   JSValue f = JS_GetPropertyUint32(ctx, entries, i);
@@ -452,15 +474,7 @@ static circles_result *call(uint32_t i, circles_bytes params) {
   JSValue v = JS_Call(ctx, f, JS_UNDEFINED, 1, (JSValueConst *)&p);
   JS_FreeValue(ctx, p);
   JS_FreeValue(ctx, f);
-  if (!JS_IsException(v) && JS_PromiseState(ctx, v) >= 0) { /* of an async function */
-    settle();
-    JSPromiseStateEnum state = JS_PromiseState(ctx, v);
-    JSValue result = state == JS_PROMISE_PENDING ? JS_ThrowTypeError(ctx, "the entry waits for what cannot happen: nothing runs beside it")
-                                                 : JS_PromiseResult(ctx, v);
-    if (state == JS_PROMISE_REJECTED) result = JS_Throw(ctx, result);
-    JS_FreeValue(ctx, v);
-    v = result;
-  }
+  v = settled(v);
   if (JS_IsException(v)) return fail();
   circles_result *r = answer(v);
   JS_FreeValue(ctx, v);
@@ -473,3 +487,4 @@ ENTRY(0) ENTRY(1) ENTRY(2) ENTRY(3) ENTRY(4) ENTRY(5) ENTRY(6) ENTRY(7)
 ENTRY(8) ENTRY(9) ENTRY(10) ENTRY(11) ENTRY(12) ENTRY(13) ENTRY(14) ENTRY(15)
 ENTRY(16) ENTRY(17) ENTRY(18) ENTRY(19) ENTRY(20) ENTRY(21) ENTRY(22) ENTRY(23)
 ENTRY(24) ENTRY(25) ENTRY(26) ENTRY(27) ENTRY(28) ENTRY(29) ENTRY(30) ENTRY(31)
+#endif

@@ -22,6 +22,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/circles-host/circles/modules"
 )
 
 // Language is a language of texts.
@@ -30,7 +32,6 @@ type Language struct {
 	Title  string // as people write it
 	Suffix string // of files
 	Digest [sha256.Size]byte
-	files  fs.FS
 }
 
 // maxWasm is more than any of the language modules has, unpacked.
@@ -41,7 +42,9 @@ func All() []Language {
 	return slices.Clone(all)
 }
 
-var all = []Language{}
+var all = []Language{
+	language("javascript", "JavaScript", ".js"),
+}
 
 // Of returns the language of that name.
 func Of(name string) (Language, bool) {
@@ -52,11 +55,11 @@ func Of(name string) (Language, bool) {
 	return all[i], true
 }
 
-// language makes a Language of what its folder embeds: the packed module, and SHA256SUMS,
-// which has the digest of NAME.wasm.
-func language(name, title, suffix string, files fs.FS) Language {
-	l := Language{Name: name, Title: title, Suffix: suffix, files: files}
-	sums, err := fs.ReadFile(files, "SHA256SUMS")
+// language makes a Language of what is in its folder: SHA256SUMS has the digest of
+// NAME.wasm.
+func language(name, title, suffix string) Language {
+	l := Language{Name: name, Title: title, Suffix: suffix}
+	sums, err := modules.Languages.ReadFile(name + "/SHA256SUMS")
 	if err != nil {
 		panic(err) // go:embed has it, or there is no build
 	}
@@ -72,13 +75,13 @@ func language(name, title, suffix string, files fs.FS) Language {
 
 // Wasm unpacks the language module. What it returns has the Digest.
 func (l Language) Wasm() ([]byte, error) {
-	parts, err := fs.Glob(l.files, l.Name+".wasm.gz*") // in order
+	parts, err := fs.Glob(modules.Languages, l.Name+"/"+l.Name+".wasm.gz*") // in order
 	if err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", l.Name, err)
 	}
 	var readers []io.Reader
 	for _, part := range parts {
-		b, err := fs.ReadFile(l.files, part)
+		b, err := modules.Languages.ReadFile(part)
 		if err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", l.Name, err)
 		}
