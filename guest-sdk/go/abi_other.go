@@ -28,6 +28,15 @@ func hostListRecords(party, string, string, string, uint32) ([]Record, string, *
 	return nil, "", noHost()
 }
 
+func hostReplaceRecord(party, string, string, []byte, []byte) *Error { return noHost() }
+func hostQueryRecords(party, string, string, string, uint32) ([]Record, string, *Error) {
+	return nil, "", noHost()
+}
+func hostSend(party, string, string, string, []byte) ([]byte, *Error) { return nil, noHost() }
+func hostCall(string, string, []byte) ([]byte, *Error)                { return nil, noHost() }
+func hostBase(string, []byte) ([]byte, *Error)                        { return nil, noHost() }
+func hostEntry() string                                               { return "" }
+
 // hostLog drops the line: a log line is never an error.
 func hostLog(uint32, string) {}
 

@@ -24,58 +24,76 @@ import (
 //   - Addresses in linear memory are uint32, never unsafe.Pointer: the runtime
 //     throws when it finds 1 or 4, which stand for empty lists, in a pointer.
 
-//go:wasmimport circles:host/contexts@0.1.1 caller
+//go:wasmimport circles:host/contexts@0.1.2 caller
 func importCaller() uint32
 
-//go:wasmimport circles:host/contexts@0.1.1 target
+//go:wasmimport circles:host/contexts@0.1.2 target
 func importTarget() uint32
 
-//go:wasmimport circles:host/contexts@0.1.1 [resource-drop]context
+//go:wasmimport circles:host/contexts@0.1.2 [resource-drop]context
 func importDrop(self uint32)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.id
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.id
 func importID(self uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.name
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.name
 func importName(self uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.read
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.read
 func importRead(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.read-at
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.read-at
 func importReadAt(self uint32, path unsafe.Pointer, pathLen uint32, offset uint64, length uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.write
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.write
 func importWrite(self uint32, path unsafe.Pointer, pathLen uint32, data unsafe.Pointer, dataLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.append
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.append
 func importAppend(self uint32, path unsafe.Pointer, pathLen uint32, data unsafe.Pointer, dataLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.list
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.list
 func importList(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.stat
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.stat
 func importStat(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.make-directory
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.make-directory
 func importMkdir(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.remove
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.remove
 func importRemove(self uint32, path unsafe.Pointer, pathLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.get-record
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.get-record
 func importGetRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.put-record
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.put-record
 func importPutRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, value unsafe.Pointer, valueLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.delete-record
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.delete-record
 func importDeleteRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.list-records
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.list-records
 func importListRecords(self uint32, collection unsafe.Pointer, collectionLen uint32, start unsafe.Pointer, startLen uint32, prefix unsafe.Pointer, prefixLen uint32, limit uint32, ret unsafe.Pointer)
 
-//go:wasmimport circles:host/log@0.1.1 write
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.replace-record
+func importReplaceRecord(self uint32, collection unsafe.Pointer, collectionLen uint32, key unsafe.Pointer, keyLen uint32, some uint32, expected unsafe.Pointer, expectedLen uint32, value unsafe.Pointer, valueLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.query-records
+func importQueryRecords(self uint32, collection unsafe.Pointer, collectionLen uint32, query unsafe.Pointer, queryLen uint32, start unsafe.Pointer, startLen uint32, limit uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.send
+func importSend(self uint32, to unsafe.Pointer, toLen uint32, logic unsafe.Pointer, logicLen uint32, entry unsafe.Pointer, entryLen uint32, params unsafe.Pointer, paramsLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/modules@0.1.2 call
+func importCall(name unsafe.Pointer, nameLen uint32, entry unsafe.Pointer, entryLen uint32, params unsafe.Pointer, paramsLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/modules@0.1.2 base
+func importBase(entry unsafe.Pointer, entryLen uint32, params unsafe.Pointer, paramsLen uint32, ret unsafe.Pointer)
+
+//go:wasmimport circles:host/modules@0.1.2 entry
+func importEntry(ret unsafe.Pointer)
+
+//go:wasmimport circles:host/log@0.1.2 write
 func importLog(level uint32, message unsafe.Pointer, messageLen uint32)
 
 // ---- Memory that the host fills in ----
@@ -403,7 +421,7 @@ func hostStat(p party, path string) (stat, *Error) {
 func texts(all ...string) *Error {
 	for _, s := range all {
 		if !utf8.ValidString(s) {
-			return &Error{Code: Invalid, Message: "the name of a collection or record is not valid UTF-8"}
+			return &Error{Code: Invalid, Message: "a name or query is not valid UTF-8"}
 		}
 	}
 	return nil
@@ -463,6 +481,11 @@ func hostListRecords(p party, collection, start, prefix string, limit uint32) ([
 	defer entering.Unlock()
 	ret := new(pageArea)
 	importListRecords(handle(p), c, cn, f, fn, x, xn, limit, unsafe.Pointer(ret))
+	return ret.page()
+}
+
+// page is called with entering locked.
+func (ret *pageArea) page() ([]Record, string, *Error) {
 	if ret.failed {
 		return nil, "", &Error{Code: Code(uint8(ret.words[0])), Message: string(lift(ret.words[1], ret.words[2]))}
 	}
@@ -482,6 +505,85 @@ func hostListRecords(p party, collection, start, prefix string, limit uint32) ([
 		}
 	}
 	return list, next, nil
+}
+
+func hostReplaceRecord(p party, collection, key string, expected, value []byte) *Error {
+	if err := texts(collection, key); err != nil {
+		return err
+	}
+	some := uint32(0)
+	if expected != nil {
+		some = 1
+	}
+	c, cn := data(collection)
+	k, kn := data(key)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importReplaceRecord(handle(p), c, cn, k, kn, some, unsafe.Pointer(unsafe.SliceData(expected)), uint32(len(expected)),
+		unsafe.Pointer(unsafe.SliceData(value)), uint32(len(value)), unsafe.Pointer(ret))
+	return ret.err()
+}
+
+func hostQueryRecords(p party, collection, query, start string, limit uint32) ([]Record, string, *Error) {
+	if err := texts(collection, query, start); err != nil {
+		return nil, "", err
+	}
+	c, cn := data(collection)
+	q, qn := data(query)
+	f, fn := data(start)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(pageArea)
+	importQueryRecords(handle(p), c, cn, q, qn, f, fn, limit, unsafe.Pointer(ret))
+	return ret.page()
+}
+
+func hostSend(p party, to, logic, entry string, params []byte) ([]byte, *Error) {
+	if err := texts(to, logic, entry); err != nil {
+		return nil, err
+	}
+	t, tn := data(to)
+	l, ln := data(logic)
+	e, en := data(entry)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importSend(handle(p), t, tn, l, ln, e, en, unsafe.Pointer(unsafe.SliceData(params)), uint32(len(params)), unsafe.Pointer(ret))
+	return ret.list()
+}
+
+func hostCall(name, entry string, params []byte) ([]byte, *Error) {
+	if err := texts(name, entry); err != nil {
+		return nil, err
+	}
+	m, mn := data(name)
+	e, en := data(entry)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importCall(m, mn, e, en, unsafe.Pointer(unsafe.SliceData(params)), uint32(len(params)), unsafe.Pointer(ret))
+	return ret.list()
+}
+
+func hostBase(entry string, params []byte) ([]byte, *Error) {
+	if err := texts(entry); err != nil {
+		return nil, err
+	}
+	e, en := data(entry)
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(resultArea)
+	importBase(e, en, unsafe.Pointer(unsafe.SliceData(params)), uint32(len(params)), unsafe.Pointer(ret))
+	return ret.list()
+}
+
+func hostEntry() string {
+	entering.Lock()
+	defer entering.Unlock()
+	ret := new(listArea)
+	importEntry(unsafe.Pointer(ret))
+	return string(lift(ret.ptr, ret.n))
 }
 
 func hostLog(level uint32, message string) {

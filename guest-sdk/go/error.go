@@ -1,6 +1,7 @@
 package circles
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -36,9 +37,31 @@ func (e *Error) Is(err error) bool {
 	case fs.ErrExist:
 		return e.Code == Exists || e.Code == NotEmpty
 	case fs.ErrInvalid:
-		return e.Code == Invalid
+		return e.Code == Invalid || e.Code == Violates
 	}
 	return false
+}
+
+// Violation is one way in which a value is not as its collection's schema says.
+type Violation struct {
+	Path   string // where in the value, a JSON Pointer (RFC 6901); "" is all of it
+	Reason string
+}
+
+// Violations are those that err tells of, if it has an *Error of code Violates.
+func Violations(err error) []Violation {
+	var e *Error
+	if !errors.As(err, &e) || e.Code != Violates {
+		return nil
+	}
+	var list []Violation
+	for line := range strings.SplitSeq(e.Message, "\n") {
+		path, reason, ok := strings.Cut(line, ": ")
+		if ok && (path == "" || path[0] == '/') {
+			list = append(list, Violation{path, reason})
+		}
+	}
+	return list
 }
 
 // failed completes a host function's error. It exists so that a nil *Error does
@@ -66,11 +89,15 @@ const (
 	ReadOnly                 // the context cannot be changed by this script
 	Unavailable              // the context's host cannot be reached now, or there is no host
 	IO                       // the host failed
+	Conflict                 // the record is not as it was expected to be
+	Violates                 // a value is not as the collection's schema says; see Violations
+	Failed                   // the module or script that was called failed; the message is its own
 )
 
 var codeNames = [...]string{
 	"not found", "denied", "exists", "not a directory", "is a directory", "not empty",
 	"invalid", "too large", "read-only", "unavailable", "input/output error",
+	"conflict", "violates the schema", "failed",
 }
 
 func (c Code) String() string {

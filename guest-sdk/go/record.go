@@ -30,6 +30,13 @@ func (c Collection) Put(key string, value []byte) error {
 	return failed("put", c.name+"/"+key, hostPutRecord(c.context.party, c.name, key, value))
 }
 
+// Replace is Put if the record's value is expected, and for nil if there is no such
+// record. Else its error has the code Conflict, and nothing changes. It is for what a
+// caller read in an earlier script: within one, Get and then Put is the same.
+func (c Collection) Replace(key string, expected, value []byte) error {
+	return failed("replace", c.name+"/"+key, hostReplaceRecord(c.context.party, c.name, key, expected, value))
+}
+
 // Delete removes a record. One that is not there is fs.ErrNotExist.
 func (c Collection) Delete(key string) error {
 	return failed("delete", c.name+"/"+key, hostDeleteRecord(c.context.party, c.name, key))
@@ -55,9 +62,14 @@ func (c Collection) Page(start, prefix string, limit uint32) (records []Record, 
 // put or deleted meanwhile may be among them, or not. It ends with an error, if
 // there is one.
 func (c Collection) All(prefix string) iter.Seq2[Record, error] {
+	return pages(func(start string) ([]Record, string, error) { return c.Page(start, prefix, 0) })
+}
+
+// pages yields the records of one page after the other.
+func pages(page func(start string) ([]Record, string, error)) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for start := ""; ; {
-			records, next, err := c.Page(start, prefix, 0)
+			records, next, err := page(start)
 			if err != nil {
 				yield(Record{}, err)
 				return

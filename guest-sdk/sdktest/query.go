@@ -99,6 +99,9 @@ func query(records map[string]string, text string) ([]string, error) {
 			x, _ := at(values[a], o.Field)
 			y, _ := at(values[b], o.Field)
 			n, _ := compare(x, y)
+			if o.Field == "" {
+				n = cmp.Compare(a, b)
+			}
 			if o.Descending {
 				n = -n
 			}

@@ -1,10 +1,12 @@
 package sdktest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,13 +19,20 @@ import (
 //	            read, part (three bytes from the offset TEXT), write, append, mkdir,
 //	            remove, stat, list, who. An error is "code N, with a message", or fails
 //	            the entry when TEXT is "pass on"
-//	record      "get|put|delete COLLECTION KEY [VALUE]", or "list COLLECTION START
-//	            PREFIX LIMIT", where "-" is nothing
+//	record      "get|put|delete|make COLLECTION KEY [VALUE]", where make replaces
+//	            nothing, "replace COLLECTION KEY EXPECTED VALUE", "list COLLECTION START
+//	            PREFIX LIMIT" or "query COLLECTION START LIMIT QUERY", where "-" is
+//	            nothing. An error is "code N, with a message", and has "; PATH: REASON" for
+//	            each violation
+//	others      "call NAME - ENTRY PARAMS", "base - - ENTRY PARAMS", "send TO LOGIC ENTRY
+//	            PARAMS", or "entry"; otherwise as op
 //	log-lines   logs its params at each level
 //	fail        fails with its params, or traps or fails when they are "trap"
 //	large       writes N parts of 16 MiB to /large, reads them again, says how many
 //	            bytes there are
 //	habits      does with files and records what its language's users do
+//	queries     puts {"n": 0} to {"n": 24} into the collection found, as 00 to 24, and
+//	            finds some of them as its language's users do
 //	raw         calls a host function with numbers, without the SDK: "read SELF PATH LEN
 //	            RET", "list …", "drop SELF", "log LEVEL PTR LEN", "open TIMES"
 //
@@ -33,6 +42,7 @@ import (
 // The guest need not be built for this host: it is run on circles' own, too.
 func Suite(t *testing.T, wasm []byte, collected bool) {
 	t.Run("cases", func(t *testing.T) { suiteCases(t, wasm) })
+	t.Run("others", func(t *testing.T) { suiteOthers(t, wasm) })
 	t.Run("stat", func(t *testing.T) { suiteStat(t, wasm) })
 	t.Run("log", func(t *testing.T) { suiteLog(t, wasm) })
 	t.Run("failures", func(t *testing.T) { suiteFailures(t, wasm) })
@@ -49,6 +59,7 @@ func Suite(t *testing.T, wasm []byte, collected bool) {
 // place, and returns "true".
 func SuiteOfScript(t *testing.T, wasm []byte) {
 	t.Run("cases", func(t *testing.T) { suiteCases(t, wasm) })
+	t.Run("others", func(t *testing.T) { suiteOthers(t, wasm) })
 	t.Run("stat", func(t *testing.T) { suiteStat(t, wasm) })
 	t.Run("log", func(t *testing.T) { suiteLog(t, wasm) })
 	t.Run("failures", func(t *testing.T) { suiteFailures(t, wasm) })
@@ -121,6 +132,29 @@ var Cases = []Case{
 	{"record", "List cards - - 9", "home=lent by alice next:"},
 	{"record", "Put cards home x", "code 8, with a message"},
 	{"record", "Delete cards home", "code 8, with a message"},
+	{"record", "make notes a one", ""},
+	{"record", "make notes a two", "code 11, with a message"},
+	{"record", "replace notes a two three", "code 11, with a message"},
+	{"record", "replace notes z two three", "code 11, with a message"},
+	{"record", "get notes a", "3 one"},
+	{"record", "replace notes a one two", ""},
+	{"record", "replace notes a two ", ""},
+	{"record", "replace notes a  three", ""},
+	{"record", "get notes a", "5 three"},
+	{"record", "Replace cards home lent x", "code 8, with a message"},
+	{"record", "Make cards home x", "code 8, with a message"},
+}
+
+// Known are the cases that a guest knows, which may be built for the version before.
+func Known(wasm []byte, cases []Case) []Case {
+	if bytes.Contains(wasm, []byte("circles:host/modules")) {
+		return cases
+	}
+	n := slices.IndexFunc(cases, func(c Case) bool {
+		op, _, _ := strings.Cut(c.Params, " ")
+		return c.Entry == "others" || op == "make" || op == "replace"
+	})
+	return cases[:n]
 }
 
 func suiteHost(t *testing.T) *Host {
@@ -152,11 +186,85 @@ func suiteCases(t *testing.T, wasm []byte) {
 	for _, c := range append([]Case{
 		{"op", "who x", "did:key:z6MkBob bob"},
 		{"op", "Who x", "did:key:z6MkAlice alice"},
-	}, Cases...) {
+	}, Known(wasm, Cases)...) {
 		if got := suiteCall(t, g, c.Entry, c.Params); got != c.Want {
 			t.Errorf("%s %q: %q, want %q", c.Entry, c.Params, got, c.Want)
 		}
 	}
+}
+
+// What a host answers that has other modules, somebody to send to, schemas, and queries.
+func suiteOthers(t *testing.T, wasm []byte) {
+	if len(Known(wasm, []Case{{Entry: "others"}})) == 0 {
+		return
+	}
+	h := suiteHost(t)
+	h.Target.Records = map[string]map[string]string{"trees": {
+		"a": `{"kind":"oak","metres":20}`, "b": `{"kind":"oak"}`, "c": `{"kind":"elm","metres":30}`, "d": `{"kind":"oak","metres":25,"at":{"x":1}}`, "e": `no JSON`,
+	}}
+	h.Check = func(collection, value string) string {
+		if collection != "checked" || strings.HasPrefix(value, "{") {
+			return ""
+		}
+		return ": it is no object\n/né/0: it is there: not to be"
+	}
+	g := h.Load(t, wasm)
+	check := func(cases []Case) {
+		t.Helper()
+		for _, c := range cases {
+			if got := suiteCall(t, g, c.Entry, c.Params); got != c.Want {
+				t.Errorf("%s %q: %q, want %q", c.Entry, c.Params, got, c.Want)
+			}
+		}
+	}
+	check([]Case{
+		{"record", "put checked a {}", ""},
+		{"record", "put checked a x", "code 12, with a message; : it is no object; /né/0: it is there: not to be"},
+		{"record", "replace checked a {} x", "code 12, with a message; : it is no object; /né/0: it is there: not to be"},
+		{"record", "replace checked a x x", "code 11, with a message"},
+		{"record", "get checked a", "2 {}"},
+		{"record", `query trees - 9 {"where":{"field":"/kind","equals":"oak"}}`, `a={"kind":"oak","metres":20} b=(denied) d={"kind":"oak","metres":25,"at":{"x":1}} next:`},
+		{"record", `query trees - 9 {"where":{"and":[{"field":"/kind","prefix":"o"},{"field":"/metres","above":20}]}}`, `d={"kind":"oak","metres":25,"at":{"x":1}} next:`},
+		{"record", `query trees - 9 {"where":{"or":[{"field":"/at/x","equals":1},{"field":"/metres","from":20,"below":25}]},"order":[{"field":"/metres","descending":true}]}`,
+			`d={"kind":"oak","metres":25,"at":{"x":1}} a={"kind":"oak","metres":20} next:`},
+		{"record", `query trees - 1 {"where":{"field":"/metres","to":100}}`, `a={"kind":"oak","metres":20} next:#1`},
+		{"record", `query trees #1 1 {"where":{"field":"/metres","to":100}}`, `c={"kind":"elm","metres":30} next:#2`},
+		{"record", `query trees #2 1 {"where":{"field":"/metres","to":100}}`, `d={"kind":"oak","metres":25,"at":{"x":1}} next:`},
+		{"record", "query trees - 9 oak", "code 6, with a message"},
+		{"record", "query trees x 9 {}", "code 6, with a message"},
+		{"record", "query none - 9 {}", "next:"},
+		{"record", "Query cards - 9 {}", "next:"},
+		{"record", "Query CARDS - 9 {}", "code 6, with a message"},
+
+		{"queries", "", "ok"},
+
+		{"others", "entry", "others"},
+		{"others", "call none - - x", "code 0, with a message"},
+		{"others", "base - - - x", "code 0, with a message"},
+		{"others", "send bob module - x", "code 9, with a message"},
+	})
+	h.Modules = map[string]func(entry string, params []byte) ([]byte, error){
+		"echo":   func(entry string, params []byte) ([]byte, error) { return append([]byte(entry+": "), params...), nil },
+		"broken": func(string, []byte) ([]byte, error) { return nil, errors.New("it broke") },
+	}
+	h.Base = h.Modules["echo"]
+	h.Send = func(to, logic, entry string, params []byte) ([]byte, error) {
+		if logic == "broken" {
+			return nil, errors.New("it broke")
+		}
+		return []byte(to + " " + logic + " " + entry + ": " + string(params)), nil
+	}
+	check([]Case{
+		{"others", "call echo - - né it is", "14 run: né it is"},
+		{"others", "call echo - sign ", "6 sign: "},
+		{"others", "call broken - - x", "code 13, with a message"},
+		{"others", "base - - - x y", "11 others: x y"},
+		{"others", "base - - sign x", "7 sign: x"},
+		{"others", "send bob module - x y", "19 bob module run: x y"},
+		{"others", "send did:key:z6Mk sha256:00 sign ", "29 did:key:z6Mk sha256:00 sign: "},
+		{"others", "send bob broken - x", "code 13, with a message"},
+		{"others", "Send bob module - x", "code 8, with a message"},
+	})
 }
 
 func suiteStat(t *testing.T, wasm []byte) {
@@ -279,8 +387,11 @@ func suiteLeaks(t *testing.T, wasm []byte, collected bool) {
 	calls := []Case{
 		{"op", "Read /lent.txt", ""}, {"op", "Read /none", ""}, {"op", "list /dir", ""}, {"op", "remove /none", ""}, {"op", "who x", ""}, {"op", "stat /dir", ""},
 		{"record", "get notes a", ""}, {"record", "get notes none", ""}, {"record", "list notes - - 0", ""}, {"record", "put notes a 1", ""}, {"record", "list notes - x 0", ""},
+		{"record", "replace notes a 1 1", ""}, {"record", "replace notes a 2 1", ""}, {"record", "make notes a 1", ""}, {"record", "query notes - 0 {}", ""}, {"record", "query notes - 0 x", ""},
+		{"others", "call none - - x", ""}, {"others", "base - - - x", ""}, {"others", "send bob module - x", ""}, {"others", "entry", ""},
 		{"run", strings.Repeat("params ", 10_000), ""},
 	}
+	calls = Known(wasm, calls)
 	size := uint32(0)
 	for i := range 20_000 {
 		c := calls[i%len(calls)]

@@ -41,7 +41,11 @@ func answer(out []byte, err error, passOn bool) ([]byte, error) {
 	if e.Message == "" {
 		has = "without"
 	}
-	return fmt.Appendf(nil, "code %d, %s a message", e.Code, has), nil
+	out = fmt.Appendf(nil, "code %d, %s a message", e.Code, has)
+	for _, v := range circles.Violations(err) {
+		out = fmt.Appendf(out, "; %s: %s", v.Path, v.Reason)
+	}
+	return out, nil
 }
 
 func text(b []byte, err error) ([]byte, error) {
@@ -109,19 +113,52 @@ func record(ptr, n uint32) uint32 {
 			err = c.Put(key, []byte(rest))
 		case "delete":
 			err = c.Delete(key)
+		case "make":
+			err = c.Replace(key, nil, []byte(rest))
+		case "replace":
+			expected, value, _ := strings.Cut(rest, " ")
+			err = c.Replace(key, []byte(expected), []byte(value))
 		case "list":
 			prefix, limit, _ := strings.Cut(rest, " ")
-			most, _ := strconv.Atoi(limit)
-			var page []circles.Record
-			var next string
-			page, next, err = c.Page(strings.TrimPrefix(key, "-"), strings.TrimPrefix(prefix, "-"), uint32(most))
-			for _, r := range page {
-				if r.Denied {
-					r.Value = []byte("(denied)")
-				}
-				out = fmt.Appendf(out, "%s=%s ", r.Key, r.Value)
-			}
-			out = append(out, "next:"+next...)
+			out, err = shown(c.Page(strings.TrimPrefix(key, "-"), strings.TrimPrefix(prefix, "-"), number(limit)))
+		case "query":
+			limit, query, _ := strings.Cut(rest, " ")
+			out, err = shown(c.QueryPage(query, strings.TrimPrefix(key, "-"), number(limit)))
+		}
+		return answer(out, err, false)
+	})
+}
+
+func number(s string) uint32 {
+	n, _ := strconv.ParseUint(s, 10, 32)
+	return uint32(n)
+}
+
+// shown is a page of records.
+func shown(page []circles.Record, next string, err error) (out []byte, _ error) {
+	for _, r := range page {
+		if r.Denied {
+			r.Value = []byte("(denied)")
+		}
+		out = fmt.Appendf(out, "%s=%s ", r.Key, r.Value)
+	}
+	return append(out, "next:"+next...), err
+}
+
+//go:wasmexport others
+func others(ptr, n uint32) uint32 {
+	return circles.Handle(ptr, n, func(params []byte) (out []byte, err error) {
+		words := append(strings.SplitN(string(params), " ", 5), "", "", "", "")
+		name, logic, entry := words[1], words[2], strings.TrimPrefix(words[3], "-")
+		switch rest := []byte(words[4]); strings.ToLower(words[0]) {
+		case "call":
+			out, err = text(circles.Call(name, entry, rest))
+		case "base":
+			out, err = text(circles.Base(entry, rest))
+		case "send":
+			out, err = text(of(words[0]).Send(name, logic, entry, rest))
+		case "entry":
+			out = []byte(circles.Entry())
 		}
 		return answer(out, err, false)
 	})
@@ -218,19 +255,54 @@ func habits(ptr, n uint32) uint32 {
 	})
 }
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.read
+//go:wasmexport queries
+func queries(ptr, n uint32) uint32 {
+	return circles.Handle(ptr, n, func([]byte) ([]byte, error) {
+		all := circles.Target().Collection("found")
+		for i := range 25 {
+			if err := all.Put(fmt.Sprintf("%02d", i), fmt.Appendf(nil, `{"n":%d}`, i)); err != nil {
+				return nil, err
+			}
+		}
+		n := circles.Field("/n")
+		for _, tc := range []struct {
+			query circles.Query
+			want  string
+		}{
+			{circles.Query{Limit: 12}, "00 01 02 03 04 05 06 07 08 09 10 11"},
+			{circles.Query{Where: circles.And(n.From(5).Below(20), circles.Or(n.Above(8), n.Equals(6))), Order: []circles.Order{{Field: "/n", Descending: true}}, Limit: 12},
+				"19 18 17 16 15 14 13 12 11 10 09 06"},
+			{circles.Query{Where: n.To(1)}, "00 01"},
+			{circles.Query{Where: n.Prefix("1")}, ""},
+		} {
+			var found []string
+			for r, err := range all.Query(tc.query) {
+				if err != nil {
+					return nil, err
+				}
+				found = append(found, r.Key)
+			}
+			if got := strings.Join(found, " "); got != tc.want {
+				return nil, fmt.Errorf("the query finds %s, want %s", got, tc.want)
+			}
+		}
+		return []byte("ok"), nil
+	})
+}
+
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.read
 func rawRead(self, path, n, ret uint32)
 
-//go:wasmimport circles:host/contexts@0.1.1 [method]context.list-records
+//go:wasmimport circles:host/contexts@0.1.2 [method]context.list-records
 func rawList(self, name, n, start, startLen, prefix, prefixLen, limit, ret uint32)
 
-//go:wasmimport circles:host/contexts@0.1.1 [resource-drop]context
+//go:wasmimport circles:host/contexts@0.1.2 [resource-drop]context
 func rawDrop(self uint32)
 
-//go:wasmimport circles:host/contexts@0.1.1 target
+//go:wasmimport circles:host/contexts@0.1.2 target
 func rawTarget() uint32
 
-//go:wasmimport circles:host/log@0.1.1 write
+//go:wasmimport circles:host/log@0.1.2 write
 func rawLog(level, message, n uint32)
 
 //go:wasmexport raw
