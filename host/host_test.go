@@ -84,6 +84,7 @@ func (w *world) start(c host.Config) {
 		return unclosed{w.stores[e.ID]}, nil
 	}
 	c.CacheDir = cacheDir
+	c.Languages = textLanguages()
 	c.Log = slog.New(slog.NewTextHandler(w.Output(), nil))
 	h, err := host.Open(context.Background(), w.root, c)
 	if err != nil {
