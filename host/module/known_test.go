@@ -99,7 +99,11 @@ func TestKnownModulesAreNotReadAtStart(t *testing.T) {
 	if list := l.List(); len(list) != 1 || list[0].Digest != sha256.Sum256(was) || list[0].Entries[0] != "run" || l.Problem() != nil {
 		t.Fatalf("it is known as %+v, %v", list, l.Problem())
 	}
-	// And it is never run: what was decided about is what runs, or nothing does.
+	// And it is never run: what was decided about is what runs, of what is kept, or
+	// nothing does.
+	if err := os.RemoveAll(filepath.Join(dir, ".versions")); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := answer(t, e, script.Logic{Name: "m"}, l); !errors.Is(err, module.ErrNotFound) {
 		t.Errorf("it ran %q, %v", got, err)
 	}
@@ -220,30 +224,41 @@ func TestAKnownModuleIsCompiledOnce(t *testing.T) {
 	}
 }
 
-// TestABrokenFileInPlaceOfOneThatNobodyRan: there is nothing that could stay in force.
+// TestABrokenFileInPlaceOfOneThatNobodyRan: what is kept of it stays in force. Where
+// nothing is kept, there is nothing that could.
 func TestABrokenFileInPlaceOfOneThatNobodyRan(t *testing.T) {
-	cache, dir := t.TempDir(), t.TempDir()
-	if err := os.Chmod(cache, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	add(t, dir, "m", says("m"))
-	old(t, filepath.Join(dir, "m.wasm"))
-	start(t, cache, dir)
-	_, l := start(t, cache, dir)
-	found, err := module.Find(script.Logic{Name: "m"}, l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer found.Release()
-	add(t, dir, "m", []byte("no module"))
-	if err := l.Reload(t.Context()); err == nil || len(l.List()) != 0 {
-		t.Errorf("%v, %+v", err, l.List())
-	}
-	if _, err := found.Program(t.Context(), newEngine(t)); !errors.Is(err, module.ErrNotFound) {
-		t.Errorf("it was found before: %v", err)
-	}
-	add(t, dir, "m", says("m"))
-	if err := l.Reload(t.Context()); err != nil || len(l.List()) != 1 {
-		t.Errorf("mended: %v, %+v", err, l.List())
+	for _, kept := range []bool{true, false} {
+		cache, dir := t.TempDir(), t.TempDir()
+		if err := os.Chmod(cache, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		add(t, dir, "m", says("m"))
+		old(t, filepath.Join(dir, "m.wasm"))
+		start(t, cache, dir)
+		e, l := start(t, cache, dir)
+		found, err := module.Find(script.Logic{Name: "m"}, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer found.Release()
+		if !kept {
+			if err := os.RemoveAll(filepath.Join(dir, ".versions")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add(t, dir, "m", []byte("no module"))
+		if err := l.Reload(t.Context()); err == nil || (len(l.List()) != 0) != kept {
+			t.Errorf("kept %v: %v, %+v", kept, err, l.List())
+		}
+		if _, err := found.Program(t.Context(), e); errors.Is(err, module.ErrNotFound) == kept {
+			t.Errorf("kept %v: it was found before: %v", kept, err)
+		}
+		if got, err := answer(t, e, script.Logic{Name: "m"}, l); (got == "m") != kept {
+			t.Errorf("kept %v: %q, %v", kept, got, err)
+		}
+		add(t, dir, "m", says("m"))
+		if err := l.Reload(t.Context()); err != nil || len(l.List()) != 1 {
+			t.Errorf("mended: %v, %+v", err, l.List())
+		}
 	}
 }

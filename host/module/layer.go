@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/circles-host/circles/host/engine"
+	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/watch"
 )
 
@@ -30,6 +31,8 @@ const (
 // any goroutine; a look-up takes no lock.
 type Layer struct {
 	label, dir string
+	below      *Layer // nil if there is none
+	keeps      Keep
 	engine     *engine.Engine
 	report     func(Event)
 	stop       func()
@@ -37,12 +40,18 @@ type Layer struct {
 	running    context.Context
 
 	current atomic.Pointer[map[string]*version] // never changed once stored
+	pins    atomic.Pointer[pinned]              // nil if its owner has none
 
 	loading  sync.Mutex         // one Reload at a time; guards what follows
 	failed   map[string]failure // by name: why a file is not in force
 	known    known              // of the files, before they were looked at
 	noted    [32]byte           // digest of what was last written of that
 	problems atomic.Pointer[[]error]
+
+	pinsRead  bool               // pins are what the owner wrote, now or before
+	pinsError error              // what is wrong with the file now
+	held      map[string]failure // by name: a file beside which another version is pinned
+	keptMore  bool               // since versions were last forgotten
 }
 
 // settled is how old a time of modification must be for a later change to be
@@ -84,6 +93,7 @@ const (
 	Replaced EventKind = "replaced"
 	Removed  EventKind = "removed"
 	Broken   EventKind = "broken"
+	Held     EventKind = "held" // a file was saved whose name is pinned to another version, which stays
 )
 
 // Open loads the modules of dir, which need not exist yet, and keeps them up to
@@ -93,7 +103,27 @@ const (
 // policies know the layer by: "peer" or "host". Report gets an Event at a time, from
 // one goroutine, and must not call back into the Layer; nil drops them.
 func Open(ctx context.Context, label, dir string, e *engine.Engine, watcher *watch.Watcher, report func(Event)) *Layer {
-	l := &Layer{label: label, dir: dir, engine: e, report: report, stop: func() {}, failed: map[string]failure{}}
+	return Config{Label: label, Dir: dir, Engine: e, Watcher: watcher, Report: report}.Open(ctx)
+}
+
+// Config is what a Layer is opened with; Open says what is what. The fields that
+// Open does not take may be zero.
+type Config struct {
+	Label, Dir string
+	Engine     *engine.Engine
+	Watcher    *watch.Watcher
+	Report     func(Event)
+	Below      *Layer // where names are looked up that this one does not have, and pinned versions
+	Keep       Keep   // how much of the past
+}
+
+// Open is the function Open, with all of c.
+func (c Config) Open(ctx context.Context) *Layer {
+	l := &Layer{
+		label: c.Label, dir: c.Dir, below: c.Below, keeps: c.Keep, engine: c.Engine, report: c.Report,
+		stop: func() {}, failed: map[string]failure{}, held: map[string]failure{},
+	}
+	dir, watcher := c.Dir, c.Watcher
 	if l.report == nil {
 		l.report = func(Event) {}
 	}
@@ -180,6 +210,8 @@ func (l *Layer) Reload(ctx context.Context) error {
 	if l.known == nil && len(entries) > 0 && len(*l.current.Load()) == 0 {
 		l.known = l.readKnown()
 	}
+	problems = append(problems, l.takePins()...)
+	problems = append(problems, l.loadPinned(ctx, present)...)
 	files := l.files(entries)
 	byName := named(files)
 	for _, f := range files {
@@ -188,7 +220,11 @@ func (l *Layer) Reload(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("%s: not a module's name; rename it to 1 to 63 of a-z, 0-9 and \"-\"", f.path))
 			continue
 		}
-		if len(present) == MaxModules {
+		if l.isPinned(name) {
+			l.hold(f)
+			continue
+		}
+		if len(present) >= MaxModules {
 			problems = append(problems, fmt.Errorf("%s: more than %d modules; the rest is ignored", l.dir, MaxModules))
 			break
 		}
@@ -200,7 +236,7 @@ func (l *Layer) Reload(ctx context.Context) error {
 			problems = append(problems, l.ambiguous(f, same))
 			continue
 		}
-		if err := l.load(ctx, f); err != nil {
+		if err := l.load(ctx, f, nil); err != nil {
 			problems = append(problems, fmt.Errorf("module %s: %w", name, err))
 		}
 	}
@@ -210,15 +246,21 @@ func (l *Layer) Reload(ctx context.Context) error {
 			l.report(Event{Layer: l.label, Name: name, Kind: Removed})
 		}
 	}
+	problems = append(problems, l.unresolved()...)
 	l.known = nil
 	_ = l.noteKnown() // what cannot be written is found out again
+	if err := l.forgetVersions(); err != nil {
+		problems = append(problems, err)
+	}
+	maps.DeleteFunc(l.held, func(name string, _ failure) bool { return !present[name] })
 	maps.DeleteFunc(l.failed, func(name string, _ failure) bool { return !present[name] })
 	l.problems.Store(&problems)
 	return l.Problem()
 }
 
-// load brings one file into force, unless it is or has failed already.
-func (l *Layer) load(ctx context.Context, f file) error {
+// load brings one file into force, unless it is or has failed already. want, if not
+// nil, is the digest that it must have.
+func (l *Layer) load(ctx context.Context, f file, want *script.Digest) error {
 	name := f.name
 	old := (*l.current.Load())[name]
 	seen, isSeen := l.known[name]
@@ -226,22 +268,28 @@ func (l *Layer) load(ctx context.Context, f file) error {
 	if old != nil {
 		seen, isSeen = knownFile{f.base(), old.stamp, old.info, old.publisher}, old.path == f.path
 	}
+	isSeen = isSeen && (want == nil || *want == seen.Info.Digest)
 	wasm, at, err := l.read(f.path, isSeen, seen.Stamp)
 	if err == nil && wasm == nil {
 		delete(l.failed, name) // it is what it was before a change for the worse
 		if old == nil {
-			l.swap(name, newVersion(f, at, seen.Info, seen.Publisher))
+			old = newVersion(l.dir, f, at, seen.Info, seen.Publisher)
+			l.swap(name, old)
 			l.report(Event{Layer: l.label, Name: name, Kind: Loaded, Digest: seen.Info.Digest, Notes: seen.Info.Warnings})
+			_ = l.keepVersion(old, nil) // a folder that cannot be written is noted when there is something new
 		}
 		return nil
 	}
 	digest := sha256.Sum256(wasm)
+	if err == nil && want != nil && digest != *want {
+		err = fmt.Errorf("%w: what is kept of %s is damaged; remove %s", ErrNotFound, *want, f.path)
+	}
 	if before, tried := l.failed[name]; tried && before.path == f.path && (before.stamp == at || err == nil && before.digest == digest) {
 		return before.err
 	}
 	var next *version
 	if err == nil {
-		next = newVersion(f, at, engine.Info{}, "")
+		next = newVersion(l.dir, f, at, engine.Info{}, "")
 		if old != nil && old.info.Digest == digest && old.language == f.language {
 			// The same bytes were saved again. Remember how they look now.
 			next.info, next.publisher = old.info, old.publisher
@@ -261,8 +309,8 @@ func (l *Layer) load(ctx context.Context, f file) error {
 			return nil // removed since: the watcher calls again
 		}
 		switch {
-		case old != nil && old.program.Load() != nil:
-			err = fmt.Errorf("%w; the version before stays in force", err)
+		case old != nil && (old.program.Load() != nil || isKept(l.dir, old.kept(), old.info.Size)):
+			err = fmt.Errorf("%w%s", err, staysInForce)
 		case old != nil: // it was never run, and what it was is gone
 			l.swap(name, nil)
 			old = nil
@@ -275,6 +323,7 @@ func (l *Layer) load(ctx context.Context, f file) error {
 	}
 	delete(l.failed, name)
 	l.swap(name, next)
+	unkept := l.keepVersion(next, wasm)
 	if old == nil || old.info.Digest != next.info.Digest || old.language != next.language {
 		event := Event{Layer: l.label, Name: name, Kind: Loaded, Digest: next.info.Digest, Notes: next.info.Warnings}
 		if old != nil {
@@ -283,9 +332,30 @@ func (l *Layer) load(ctx context.Context, f file) error {
 				event.Notes = append(event.Notes, "it no longer has: "+strings.Join(gone, ", "))
 			}
 		}
+		if unkept != nil {
+			event.Notes = append(event.Notes, fmt.Sprintf("nobody can go back to it later: %v", unkept))
+		}
 		l.report(event)
 	}
 	return nil
+}
+
+// hold looks at the file of a name that is pinned, which is not what runs.
+func (l *Layer) hold(f file) {
+	before, seen := l.held[f.name]
+	b, at, err := l.read(f.path, seen && before.path == f.path, before.stamp)
+	if err != nil || b == nil {
+		return
+	}
+	now := failure{path: f.path, stamp: at, digest: sha256.Sum256(b)}
+	l.held[f.name] = now
+	pin := l.pins.Load().Pin[f.name]
+	if now.digest == pin || seen && now.digest == before.digest {
+		return
+	}
+	l.report(Event{Layer: l.label, Name: f.name, Kind: Held, Digest: digestOf((*l.current.Load())[f.name]), Notes: []string{
+		fmt.Sprintf("%s is %s, and does not run: %s pins it to %s", f.base(), script.Digest(now.digest), PinsFile, pin),
+	}})
 }
 
 // read returns the bytes of a file, or none when it was seen before and looks as it
@@ -375,19 +445,8 @@ func Add(dir, name string, wasm []byte) (path string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("add module: %w", err)
 	}
-	// The leading dot hides it from a Layer until it is complete.
-	f, err := os.CreateTemp(dir, ".adding-*")
-	if err != nil {
-		return "", fmt.Errorf("add module: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(wasm)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err != nil {
-		return "", fmt.Errorf("add module %s: %w", name, err)
-	}
 	path = filepath.Join(dir, name+Suffix)
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := writeWhole(dir, name+Suffix, wasm, 0o644); err != nil {
 		return "", fmt.Errorf("add module: %w", err)
 	}
 	return path, nil

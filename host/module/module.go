@@ -48,6 +48,8 @@ type Found struct {
 	engine.Info
 	Publisher peer.ID // who signed the bytes; "" if nobody
 
+	Instead bool // it is not what the script named or brought, but what its target's owner has mapped that to
+
 	program *engine.Program // nil until Program compiles it
 	wasm    []byte          // of carried code
 	version *version        // of a layer's
@@ -57,9 +59,27 @@ type Found struct {
 // carried code only the header is read, and whether it compiles is found out by
 // Program, after it was accepted. Errors wrap ErrNotFound or engine.ErrInvalid.
 func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
-	switch {
-	case logic.OfOwner():
+	if logic.OfOwner() {
 		return &Found{Layer: Owner}, nil
+	}
+	for i, l := range layers {
+		if f, err := mapped(logic, layers[i:]); f != nil || err != nil {
+			return f, err
+		}
+		var f *Found
+		var err error
+		switch {
+		case logic.Wasm != nil:
+		case logic.Name != "":
+			f, err = l.lookUp(logic.Name)
+		default:
+			f = l.find(func(v *version) bool { return v.info.Digest == logic.Digest })
+		}
+		if f != nil || err != nil {
+			return f, err
+		}
+	}
+	switch {
 	case logic.Wasm != nil:
 		info, err := engine.Inspect(logic.Wasm)
 		if err != nil {
@@ -71,18 +91,8 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 		}
 		return &Found{Layer: Carried, Info: info, Publisher: publisher, wasm: logic.Wasm}, nil
 	case logic.Name != "":
-		for _, l := range layers {
-			if f := l.find(func(v *version) bool { return v.name == logic.Name }); f != nil {
-				return f, nil
-			}
-		}
 		return nil, fmt.Errorf("%w: no module named %q here", ErrNotFound, logic.Name)
 	default:
-		for _, l := range layers {
-			if f := l.find(func(v *version) bool { return v.info.Digest == logic.Digest }); f != nil {
-				return f, nil
-			}
-		}
 		return nil, fmt.Errorf("%w: no module with digest sha256:%x here", ErrNotFound, logic.Digest)
 	}
 }

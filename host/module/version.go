@@ -18,6 +18,7 @@ import (
 // to the program, for as long as it is current.
 type version struct {
 	file
+	dir   string // of its layer, where versions are kept
 	stamp stamp
 	info  engine.Info
 
@@ -29,8 +30,8 @@ type version struct {
 	closed    bool // guarded by compiling
 }
 
-func newVersion(of file, at stamp, info engine.Info, publisher peer.ID) *version {
-	return &version{file: of, stamp: at, info: info, publisher: publisher, compiling: make(chan struct{}, 1)}
+func newVersion(dir string, of file, at stamp, info engine.Info, publisher peer.ID) *version {
+	return &version{file: of, dir: dir, stamp: at, info: info, publisher: publisher, compiling: make(chan struct{}, 1)}
 }
 
 // run returns the program, with a reference for the caller, and compiles it if
@@ -65,9 +66,24 @@ func (v *version) run(ctx context.Context, e *engine.Engine) (*engine.Program, e
 }
 
 // read returns the bytes that were decided about, and no others: the file may have
-// been replaced since it was looked at.
+// been replaced since it was looked at. Then they are what was kept of it.
 func (v *version) read() ([]byte, error) {
-	f, err := openNonblock(v.path)
+	wasm, err := v.readFile(v.path)
+	if errors.Is(err, ErrNotFound) {
+		wasm, err = v.readFile(v.kept().path(v.dir))
+	}
+	if err != nil {
+		return nil, err
+	}
+	// It was decided on the word of the cache, if it was in there.
+	if publisher, err := v.signer(wasm, v.info.Digest); err != nil || publisher != v.publisher {
+		return nil, fmt.Errorf("read module %s: %w; delete the host's cache folder", v.name, cmp.Or(err, errPublisher))
+	}
+	return wasm, nil
+}
+
+func (v *version) readFile(path string) ([]byte, error) {
+	f, err := openNonblock(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, v.replaced()
 	}
@@ -81,10 +97,6 @@ func (v *version) read() ([]byte, error) {
 	}
 	if sha256.Sum256(wasm) != v.info.Digest {
 		return nil, v.replaced()
-	}
-	// It was decided on the word of the cache, if it was in there.
-	if publisher, err := v.signer(wasm, v.info.Digest); err != nil || publisher != v.publisher {
-		return nil, fmt.Errorf("read module %s: %w; delete the host's cache folder", v.name, cmp.Or(err, errPublisher))
 	}
 	return wasm, nil
 }
