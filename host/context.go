@@ -158,10 +158,13 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 // follow reads what the owner edits, and keeps up with it until forsake.
 func (c *peerContext) follow(ctx context.Context) {
 	h, entry := c.host, c.entry
-	c.modules = module.Open(ctx, "peer", filepath.Join(entry.Dir, "modules"), h.engine, h.watcher, func(e module.Event) {
-		h.notice(Notice{Peer: entry.Name, Kind: "module", Module: &e, Err: e.Err})
-		c.retest()
-	})
+	c.modules = module.Config{
+		Label: "peer", Dir: filepath.Join(entry.Dir, "modules"), Engine: h.engine, Watcher: h.watcher, Below: h.modules, Keep: h.config.Versions,
+		Report: func(e module.Event) {
+			h.notice(Notice{Peer: entry.Name, Kind: "module", Module: &e, Err: e.Err})
+			c.retest()
+		},
+	}.Open(ctx)
 	c.openPolicies()
 }
 

@@ -58,13 +58,15 @@ func (h *Host) work(ctx context.Context, a *policy.Accepted, found *module.Found
 		return nil, nil // what the script does that it is about is found when that is found
 	}
 	p, err := found.Program(ctx, h.engine)
-	return program{h, p}, err
+	return program{h, p, found.Instead}, err
 }
 
 // program is the work of a script that runs code.
 type program struct {
 	*Host
 	code *engine.Program
+	// instead: it is not what the script asks for, but what its target has for that.
+	instead bool
 }
 
 func (p program) digest() script.Digest { return p.code.Digest() }

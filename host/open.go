@@ -42,6 +42,8 @@ type Config struct {
 	// Undo says what is kept to undo scripts by. Where Undo.Bytes is 0, no more
 	// than a quarter of a context's quota is.
 	Undo history.Config
+	// Versions says how much of the past of its modules each layer keeps.
+	Versions module.Keep
 	// Review bounds what waits in each context for its owner to approve.
 	Review review.Limits
 	// Languages are those whose texts are run here; the command has a table of them.
@@ -152,10 +154,13 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})
-	h.modules = module.Open(ctx, "host", filepath.Join(root.Dir, "modules"), e, h.watcher, func(ev module.Event) {
-		h.notice(Notice{Kind: "module", Module: &ev, Err: ev.Err})
-		h.contexts.each((*peerContext).retest)
-	})
+	h.modules = module.Config{
+		Label: "host", Dir: filepath.Join(root.Dir, "modules"), Engine: e, Watcher: h.watcher, Keep: c.Versions,
+		Report: func(ev module.Event) {
+			h.notice(Notice{Kind: "module", Module: &ev, Err: ev.Err})
+			h.contexts.each((*peerContext).hostChanged)
+		},
+	}.Open(ctx)
 	h.tasks.Go(h.idle)
 	return h, nil
 }

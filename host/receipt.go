@@ -81,6 +81,9 @@ func (h *Host) receipt(a *policy.Accepted, w work) *receipt {
 	r := h.receiptOf(a.Verified)
 	r.Policies = a.Policies()
 	r.Module = w.digest()
+	if p, ok := w.(program); ok && p.instead {
+		r.ranInstead(a.Script().Logic, a.Code().Name)
+	}
 	return r
 }
 
@@ -172,6 +175,8 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		// Its text and stack are the host's.
 	case errors.As(err, &refused):
 		return script.Refused, refused.Error()
+	case errors.Is(err, module.ErrPins):
+		return script.Unavailable, err.Error()
 	case errors.Is(err, module.ErrNotFound):
 		return script.NotFound, err.Error()
 	case errors.As(err, &unsupported), errors.Is(err, engine.ErrInvalid):
@@ -231,6 +236,9 @@ func (h *Host) refuse(target *peerContext, v *envelope.Verified, found *module.F
 	}
 	if found != nil {
 		r.Module = found.Digest
+		if found.Instead {
+			r.ranInstead(v.Script().Logic, found.Name)
+		}
 	}
 	r.Code, r.Message = h.codeOf(err)
 	if !target.refusals.take(h.now()) {

@@ -302,7 +302,7 @@ func (w *waiting) refused(h *Host, decision script.ID, message string) *receipt 
 	p := w.pending
 	return &receipt{Receipt: script.Receipt{
 		Script: p.Script, Caller: p.Caller, Target: p.Target, Host: h.key.ID(), Code: script.Refused, Message: message,
-		Policies: p.Policies, Via: p.Via, Module: p.Module, ModuleName: p.ModuleName, Entry: p.Entry, Started: h.now(),
+		Policies: p.Policies, Via: p.Via, Module: p.Module, ModuleName: p.ModuleName, Instead: p.Instead, Asked: p.Asked, Entry: p.Entry, Started: h.now(),
 		Pending: script.DigestOf(w.entry), Decision: decision,
 	}}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/history"
+	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/store"
@@ -75,6 +76,19 @@ type RootConfig struct {
 	Store StoreConfig `toml:"store"`
 	Quota Quota       `toml:"quota"` // of each context, where its peer.toml does not say otherwise
 	Undo  UndoConfig  `toml:"undo"`
+
+	Modules ModulesConfig `toml:"modules"`
+}
+
+// ModulesConfig says what is kept of the past of modules, to go back to.
+type ModulesConfig struct {
+	Versions units.Count `toml:"versions"` // of each
+	Bytes    units.Size  `toml:"bytes"`    // of all of a layer
+}
+
+// Keep returns it as a Host takes it; what is not set is its default.
+func (c ModulesConfig) Keep() module.Keep {
+	return module.Keep{Versions: int(min(c.Versions, 1000)), Bytes: int64(min(c.Bytes, 1<<50))}
 }
 
 // UndoConfig says what is kept of each context to undo scripts by.
@@ -144,6 +158,10 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # [undo]                      # what undoes scripts, of each context
 # keep = "7d"                 # for how long; "0" keeps nothing
 # bytes = "1GiB"              # or a quarter of its quota, if that is less
+
+# [modules]                   # of each layer: the host's, and each peer's
+# versions = 5                # of each module that are kept, to go back to
+# bytes = "256MiB"            # that all of them take, at most
 
 # [worker]                    # all scripts together
 # memory = "4GiB"             # that they may take, each by its limit

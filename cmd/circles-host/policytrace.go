@@ -234,7 +234,7 @@ func openRehearsal(c *cli.Context, root *host.Root, target peer.Entry) (*host.Ho
 			}
 			return open(ctx, e)
 		},
-		Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(),
+		Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, first.Close())

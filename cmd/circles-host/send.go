@@ -365,7 +365,7 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 type here struct{ *host.Host }
 
 func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
-	h, err := host.Open(ctx, root, host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History()})
+	h, err := host.Open(ctx, root, host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep()})
 	if err != nil {
 		return nil, err
 	}

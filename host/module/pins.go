@@ -438,6 +438,15 @@ func (l *Layer) Retry(ctx context.Context) {
 	}
 }
 
+// Asked is the digest of the code that a script brings, or names by it; zero if it
+// names it by name.
+func Asked(logic script.Logic) script.Digest {
+	if logic.Wasm != nil {
+		return sha256.Sum256(logic.Wasm)
+	}
+	return logic.Digest
+}
+
 // asks is how a map may name what a script asks for; "" if it can be in none.
 func (l *Layer) asks(logic script.Logic) string {
 	p := l.pins.Load()
@@ -446,10 +455,8 @@ func (l *Layer) asks(logic script.Logic) string {
 		return ""
 	case logic.Name != "":
 		return logic.Name
-	case logic.Wasm != nil:
-		return script.Digest(sha256.Sum256(logic.Wasm)).String()
 	}
-	return logic.Digest.String()
+	return Asked(logic).String()
 }
 
 // mapped returns the module that runs instead of what logic asks for, as the owner

@@ -338,6 +338,8 @@ func (r *Receipt) Encode() ([]byte, error) {
 		Pending:    fit.Pending.bytes(),
 		Decision:   fit.Decision.bytes(),
 		Decided:    fit.Decided.bytes(),
+		Instead:    fit.Instead,
+		Asked:      fit.Asked.bytes(),
 	}
 	for _, v := range fit.Via {
 		m.Via = append(m.Via, &scriptpb.Via{Delegation: v.Delegation[:], To: string(v.To)})
@@ -420,6 +422,7 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		Finished: fromMillis(m.FinishedMs),
 		DryRun:   m.DryRun,
 		Expires:  fromMillis(m.ExpiresMs),
+		Instead:  m.Instead,
 	}
 	if m.Usage == nil {
 		return Receipt{}, errors.New("usage is missing")
@@ -434,6 +437,7 @@ func decodeReceipt(b []byte) (Receipt, error) {
 	}{
 		{"module", &r.Module, m.Module}, {"undid", &r.Undid, m.Undid}, {"kept", &r.Kept, m.Kept},
 		{"pending", &r.Pending, m.Pending}, {"decision", &r.Decision, m.Decision}, {"decided", &r.Decided, m.Decided},
+		{"asked", &r.Asked, m.Asked},
 	} {
 		if len(d.from) == 0 {
 			continue

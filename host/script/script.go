@@ -219,6 +219,11 @@ type Receipt struct {
 	Pending  Digest
 	Decision ID
 	Decided  ID // Logic.Decide.Script of the script, whatever became of it
+	// Instead is the name of the module that ran in place of what the script named or
+	// brought, as the target's owner maps that, or ""; Module is its digest, and
+	// ModuleName or Asked what was asked for.
+	Instead string
+	Asked   Digest // what the script brought, or named by its digest; only with Instead
 }
 
 // Effect is one change that a committed script made to its target's files and

@@ -112,6 +112,13 @@ func sampleHeld(t testing.TB) Receipt {
 	return r
 }
 
+// sampleInstead is a receipt of a script that asked for other code than what ran.
+func sampleInstead(t testing.TB) Receipt {
+	r := sampleReceipt(t)
+	r.ModuleName, r.Instead, r.Asked = "", "mine", Digest{13}
+	return r
+}
+
 func sampleQuestion() Question {
 	return Question{Script: Digest{1}, Seq: 1, Op: AskRead, Path: "/shared/a", Offset: 10, Length: MaxData}
 }
@@ -238,7 +245,7 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 			t.Errorf("%+v became %+v, %v", u, got, err)
 		}
 	}
-	for _, r := range []Receipt{sampleUndone(t), sampleHeld(t)} {
+	for _, r := range []Receipt{sampleUndone(t), sampleHeld(t), sampleInstead(t)} {
 		b, err := r.Encode()
 		if err != nil {
 			t.Fatal(err)

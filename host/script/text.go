@@ -229,11 +229,13 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Pending      string       `json:"pending,omitempty"`
 		Decision     string       `json:"decision,omitempty"`
 		Decided      string       `json:"decided,omitempty"`
+		Instead      string       `json:"instead,omitempty"`
+		Asked        string       `json:"asked,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
 		ExitCode: r.ExitCode, MoreEffects: r.MoreEffects, Usage: r.Usage,
-		Started: r.Started.UTC(), Finished: r.Finished.UTC(), DryRun: r.DryRun,
+		Started: r.Started.UTC(), Finished: r.Finished.UTC(), DryRun: r.DryRun, Instead: r.Instead,
 	}
 	for _, d := range []struct {
 		to   *string
@@ -241,6 +243,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}{
 		{&out.Module, r.Module}, {&out.Undid, r.Undid}, {&out.Kept, r.Kept},
 		{&out.Pending, r.Pending}, {&out.Decision, r.Decision}, {&out.Decided, r.Decided},
+		{&out.Asked, r.Asked},
 	} {
 		if !d.from.IsZero() {
 			*d.to = d.from.String()

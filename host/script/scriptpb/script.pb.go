@@ -1145,6 +1145,8 @@ type Receipt struct {
 	Pending       []byte                 `protobuf:"bytes,24,opt,name=pending,proto3" json:"pending,omitempty"`                       // SHA-256 of the sealed receipt by which it was pending; or empty
 	Decision      []byte                 `protobuf:"bytes,25,opt,name=decision,proto3" json:"decision,omitempty"`                     // the script by which the owner approved or rejected it; or empty
 	Decided       []byte                 `protobuf:"bytes,26,opt,name=decided,proto3" json:"decided,omitempty"`                       // the script that this one was to approve or reject; or empty
+	Instead       string                 `protobuf:"bytes,28,opt,name=instead,proto3" json:"instead,omitempty"`                       // the module that ran in place of what the script named or brought, as the target's owner maps that; or empty
+	Asked         []byte                 `protobuf:"bytes,29,opt,name=asked,proto3" json:"asked,omitempty"`                           // with instead: SHA-256 of what the script brought, or named by it; empty if it named it by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1357,6 +1359,20 @@ func (x *Receipt) GetDecision() []byte {
 func (x *Receipt) GetDecided() []byte {
 	if x != nil {
 		return x.Decided
+	}
+	return nil
+}
+
+func (x *Receipt) GetInstead() string {
+	if x != nil {
+		return x.Instead
+	}
+	return ""
+}
+
+func (x *Receipt) GetAsked() []byte {
+	if x != nil {
+		return x.Asked
 	}
 	return nil
 }
@@ -2369,7 +2385,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\fother_answer\x18\x05 \x01(\bR\votherAnswer\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xe6\x05\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\x96\x06\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -2401,7 +2417,9 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"expires_ms\x18\x17 \x01(\x03R\texpiresMs\x12\x18\n" +
 	"\apending\x18\x18 \x01(\fR\apending\x12\x1a\n" +
 	"\bdecision\x18\x19 \x01(\fR\bdecision\x12\x18\n" +
-	"\adecided\x18\x1a \x01(\fR\adecided\"5\n" +
+	"\adecided\x18\x1a \x01(\fR\adecided\x12\x18\n" +
+	"\ainstead\x18\x1c \x01(\tR\ainstead\x12\x14\n" +
+	"\x05asked\x18\x1d \x01(\fR\x05asked\"5\n" +
 	"\x03Via\x12\x1e\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\fR\n" +
