@@ -58,15 +58,13 @@ func (h *Host) work(ctx context.Context, a *policy.Accepted, found *module.Found
 		return nil, nil // what the script does that it is about is found when that is found
 	}
 	p, err := found.Program(ctx, h.engine)
-	return program{h, p, found.Instead}, err
+	return program{h, p}, err
 }
 
 // program is the work of a script that runs code.
 type program struct {
 	*Host
 	code *engine.Program
-	// instead: it is not what the script asks for, but what its target has for that.
-	instead bool
 }
 
 func (p program) digest() script.Digest { return p.code.Digest() }
@@ -172,6 +170,7 @@ func codeOf(found *module.Found) policy.Code {
 		Found: true, Digest: found.Digest, Name: found.Name, Layer: found.Layer,
 		Size: int64(found.Size), Imports: found.Modules(), Language: found.Language,
 		Publisher: found.Publisher, Types: found.Manifest.Types(),
+		Instead: found.Instead,
 	}
 }
 

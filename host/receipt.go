@@ -81,7 +81,7 @@ func (h *Host) receipt(a *policy.Accepted, w work) *receipt {
 	r := h.receiptOf(a.Verified)
 	r.Policies = a.Policies()
 	r.Module = w.digest()
-	if p, ok := w.(program); ok && p.instead {
+	if a.Code().Instead {
 		r.ranInstead(a.Script().Logic, a.Code().Name)
 	}
 	return r

@@ -50,6 +50,9 @@ type Code struct {
 	// Types are those that it declares of params, "string", "number" or "boolean", by
 	// entry, "run" for the default one. They are the module's own word.
 	Types map[string]map[string]string
+	// Instead: it is not what the script names or brings, but the module of a layer
+	// that the target's owner has mapped that to.
+	Instead bool
 }
 
 // Accepted is a verified script that a policy permits. Only Set.Accept makes one.
@@ -165,6 +168,10 @@ func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
 		return fmt.Errorf("it asks to undo or decide about another script, and was to be decided for %s", digestText(code.Digest))
 	case !code.Found:
 		return nil
+	case code.Instead:
+		if code.Name == "" || code.Layer == "carried" {
+			return fmt.Errorf("it was to be decided for %q of layer %q, which nobody can map anything to", code.Name, code.Layer)
+		}
 	case logic.Digest != script.Digest{} && code.Digest != logic.Digest:
 		return fmt.Errorf("it asks for %s, and was to be decided for %s", digestText(logic.Digest), digestText(code.Digest))
 	case len(logic.Wasm) > 0 && (code.Name != "" || code.Layer != "carried"):
