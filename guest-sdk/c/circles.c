@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONTEXTS(n) __attribute__((import_module("circles:host/contexts@0.1.1"), import_name(n)))
-#define LOG(n) __attribute__((import_module("circles:host/log@0.1.1"), import_name(n)))
+#define CONTEXTS(n) __attribute__((import_module("circles:host/contexts@0.1.2"), import_name(n)))
+#define MODULES(n) __attribute__((import_module("circles:host/modules@0.1.2"), import_name(n)))
+#define LOG(n) __attribute__((import_module("circles:host/log@0.1.2"), import_name(n)))
 
 /* error and result<_, error> as they lie in memory. The tag and the code are
  * one byte each; the host leaves the bytes after them as they were, so they are
@@ -85,6 +86,16 @@ CONTEXTS("[method]context.delete-record")
 void host_delete_record(int32_t, const char *, size_t, const char *, size_t, raw_result *);
 CONTEXTS("[method]context.list-records")
 void host_list_records(int32_t, const char *, size_t, const char *, size_t, const char *, size_t, uint32_t, raw_page *);
+CONTEXTS("[method]context.replace-record")
+void host_replace_record(int32_t, const char *, size_t, const char *, size_t, int32_t some, const void *, size_t, const void *,
+                         size_t, raw_result *);
+CONTEXTS("[method]context.query-records")
+void host_query_records(int32_t, const char *, size_t, const char *, size_t, const char *, size_t, uint32_t, raw_page *);
+CONTEXTS("[method]context.send")
+void host_send(int32_t, const char *, size_t, const char *, size_t, const char *, size_t, const void *, size_t, raw_result *);
+MODULES("call") void host_call(const char *, size_t, const char *, size_t, const void *, size_t, raw_result *);
+MODULES("base") void host_base(const char *, size_t, const void *, size_t, raw_result *);
+MODULES("entry") void host_entry(circles_bytes *ret);
 CONTEXTS("[resource-drop]context") void host_drop(int32_t self);
 LOG("write") void host_log(int32_t level, const char *message, size_t len);
 
@@ -119,6 +130,23 @@ void circles_bytes_free(circles_bytes *b) {
 }
 
 void circles_error_free(circles_error *e) { circles_bytes_free(&e->message); }
+
+bool circles_next_violation(const circles_error *e, circles_violation *v) {
+  const char *end = (const char *)e->message.data + e->message.len;
+  const char *at = v->reason ? v->reason + v->reason_len : (const char *)e->message.data;
+  while (e->code == CIRCLES_VIOLATES && at < end) {
+    if (*at == '\n') at++;
+    const char *stop = at;
+    while (stop < end && *stop != '\n') stop++;
+    for (const char *p = at; (at < stop && (*at == '/' || *at == ':')) && p + 1 < stop; p++)
+      if (p[0] == ':' && p[1] == ' ') {
+        *v = (circles_violation){at, (size_t)(p - at), p + 2, (size_t)(stop - p - 2)};
+        return true;
+      }
+    at = stop;
+  }
+  return false;
+}
 
 /* ---- Contexts ---- */
 
@@ -266,14 +294,19 @@ bool circles_delete_record(circles_context c, const char *collection, const char
   return done(&r, err);
 }
 
-bool circles_list_records(circles_context c, const char *collection, const char *start, const char *prefix,
-                          uint32_t limit, circles_records *out, circles_error *err) {
-  raw_page r;
-  host_list_records(handle(c), collection, strlen(collection), start, strlen(start), prefix, strlen(prefix), limit, &r);
-  if (r.is_err) return refuse(&r.v.err, err);
-  size_t n = r.v.ok.items.len;
-  raw_item *raw = (raw_item *)r.v.ok.items.data;
-  out->next = owned(r.v.ok.next);
+bool circles_replace_record(circles_context c, const char *collection, const char *key, const void *expected,
+                            size_t expected_len, const void *value, size_t len, circles_error *err) {
+  raw_result r;
+  host_replace_record(handle(c), collection, strlen(collection), key, strlen(key), expected != NULL, expected, expected_len,
+                      value, len, &r);
+  return done(&r, err);
+}
+
+static bool page(const raw_page *r, circles_records *out, circles_error *err) {
+  if (r->is_err) return refuse(&r->v.err, err);
+  size_t n = r->v.ok.items.len;
+  raw_item *raw = (raw_item *)r->v.ok.items.data;
+  out->next = owned(r->v.ok.next);
   out->len = n;
   out->data = must(calloc(n ? n : 1, sizeof *out->data));
   for (size_t i = 0; i < n; i++) {
@@ -285,6 +318,20 @@ bool circles_list_records(circles_context c, const char *collection, const char 
   return true;
 }
 
+bool circles_list_records(circles_context c, const char *collection, const char *start, const char *prefix,
+                          uint32_t limit, circles_records *out, circles_error *err) {
+  raw_page r;
+  host_list_records(handle(c), collection, strlen(collection), start, strlen(start), prefix, strlen(prefix), limit, &r);
+  return page(&r, out, err);
+}
+
+bool circles_query_records(circles_context c, const char *collection, const char *query, const char *start,
+                           uint32_t limit, circles_records *out, circles_error *err) {
+  raw_page r;
+  host_query_records(handle(c), collection, strlen(collection), query, strlen(query), start, strlen(start), limit, &r);
+  return page(&r, out, err);
+}
+
 void circles_records_free(circles_records *l) {
   for (size_t i = 0; i < l->len; i++) {
     circles_bytes_free(&l->data[i].key);
@@ -294,6 +341,32 @@ void circles_records_free(circles_records *l) {
   free(l->data);
   l->data = NULL;
   l->len = 0;
+}
+
+bool circles_call(const char *module, const char *entry, const void *params, size_t len, circles_bytes *out,
+                  circles_error *err) {
+  raw_result r;
+  host_call(module, strlen(module), entry, strlen(entry), params, len, &r);
+  return bytes(&r, out, err);
+}
+
+bool circles_base(const char *entry, const void *params, size_t len, circles_bytes *out, circles_error *err) {
+  raw_result r;
+  host_base(entry, strlen(entry), params, len, &r);
+  return bytes(&r, out, err);
+}
+
+circles_bytes circles_entry_name(void) {
+  circles_bytes b;
+  host_entry(&b);
+  return owned(b);
+}
+
+bool circles_send(circles_context c, const char *to, const char *logic, const char *entry, const void *params,
+                  size_t len, circles_bytes *out, circles_error *err) {
+  raw_result r;
+  host_send(handle(c), to, strlen(to), logic, strlen(logic), entry, strlen(entry), params, len, &r);
+  return bytes(&r, out, err);
 }
 
 void circles_log(circles_level level, const char *message) { host_log(level, message, strlen(message)); }

@@ -1,7 +1,7 @@
 /* circles.h: what a script module in C or C++ needs to talk to its host.
  *
  * A module is a wasip1 reactor whose entries take bytes and return bytes or an
- * error (wit/script.wit, package circles:script@0.1.0). The whole of one:
+ * error (wit/script.wit, package circles:script@0.1.1). The whole of one:
  *
  *     #include <circles.h>
  *
@@ -31,7 +31,7 @@
  *
  * The layouts below are those of the Canonical ABI
  * (https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI.md)
- * for package circles:host@0.1.1, wit/deps/circles-host/host.wit.
+ * for package circles:host@0.1.2, wit/deps/circles-host/host.wit.
  */
 #ifndef CIRCLES_H
 #define CIRCLES_H
@@ -65,7 +65,10 @@ typedef enum {
   CIRCLES_TOO_LARGE = 7,     /* more than a limit or quota allows */
   CIRCLES_READ_ONLY = 8,     /* the context cannot be changed by this script */
   CIRCLES_UNAVAILABLE = 9,   /* the context's host cannot be reached now */
-  CIRCLES_IO = 10            /* the host failed */
+  CIRCLES_IO = 10,           /* the host failed */
+  CIRCLES_CONFLICT = 11,     /* the record is not as it was expected to be */
+  CIRCLES_VIOLATES = 12,     /* a value is not as the collection's schema says; see circles_next_violation */
+  CIRCLES_FAILED = 13        /* the module or script that was called failed; the message is its own */
 } circles_code;
 
 /* An error with a sentence for the person who reads the receipt. Free it with
@@ -76,6 +79,19 @@ typedef struct {
 } circles_error;
 
 void circles_error_free(circles_error *e);
+
+/* One way in which a value is not as its collection's schema says. Both lie in the
+ * message of the error, and are as good as that is. */
+typedef struct {
+  const char *path; /* where in the value, a JSON Pointer (RFC 6901); empty for all of it */
+  size_t path_len;
+  const char *reason;
+  size_t reason_len;
+} circles_violation;
+
+/* Steps to the next violation that e tells of: v is all zero at first. Returns false
+ * when there is no other, as for an error that is not CIRCLES_VIOLATES. */
+bool circles_next_violation(const circles_error *e, circles_violation *v);
 
 /* ---- Contexts ---------------------------------------------------------- */
 
@@ -159,6 +175,11 @@ bool circles_get_record(circles_context c, const char *collection, const char *k
 bool circles_put_record(circles_context c, const char *collection, const char *key, const void *value, size_t len,
                         circles_error *err);
 
+/* Puts a record if its value is expected, and for NULL if there is no such record;
+ * otherwise the error is CIRCLES_CONFLICT, and nothing changes. */
+bool circles_replace_record(circles_context c, const char *collection, const char *key, const void *expected,
+                            size_t expected_len, const void *value, size_t len, circles_error *err);
+
 bool circles_delete_record(circles_context c, const char *collection, const char *key, circles_error *err);
 
 typedef struct {
@@ -179,7 +200,36 @@ typedef struct {
 bool circles_list_records(circles_context c, const char *collection, const char *start, const char *prefix,
                           uint32_t limit, circles_records *out, circles_error *err);
 
+/* Records that a query is true of, a JSON text that host.wit describes. start is "",
+ * or the next of the page before; limit as above. Free with circles_records_free. */
+bool circles_query_records(circles_context c, const char *collection, const char *query, const char *start,
+                           uint32_t limit, circles_records *out, circles_error *err);
+
 void circles_records_free(circles_records *l);
+
+/* ---- Other modules and scripts ------------------------------------------ */
+
+/* Names are UTF-8, NUL-terminated. What failed by itself is CIRCLES_FAILED. Results
+ * are freed with circles_bytes_free; a NUL that len does not count follows them. */
+
+/* Runs an entry of another module of the target's context, in the same transaction;
+ * "" is the entry run. */
+bool circles_call(const char *module, const char *entry, const void *params, size_t len, circles_bytes *out,
+                  circles_error *err);
+
+/* Runs an entry of what this module stands before, the next of its chain or the layer
+ * below; "" is the entry that this one was entered by. */
+bool circles_base(const char *entry, const void *params, size_t len, circles_bytes *out, circles_error *err);
+
+/* The entry that was asked for: a module of a chain that lacks it is entered by run.
+ * Free with circles_bytes_free. */
+circles_bytes circles_entry_name(void);
+
+/* Sends a script from the target's peer to another one: a did:key, or the name that the
+ * target's owner gave it. logic is a module's name, or "sha256:" and a digest in hex; ""
+ * is the entry run. */
+bool circles_send(circles_context c, const char *to, const char *logic, const char *entry, const void *params,
+                  size_t len, circles_bytes *out, circles_error *err);
 
 /* ---- Log --------------------------------------------------------------- */
 

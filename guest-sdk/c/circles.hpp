@@ -51,10 +51,26 @@ class bytes {
   circles_bytes b_ = {nullptr, 0};
 };
 
+// One way in which a value is not as its collection's schema says.
+struct violation {
+  std::string path;  // where in the value, a JSON Pointer (RFC 6901); "" is all of it
+  std::string reason;
+};
+
 // Why an operation, or an entry, did not succeed.
 struct error {
   circles_code code;
   std::string message;
+
+  // Those that an error of code CIRCLES_VIOLATES tells of.
+  std::vector<violation> violations() const {
+    auto *data = reinterpret_cast<uint8_t *>(const_cast<char *>(message.data()));  // which nothing changes
+    circles_error e = {code, {data, message.size()}};
+    std::vector<violation> out;
+    for (circles_violation v = {}; circles_next_violation(&e, &v);)
+      out.push_back({{v.path, v.path_len}, {v.reason, v.reason_len}});
+    return out;
+  }
 };
 
 // A value, or an error. To ask for the one that is not there ends the instance.
@@ -109,7 +125,7 @@ struct record {
 
 struct page {
   std::vector<record> records;
-  std::string next;  // the key to go on from, as start; "" at the end
+  std::string next;  // where to go on from, as start; "" at the end
 };
 
 namespace detail {
@@ -183,6 +199,18 @@ class context {
         },
         collection, key);
   }
+  // Puts a record if its value is expected, and for nothing if there is no such record;
+  // else the error is CIRCLES_CONFLICT, and nothing changes.
+  result<void> replace_record(const std::string &collection, const std::string &key,
+                              std::optional<std::string_view> expected, std::string_view value) const {
+    const char *was = !expected ? nullptr : expected->empty() ? "" : expected->data();
+    return done(
+        [&](circles_error *e) {
+          return circles_replace_record(c_, collection.c_str(), key.c_str(), was, expected ? expected->size() : 0, value.data(),
+                                        value.size(), e);
+        },
+        collection, key);
+  }
   result<void> delete_record(const std::string &collection, const std::string &key) const {
     return done([&](circles_error *e) { return circles_delete_record(c_, collection.c_str(), key.c_str(), e); },
                 collection, key);
@@ -196,6 +224,35 @@ class context {
         },
         collection, start, prefix);
     if (!r) return r.error();
+    return taken(l);
+  }
+  // A page of the records that a query is true of, a JSON text that host.wit describes.
+  result<page> query_records(const std::string &collection, const std::string &query, const std::string &start = "",
+                             uint32_t limit = 0) const {
+    circles_records l;
+    auto r = done(
+        [&](circles_error *e) {
+          return circles_query_records(c_, collection.c_str(), query.c_str(), start.c_str(), limit, &l, e);
+        },
+        collection, query, start);
+    if (!r) return r.error();
+    return taken(l);
+  }
+
+  // Sends a script from this context's peer, which is to be the target, to another one.
+  result<bytes> send(const std::string &to, const std::string &logic, const std::string &entry, std::string_view params) const {
+    return got(
+        [&](circles_bytes *b, circles_error *e) {
+          return circles_send(c_, to.c_str(), logic.c_str(), entry.c_str(), params.data(), params.size(), b, e);
+        },
+        to, logic, entry);
+  }
+
+ private:
+  friend result<bytes> call(const std::string &, const std::string &, std::string_view);
+  friend result<bytes> base(const std::string &, std::string_view);
+
+  static page taken(circles_records &l) {
     page out;
     out.next = detail::text(l.next);
     for (size_t i = 0; i < l.len; i++) {
@@ -206,8 +263,6 @@ class context {
     circles_records_free(&l);
     return out;
   }
-
- private:
   template <class F, class... Names>
   static result<bytes> got(F f, const Names &...names) {
     circles_bytes b;
@@ -227,6 +282,25 @@ class context {
 
 inline context caller() { return context(CIRCLES_CALLER); }
 inline context target() { return context(CIRCLES_TARGET); }
+
+// Runs an entry of another module of the target's context; "" is run. What failed by
+// itself has the code CIRCLES_FAILED.
+inline result<bytes> call(const std::string &module, const std::string &entry, std::string_view params) {
+  return context::got(
+      [&](circles_bytes *b, circles_error *e) {
+        return circles_call(module.c_str(), entry.c_str(), params.data(), params.size(), b, e);
+      },
+      module, entry);
+}
+
+// Runs an entry of what this module stands before; "" is the one that it was entered by.
+inline result<bytes> base(const std::string &entry, std::string_view params) {
+  return context::got(
+      [&](circles_bytes *b, circles_error *e) { return circles_base(entry.c_str(), params.data(), params.size(), b, e); }, entry);
+}
+
+// The entry that was asked for: a module of a chain that lacks it is entered by run.
+inline std::string entry_name() { return std::string(bytes(circles_entry_name()).view()); }
 
 inline void log(circles_level level, const std::string &message) { circles_log(level, message.c_str()); }
 

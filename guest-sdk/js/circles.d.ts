@@ -21,7 +21,7 @@
  * what it computes is the same in every call.
  */
 declare module "circles" {
-  /** What a script is sent with. */
+  /** What a script is sent with; also what another module or script returned. */
   export interface Params {
     bytes(): Uint8Array;
     text(): string;
@@ -41,13 +41,23 @@ declare module "circles" {
     "too-large" | // more than a limit or quota allows
     "read-only" | // the context cannot be changed by this script
     "unavailable" | // the context's host cannot be reached now
-    "io" // the host failed
+    "io" | // the host failed
+    "conflict" | // the record is not as it was expected to be
+    "violates" | // a value is not as the collection's schema says; see violations
+    "failed" // the module or script that was called failed; the message is its own
   );
 
   /** What every operation throws, with a sentence for the person who reads the receipt. */
   export class CirclesError extends Error {
     readonly code: Code;
+    /** Of the code "violates": where the value is not as it should be, and why. */
+    readonly violations: Violation[];
     constructor(code: Code, message: string);
+  }
+  export interface Violation {
+    /** A JSON Pointer into the value (RFC 6901); "" is all of it. */
+    path: string;
+    reason: string;
   }
 
   export type Kind = "file" | "directory" | "link" | "other";
@@ -92,6 +102,12 @@ declare module "circles" {
     remove(path: string): void;
     /** The records of a name: values by key. The name is in kebab case. */
     collection(name: string): Collection;
+    /**
+     * Sends a script from this context's peer, which is to be the target, to another one, and
+     * waits for its result. to is a did:key or the name that the target's owner gave it;
+     * logic a module's name, or "sha256:" and a digest in hex; entry is run if left out.
+     */
+    send(to: string, logic: string, entry?: string, params?: unknown): Params;
   }
 
   /**
@@ -106,6 +122,11 @@ declare module "circles" {
     /** Makes a record, or replaces its value. */
     put(key: string, value: string | Uint8Array | ArrayBuffer): void;
     putJSON(key: string, value: unknown): void;
+    /**
+     * Puts a record if its value is expected, and for undefined if there is no such record.
+     * Else it throws "conflict", and nothing changes.
+     */
+    replace(key: string, expected: string | Uint8Array | ArrayBuffer | undefined, value: string | Uint8Array | ArrayBuffer): void;
     delete(key: string): void;
     /**
      * Records whose keys begin with prefix and are not less than start; at most limit of
@@ -115,7 +136,25 @@ declare module "circles" {
     page(options?: { start?: string; prefix?: string; limit?: number }): { records: Record[]; next: string };
     /** All of them, a page at a time. */
     all(prefix?: string): IterableIterator<Record>;
+    /** The records that a query is true of, a page at a time. */
+    query(query: Query | string): IterableIterator<Record>;
+    /** One page of them. start is the next of the page before. */
+    queryPage(query: Query | string, options?: { start?: string; limit?: number }): { records: Record[]; next: string };
   }
+
+  /** What to find, by values that are JSON. Fields are JSON Pointers into them (RFC 6901). */
+  export interface Query {
+    where?: Condition;
+    /** Without it, the order of the keys. */
+    order?: { field: string; descending?: boolean }[];
+    limit?: number;
+  }
+  export type Condition =
+    | { field: string; equals: unknown }
+    | { field: string; prefix: string }
+    | { field: string; above?: unknown; from?: unknown; below?: unknown; to?: unknown }
+    | { and: Condition[] }
+    | { or: Condition[] };
   export interface Record {
     key: string;
     /** undefined: the policy does not let the script see what is in it. */
@@ -126,6 +165,19 @@ declare module "circles" {
   export const caller: Context;
   /** The context that this script runs in. */
   export const target: Context;
+
+  /** Other modules. What was called and failed throws "failed", with words of its own. */
+  export const modules: {
+    /** Runs an entry of another module of the target's context, in the same transaction. */
+    call(name: string, entry?: string, params?: unknown): Params;
+    /**
+     * Runs an entry of what this module stands before: the next of its chain, or the layer
+     * below; entry is the one that this module was entered by if left out.
+     */
+    base(entry?: string, params?: unknown): Params;
+    /** The entry that was asked for: a module of a chain that lacks it is entered by run. */
+    readonly entry: string;
+  };
 
   /** Adds a line to the log that is kept with the receipt; console does, too. */
   export function log(level: "debug" | "info" | "warn" | "error", message: string): void;

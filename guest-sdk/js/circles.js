@@ -5,6 +5,7 @@ const host = globalThis.circlesHost;
 const codes = [
   "not-found", "denied", "exists", "not-directory", "is-directory", "not-empty",
   "invalid", "too-large", "read-only", "unavailable", "io",
+  "conflict", "violates", "failed",
 ];
 
 export class CirclesError extends Error {
@@ -12,6 +13,14 @@ export class CirclesError extends Error {
     super(message);
     this.name = "CirclesError";
     this.code = code;
+  }
+
+  get violations() {
+    const lines = this.code === "violates" ? this.message.split("\n") : [];
+    return lines.flatMap((line) => {
+      const [, path, reason] = /^(|\/.*?): (.*)$/.exec(line) ?? [];
+      return reason === undefined ? [] : [{ path, reason }];
+    });
   }
 }
 
@@ -98,6 +107,10 @@ class Context {
   collection(name) {
     return new Collection(this.#which, name);
   }
+
+  send(to, logic, entry = "", params) {
+    return new Params(call(host.send, this.#which, to, logic, entry, encode(params)));
+  }
 }
 
 class Collection {
@@ -129,31 +142,59 @@ class Collection {
     this.put(key, JSON.stringify(value));
   }
 
+  replace(key, expected, value) {
+    call(host.replaceRecord, this.#which, this.#name, key, expected, value);
+  }
+
   delete(key) {
     call(host.deleteRecord, this.#which, this.#name, key);
   }
 
   page({ start = "", prefix = "", limit = 0 } = {}) {
-    const flat = call(host.listRecords, this.#which, this.#name, start, prefix, limit);
-    const records = [];
-    for (let i = 1; i < flat.length; i += 2) {
-      records.push({ key: flat[i], value: flat[i + 1] && new Uint8Array(flat[i + 1]) });
-    }
-    return { records, next: flat[0] };
+    return page(call(host.listRecords, this.#which, this.#name, start, prefix, limit));
   }
 
-  *all(prefix = "") {
-    for (let start = ""; ; ) {
-      const { records, next } = this.page({ start, prefix });
-      yield* records;
-      if (next === "") return;
-      start = next;
-    }
+  all(prefix = "") {
+    return pages((start) => this.page({ start, prefix }));
+  }
+
+  queryPage(query = {}, { start = "", limit = 0 } = {}) {
+    const text = typeof query === "string" ? query : JSON.stringify(query);
+    return page(call(host.queryRecords, this.#which, this.#name, text, start, limit));
+  }
+
+  query(query) {
+    return pages((start) => this.queryPage(query, { start }));
+  }
+}
+
+const page = (flat) => {
+  const records = [];
+  for (let i = 1; i < flat.length; i += 2) {
+    records.push({ key: flat[i], value: flat[i + 1] && new Uint8Array(flat[i + 1]) });
+  }
+  return { records, next: flat[0] };
+};
+
+function* pages(from) {
+  for (let start = ""; ; ) {
+    const { records, next } = from(start);
+    yield* records;
+    if (next === "") return;
+    start = next;
   }
 }
 
 export const caller = Object.freeze(new Context(0));
 export const target = Object.freeze(new Context(1));
+
+export const modules = Object.freeze({
+  call: (name, entry = "", params) => new Params(call(host.call, name, entry, encode(params))),
+  base: (entry = "", params) => new Params(call(host.base, entry, encode(params))),
+  get entry() {
+    return host.entry();
+  },
+});
 
 export const log = (level, message) => host.log(["debug", "info", "warn", "error"].indexOf(level), String(message));
 

@@ -265,29 +265,112 @@ HOST(host_delete) {
   return ok ? JS_UNDEFINED : refuse(&e);
 }
 
-HOST(host_page) {
-  UNUSED;
-  uint32_t limit;
-  if (JS_ToUint32(ctx, &limit, a[4])) return JS_EXCEPTION;
-  const char *of = named(a[1]), *start = of ? named(a[2]) : NULL, *prefix = start ? named(a[3]) : NULL;
-  circles_records l;
-  circles_error e;
-  bool ok = prefix && circles_list_records(which(a[0]), of, start, prefix, limit, &l, &e);
-  bool asked = prefix != NULL;
-  JS_FreeCString(ctx, of);
-  JS_FreeCString(ctx, start);
-  JS_FreeCString(ctx, prefix);
-  if (!asked) return JS_EXCEPTION;
-  if (!ok) return refuse(&e);
+/* The records l of a page, which it frees; or throws e. */
+static JSValue page(bool ok, circles_records *l, circles_error *e) {
+  if (!ok) return refuse(e);
   JSValue v = JS_NewArray(ctx); /* of next, key, value, key, value, … */
-  JS_SetPropertyUint32(ctx, v, 0, JS_NewStringLen(ctx, (char *)l.next.data, l.next.len));
-  for (size_t i = 0; i < l.len; i++) {
-    circles_record *r = &l.data[i];
+  JS_SetPropertyUint32(ctx, v, 0, JS_NewStringLen(ctx, (char *)l->next.data, l->next.len));
+  for (size_t i = 0; i < l->len; i++) {
+    circles_record *r = &l->data[i];
     JS_SetPropertyUint32(ctx, v, 2 * i + 1, JS_NewStringLen(ctx, (char *)r->key.data, r->key.len));
     JS_SetPropertyUint32(ctx, v, 2 * i + 2, r->denied ? JS_UNDEFINED : JS_NewArrayBufferCopy(ctx, r->value.data, r->value.len));
   }
-  circles_records_free(&l);
+  circles_records_free(l);
   return v;
+}
+
+/* The texts of n values, to be freed with free_names; false if one of them is none. */
+static bool names(JSValueConst *a, int n, const char **into) {
+  for (int i = 0; i < n; i++) into[i] = NULL;
+  for (int i = 0; i < n; i++)
+    if (!(into[i] = named(a[i]))) return false;
+  return true;
+}
+
+static void free_names(const char **names, int n) {
+  for (int i = 0; i < n; i++) JS_FreeCString(ctx, names[i]);
+}
+
+HOST(host_page) {
+  UNUSED;
+  uint32_t limit;
+  const char *n[3]; /* collection, start, prefix */
+  if (JS_ToUint32(ctx, &limit, a[4])) return JS_EXCEPTION;
+  circles_records l;
+  circles_error e;
+  bool asked = names(a + 1, 3, n), ok = asked && circles_list_records(which(a[0]), n[0], n[1], n[2], limit, &l, &e);
+  free_names(n, 3);
+  return asked ? page(ok, &l, &e) : JS_EXCEPTION;
+}
+
+HOST(host_query) {
+  UNUSED;
+  uint32_t limit;
+  const char *n[3]; /* collection, query, start */
+  if (JS_ToUint32(ctx, &limit, a[4])) return JS_EXCEPTION;
+  circles_records l;
+  circles_error e;
+  bool asked = names(a + 1, 3, n), ok = asked && circles_query_records(which(a[0]), n[0], n[1], n[2], limit, &l, &e);
+  free_names(n, 3);
+  return asked ? page(ok, &l, &e) : JS_EXCEPTION;
+}
+
+HOST(host_replace) {
+  UNUSED;
+  const void *expected = NULL, *data;
+  size_t expected_len = 0, len;
+  const char *expected_owned = NULL, *owned, *n[2]; /* collection, key */
+  if (!JS_IsUndefined(a[3]) && !JS_IsNull(a[3])) {
+    if (!bytes_of(a[3], &expected, &expected_len, &expected_owned)) return JS_EXCEPTION;
+    if (!expected) expected = ""; /* of an empty buffer; NULL is that there is no record */
+  }
+  if (!bytes_of(a[4], &data, &len, &owned)) {
+    JS_FreeCString(ctx, expected_owned);
+    return JS_EXCEPTION;
+  }
+  circles_error e;
+  bool asked = names(a + 1, 2, n);
+  bool ok = asked && circles_replace_record(which(a[0]), n[0], n[1], expected, expected_len, data, len, &e);
+  free_names(n, 2);
+  JS_FreeCString(ctx, expected_owned);
+  JS_FreeCString(ctx, owned);
+  if (!asked) return JS_EXCEPTION;
+  return ok ? JS_UNDEFINED : refuse(&e);
+}
+
+/* Another module's or script's result: of n names, and params behind them. */
+static JSValue result(JSValueConst *a, int n, bool (*run)(const char **, const void *, size_t, circles_bytes *, circles_error *)) {
+  const void *data;
+  size_t len;
+  const char *owned, *texts[3];
+  if (!bytes_of(a[n], &data, &len, &owned)) return JS_EXCEPTION;
+  circles_bytes b;
+  circles_error e;
+  bool asked = names(a, n, texts), ok = asked && run(texts, data, len, &b, &e);
+  free_names(texts, n);
+  JS_FreeCString(ctx, owned);
+  if (!asked) return JS_EXCEPTION;
+  return ok ? buffer(b) : refuse(&e);
+}
+
+static bool run_call(const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+  return circles_call(n[0], n[1], data, len, b, e);
+}
+static bool run_base(const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+  return circles_base(n[0], data, len, b, e);
+}
+static circles_context sender; /* of the send that is under way */
+static bool run_send(const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+  return circles_send(sender, n[0], n[1], n[2], data, len, b, e);
+}
+
+HOST(host_call) { UNUSED; return result(a, 2, run_call); }
+HOST(host_base) { UNUSED; return result(a, 1, run_base); }
+HOST(host_entry) { UNUSED; (void)a; return text(circles_entry_name()); }
+HOST(host_send) {
+  UNUSED;
+  sender = which(a[0]);
+  return result(a + 1, 3, run_send);
 }
 
 HOST(host_log) {
@@ -365,6 +448,12 @@ static const JSCFunctionListEntry functions[] = {
     JS_CFUNC_DEF("putRecord", 4, host_put),
     JS_CFUNC_DEF("deleteRecord", 3, host_delete),
     JS_CFUNC_DEF("listRecords", 5, host_page),
+    JS_CFUNC_DEF("replaceRecord", 5, host_replace),
+    JS_CFUNC_DEF("queryRecords", 5, host_query),
+    JS_CFUNC_DEF("send", 5, host_send),
+    JS_CFUNC_DEF("call", 3, host_call),
+    JS_CFUNC_DEF("base", 2, host_base),
+    JS_CFUNC_DEF("entry", 0, host_entry),
     JS_CFUNC_DEF("log", 2, host_log),
     JS_CFUNC_DEF("random", 0, host_random),
     JS_CFUNC_DEF("randomBytes", 1, host_random_bytes),

@@ -30,13 +30,17 @@ static std::vector<std::string> split(std::string_view s, size_t most) {
 
 static text answer(text r, bool pass_on) {
   if (r || pass_on) return r;
-  return "code " + std::to_string(r.error().code) + ", " + (r.error().message.empty() ? "without" : "with") + " a message";
+  auto out = "code " + std::to_string(r.error().code) + ", " + (r.error().message.empty() ? "without" : "with") + " a message";
+  for (auto &v : r.error().violations()) out += "; " + v.path + ": " + v.reason;
+  return out;
 }
 
 static text said(result<circles::bytes> r) {
   if (!r) return r.error();
   return std::to_string(r->size()) + " " + std::string(r->view());
 }
+
+static uint32_t number(const std::string &s) { return static_cast<uint32_t>(std::strtoul(s.c_str(), nullptr, 10)); }
 
 static text none(result<void> r) {
   if (!r) return r.error();
@@ -92,11 +96,17 @@ static text record(std::string_view params) {
     out = none(c.put_record(w[1], w[2], w[3]));
   } else if (w[0] == "delete") {
     out = none(c.delete_record(w[1], w[2]));
+  } else if (w[0] == "make") {
+    out = none(c.replace_record(w[1], w[2], std::nullopt, w[3]));
+  } else if (w[0] == "replace") {
+    auto more = split(w[3], 2);
+    out = none(c.replace_record(w[1], w[2], more[0], more[1]));
   } else {
     auto more = split(w[3], 2);
     for (auto *s : {&w[2], &more[0]})
       if (*s == "-") s->clear();
-    auto page = c.list_records(w[1], w[2], more[0], static_cast<uint32_t>(std::strtoul(more[1].c_str(), nullptr, 10)));
+    auto page = w[0] == "query" ? c.query_records(w[1], more[1], w[2], number(more[0]))
+                                : c.list_records(w[1], w[2], more[0], number(more[1]));
     if (page) {
       for (auto &r : page->records) *out += r.key + "=" + r.value.value_or("(denied)") + " ";
       *out += "next:" + page->next;
@@ -105,6 +115,36 @@ static text record(std::string_view params) {
     }
   }
   return answer(std::move(out), false);
+}
+
+static text others(std::string_view params) {
+  auto w = split(params, 5);
+  auto c = of(w[0]);
+  w[0][0] = static_cast<char>(std::tolower(static_cast<unsigned char>(w[0][0])));
+  if (w[3] == "-") w[3].clear();
+  if (w[0] == "call") return answer(said(circles::call(w[1], w[3], w[4])), false);
+  if (w[0] == "base") return answer(said(circles::base(w[3], w[4])), false);
+  if (w[0] == "send") return answer(said(c.send(w[1], w[2], w[3], w[4])), false);
+  return circles::entry_name();
+}
+
+static text queries(std::string_view) {
+  auto all = circles::target();
+  for (int i = 0; i < 25; i++) {
+    auto n = std::to_string(i);
+    auto r = all.put_record("found", (i < 10 ? "0" : "") + n, "{\"n\":" + n + "}");
+    if (!r) return r.error();
+  }
+  const char *query = R"({"where":{"and":[{"field":"/n","from":5,"below":20},{"or":[{"field":"/n","above":8},{"field":"/n","equals":6}]}]},
+                          "order":[{"field":"/n","descending":true}],"limit":12})";
+  std::string found, start;
+  do {
+    auto page = all.query_records("found", query, start);
+    if (!page) return page.error();
+    for (auto &r : page->records) found += r.key + " ";
+    start = page->next;
+  } while (!start.empty());
+  return found == "19 18 17 16 15 14 13 12 11 10 09 06 " ? text("ok") : own("the query finds " + found);
 }
 
 static text log_lines(std::string_view params) {
@@ -166,7 +206,7 @@ static text habits(std::string_view) {
   return sum == 145 ? text("ok") : own("the sum is " + std::to_string(sum));
 }
 
-#define RAW(module, name) extern "C" __attribute__((import_module("circles:host/" module "@0.1.1"), import_name(name)))
+#define RAW(module, name) extern "C" __attribute__((import_module("circles:host/" module "@0.1.2"), import_name(name)))
 RAW("contexts", "target") uint32_t raw_target();
 RAW("contexts", "[resource-drop]context") void raw_drop(uint32_t);
 RAW("contexts", "[method]context.read") void raw_read(uint32_t, uint32_t, uint32_t, uint32_t);
@@ -196,6 +236,8 @@ static text raw(std::string_view params) {
 CIRCLES_ENTRY_CPP(run, "run", run)
 CIRCLES_ENTRY_CPP(op, "op", op)
 CIRCLES_ENTRY_CPP(record, "record", record)
+CIRCLES_ENTRY_CPP(others, "others", others)
+CIRCLES_ENTRY_CPP(queries, "queries", queries)
 CIRCLES_ENTRY_CPP(log_lines, "log-lines", log_lines)
 CIRCLES_ENTRY_CPP(fail, "fail", fail)
 CIRCLES_ENTRY_CPP(large, "large", large)

@@ -1,5 +1,5 @@
 // The JavaScript guest of sdktest's suite, which says what each entry does.
-import { caller, CirclesError, Context, log, Params, target } from "circles";
+import { caller, CirclesError, Context, log, modules, Params, Query, target } from "circles";
 
 export const run = (params: Params) => params.bytes();
 
@@ -18,7 +18,8 @@ const words = (text: string, n: number): string[] => {
   return list;
 };
 
-const codes = ["not-found", "denied", "exists", "not-directory", "is-directory", "not-empty", "invalid", "too-large", "read-only", "unavailable", "io"];
+const codes = ["not-found", "denied", "exists", "not-directory", "is-directory", "not-empty", "invalid", "too-large", "read-only", "unavailable", "io",
+  "conflict", "violates", "failed"];
 const kinds = ["file", "directory", "link", "other"];
 const decode = (b: Uint8Array) => new TextDecoder().decode(b);
 const shown = (b: Uint8Array) => `${b.length} ${decode(b)}`;
@@ -28,7 +29,8 @@ const answer = (f: () => string | void, passOn = false): string => {
     return f() ?? "";
   } catch (e) {
     if (passOn || !(e instanceof CirclesError)) throw e;
-    return `code ${codes.indexOf(e.code)}, ${e.message ? "with" : "without"} a message`;
+    const violations = e.violations.map((v) => `; ${v.path}: ${v.reason}`).join("");
+    return `code ${codes.indexOf(e.code)}, ${e.message ? "with" : "without"} a message${violations}`;
   }
 };
 
@@ -63,13 +65,49 @@ export function record(params: Params) {
     get: () => shown(its.get(key)),
     put: () => its.put(key, value),
     delete: () => its.delete(key),
+    make: () => its.replace(key, undefined, value),
+    replace: () => {
+      const [expected, next] = words(value, 2);
+      its.replace(key, expected, next);
+    },
     list: () => {
       const [start, prefix, limit] = rest.split(" ").map((w) => (w === "-" ? "" : w));
-      const { records, next } = its.page({ start, prefix, limit: Number(limit) });
-      return records.map((r) => `${r.key}=${r.value ? decode(r.value) : "(denied)"} `).join("") + "next:" + next;
+      return page(its.page({ start, prefix, limit: Number(limit) }));
+    },
+    query: () => {
+      const [start, limit, query] = words(rest, 3);
+      return page(its.queryPage(query, { start: start.replace(/^-$/, ""), limit: Number(limit) }));
     },
   };
   return answer(operations[word.toLowerCase()]);
+}
+
+const page = ({ records, next }: ReturnType<ReturnType<Context["collection"]>["page"]>) =>
+  records.map((r) => `${r.key}=${r.value ? decode(r.value) : "(denied)"} `).join("") + "next:" + next;
+
+export function others(params: Params) {
+  const [word, name, logic, dash, rest] = words(params.text(), 5);
+  const entry = dash === "-" ? undefined : dash;
+  const operations: { [op: string]: () => string } = {
+    call: () => shown(modules.call(name, entry, rest).bytes()),
+    base: () => shown(modules.base(entry, rest).bytes()),
+    send: () => shown(contextOf(word).send(name, logic, entry, rest).bytes()),
+    entry: () => modules.entry,
+  };
+  return answer(operations[word.toLowerCase()]);
+}
+
+export function queries() {
+  const all = target.collection("found");
+  for (let n = 0; n < 25; n++) all.putJSON(String(n).padStart(2, "0"), { n });
+  const found = (query: Query) => [...all.query(query)].map((r) => r.key).join(" ");
+  check(found({ limit: 12 }), "00 01 02 03 04 05 06 07 08 09 10 11", "the first");
+  const where = { and: [{ field: "/n", from: 5, below: 20 }, { or: [{ field: "/n", above: 8 }, { field: "/n", equals: 6 }] }] };
+  check(found({ where, order: [{ field: "/n", descending: true }], limit: 12 }), "19 18 17 16 15 14 13 12 11 10 09 06", "the last");
+  check(found({ where: { field: "/n", to: 1 } }), "00 01", "few");
+  check(found({ where: { field: "/n", prefix: "1" } }), "", "none");
+  check(all.queryPage(JSON.stringify({ where })).records.length, 10, "a page");
+  return "ok";
 }
 
 export function logLines(params: Params) {
@@ -158,7 +196,7 @@ export async function habits() {
 // any value.
 export function raw() {
   const odd = [undefined, null, NaN, -1, 2 ** 53, "x".repeat(5000), "\ud800", "../..", {}, [], Symbol.iterator, () => 1, 10n];
-  const methods = ["read", "readText", "readAt", "write", "append", "list", "stat", "makeDirectory", "remove", "collection"] as const;
+  const methods = ["read", "readText", "readAt", "write", "append", "list", "stat", "makeDirectory", "remove", "collection", "send"] as const;
   let threw = 0;
   for (const a of odd) {
     for (const b of odd) {
