@@ -32,6 +32,7 @@ type peerContext struct {
 	history    *history.History
 	policies   *policy.Live
 	modules    *module.Layer
+	schemas    schemas
 	revoked    *revoked.List
 	badRevoked atomic.Pointer[string] // what is wrong with it, or the host's, as it was reported
 	circles    atomic.Pointer[peer.Circles]
@@ -115,7 +116,7 @@ func (c *peerContext) problem() error {
 	if p := c.badFile.Load(); p != nil {
 		circles = *p
 	}
-	if err := errors.Join(c.policies.Problem(), circles, c.modules.Problem()); err != nil {
+	if err := errors.Join(c.policies.Problem(), circles, c.modules.Problem(), c.schemas.Problem()); err != nil {
 		return fmt.Errorf("peer %s: %w", c.entry.Name, err)
 	}
 	return nil
@@ -151,6 +152,7 @@ func (h *Host) openContext(ctx context.Context, id peer.ID) (*peerContext, error
 		h.report(fmt.Errorf("open the context of %s: %w", entry.Name, err))
 		return nil, &transport.Error{Code: transport.Unavailable, Message: fmt.Sprintf("the context of %s cannot be opened at present; the operator of its host has been told why; send it again later", id.Short())}
 	}
+	c.openSchemas(ctx)
 	h.log.Debug("context opened", "peer", string(entry.Name), "id", entry.ID)
 	return c, nil
 }
@@ -172,6 +174,7 @@ func (c *peerContext) follow(ctx context.Context) {
 func (c *peerContext) forsake() {
 	c.unwatch()
 	c.rereads.end()
+	c.schemas.end()
 	c.policies.Close()
 	c.modules.Close()
 }

@@ -89,7 +89,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	watched := watching(a.Target())
 	var sealed []byte
 	attempt := func(of store.Tx) error {
-		tx := newTransaction(of, work.readsOnly())
+		tx := target.transaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
 		r.files = tx.Usage()
 		if err != nil {

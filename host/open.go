@@ -76,9 +76,10 @@ type Config struct {
 // Notice is something that changed, or failed to, while the host runs.
 type Notice struct {
 	Peer   peer.Name     // whose; "" for the modules of the host
-	Kind   string        // "policy", "circles" or "module"
+	Kind   string        // "policy", "circles", "module" or "schema"
 	Err    error         // what is wrong; nil when it is well again, or changed
 	Module *module.Event // for a module
+	About  string        // for a schema: which, and what became of it
 }
 
 // Host serves the contexts that a root holds. It is safe for concurrent use.
@@ -273,6 +274,9 @@ func (h *Host) notice(n Notice) {
 			level = slog.LevelDebug // as each is when a context opens
 		}
 		args = append(args, "module", n.Module.Name, "event", n.Module.Kind)
+	}
+	if n.About != "" {
+		args = append(args, "about", n.About)
 	}
 	if n.Err != nil {
 		h.log.Warn("not in force; the last good version stays", append(args, "error", n.Err)...)

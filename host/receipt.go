@@ -13,6 +13,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/records"
 	"github.com/circles-host/circles/host/review"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
@@ -169,6 +170,7 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		notKept     *history.NotKeptError
 		touched     *touchedError
 		full        *review.FullError
+		violation   *records.ViolationError
 	)
 	switch {
 	case errors.As(err, &hostPanic):
@@ -189,6 +191,8 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		return script.Unavailable, full.Error()
 	case errors.As(err, &touched):
 		return script.Conflict, touched.Error()
+	case errors.As(err, &violation): // of an undo: what a script puts it is told itself
+		return script.Failed, "what was there is not as the collection's schema has it by now, so it is not brought back: " + violation.Error()
 	case errors.Is(err, store.ErrConflict):
 		return script.Unavailable, "its files were changed, by another worker or by their owner, each time that it ran, and nothing of it was kept; send a new one when the context is less busy"
 	case errors.Is(err, store.ErrUnknown):

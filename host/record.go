@@ -22,6 +22,11 @@ func newTransaction(tx store.Tx, readOnly bool) transaction {
 	return transaction{tx, records.In(tx.Private(), records.Config{ReadOnly: readOnly})}
 }
 
+// transaction is one of this context's, whose records are bound to its schemas.
+func (c *peerContext) transaction(tx store.Tx, readOnly bool) transaction {
+	return transaction{tx, records.In(tx.Private(), records.Config{ReadOnly: readOnly, Schemas: &c.schemas})}
+}
+
 var recordActions = map[records.Op]script.Action{
 	records.OpGet: script.Get, records.OpPut: script.Put, records.OpDelete: script.Delete, records.OpQuery: script.Query,
 }

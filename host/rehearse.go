@@ -142,7 +142,7 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 	w := watching(accepted.Target())
 	w.trace = &trace{at: map[script.Grant]int{}}
 	err = target.store.Update(ctx, func(of store.Tx) error {
-		tx := newTransaction(of, work.readsOnly())
+		tx := target.transaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{accepted, target, tx, w, turn, nil})
 		if r.files = tx.Usage(); err == nil {
 			err = r.done(ctx, output, tx, accepted, target.history)

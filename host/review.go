@@ -72,7 +72,7 @@ func (h *Host) hold(ctx context.Context, a *policy.Accepted, target *peerContext
 		transact = target.store.View
 	}
 	err = transact(ctx, func(of store.Tx) error {
-		tx := newTransaction(of, work.readsOnly())
+		tx := target.transaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, blind(asked.Back(), watched)})
 		would.files = tx.Usage()
 		if err != nil {
@@ -505,7 +505,7 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 		} else if !ok {
 			return store.ErrExists // somebody else was faster
 		}
-		tx := newTransaction(of, work.readsOnly())
+		tx := target.transaction(of, work.readsOnly())
 		final, watched = h.receipt(accepted, work), watching(accepted.Target())
 		final.Pending, final.Decision = script.DigestOf(w.entry), a.ID()
 		output, err := work.do(ctx, running{accepted, target, tx, watched, turn, blind(held.Back(), watched)})

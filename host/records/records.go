@@ -84,6 +84,8 @@ type Config struct {
 	Limits Limits
 	// ReadOnly refuses changes with store.ErrReadOnly: the transaction is a view.
 	ReadOnly bool
+	// Schemas are what values are held against; nil takes any.
+	Schemas Schemas
 }
 
 // Op is what a guard is asked about.
@@ -110,6 +112,7 @@ type Tx struct {
 	fs          store.FS
 	limits      Limits
 	readOnly    bool
+	schemas     Schemas
 	collections map[string]*collection
 	cached      int64
 	indexed     int64   // bytes of indexes
@@ -125,7 +128,7 @@ type id struct{ collection, key string }
 // In returns the records that lie in a context's private file system.
 func In(private store.FS, c Config) *Tx {
 	return &Tx{
-		fs: private, limits: c.Limits.withDefaults(), readOnly: c.ReadOnly,
+		fs: private, limits: c.Limits.withDefaults(), readOnly: c.ReadOnly, schemas: c.Schemas,
 		collections: map[string]*collection{}, changes: map[id]*Change{},
 	}
 }
@@ -415,6 +418,9 @@ func (t *Tx) put(ctx context.Context, collection, key string, value []byte, was 
 		if is != *was {
 			return ErrMismatch
 		}
+	}
+	if err := t.check(ctx, collection, value); err != nil {
+		return err
 	}
 	after := append([]byte{}, value...) // not nil, if it is empty
 	line := encodeLine(key, after)

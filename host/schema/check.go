@@ -23,8 +23,8 @@ const (
 )
 
 // Violations is what is wrong with a value. Its text has one line for each, at most
-// 20 and "and N more": "/seats: is a string, and must be an integer". The pointer of
-// the value as a whole is written "(value)".
+// 20 and "and N more": "/seats: is a string, and must be an integer". What is wrong
+// with the value as a whole begins with the colon: its pointer is empty.
 type Violations struct {
 	List []Violation
 	More int // that are not in the list
@@ -36,12 +36,7 @@ type Violation struct {
 	Reason  string // "is a string, and must be an integer"
 }
 
-func (v Violation) String() string {
-	if v.Pointer == "" {
-		return "(value): " + v.Reason
-	}
-	return v.Pointer + ": " + v.Reason
-}
+func (v Violation) String() string { return v.Pointer + ": " + v.Reason }
 
 func (v *Violations) Error() string {
 	lines := make([]string, 0, len(v.List)+1)

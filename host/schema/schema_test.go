@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 	for _, test := range []struct{ schema, value, want string }{
 		{booking, `{"starts": "2026-11-23T10:00:00Z", "room": "red", "seats": 2, "guests": ["bob"], "note": null}`, ""},
 		{booking, `{}`, "/starts: is missing\n/room: is missing"},
-		{booking, `[]`, "(value): is an array, and must be an object"},
+		{booking, `[]`, ": is an array, and must be an object"},
 		{booking, `{"starts": "noon", "room": "green", "seats": 2.5, "guests": ["Bob", 7, "eve", "eve"], "note": "long enough", "seat": 1}`,
 			"/starts: is \"noon\", and must be a valid date-time\n" +
 				"/room: is \"green\", and must be one of \"red\", \"blue\"\n" +
@@ -50,16 +50,16 @@ func TestCheck(t *testing.T) {
 				"/guests/1: is the number 7, and must be a string\n" +
 				"/note: has 11 characters, and must have at most 5\n" +
 				"/seat: is no property that the schema has; did you mean \"seats\"?"},
-		{booking, `{"starts": `, "(value): line 1, column 12: the JSON ends too early"},
-		{booking, `{"starts": "2026-11-23T10:00:00Z", "room": "red", "room": "blue"}`, `(value): line 1, column 51: "room" is there twice`},
-		{`{"maximum": 9007199254740992}`, `9007199254740993`, "(value): is 9007199254740993, and must be at most 9007199254740992"},
+		{booking, `{"starts": `, ": line 1, column 12: the JSON ends too early"},
+		{booking, `{"starts": "2026-11-23T10:00:00Z", "room": "red", "room": "blue"}`, `: line 1, column 51: "room" is there twice`},
+		{`{"maximum": 9007199254740992}`, `9007199254740993`, ": is 9007199254740993, and must be at most 9007199254740992"},
 		{`{"exclusiveMinimum": 0, "multipleOf": 0.01}`, `0.07`, ""},
-		{`{"exclusiveMinimum": 0, "multipleOf": 0.01}`, `-1e-3`, "(value): is -1e-3, and must be above 0\n(value): is -1e-3, and must be a multiple of 0.01"},
+		{`{"exclusiveMinimum": 0, "multipleOf": 0.01}`, `-1e-3`, ": is -1e-3, and must be above 0\n: is -1e-3, and must be a multiple of 0.01"},
 		{`{"const": {"a": [1.0, "x"], "b": null}}`, `{"b": null, "a": [1, "x"]}`, ""},
-		{`{"oneOf": [{"minimum": 2}, {"maximum": 5}]}`, `3`, "(value): is as alternatives 1 and 2 have it (oneOf), and must be as one of them only"},
-		{`{"not": {"type": "string"}}`, `"a"`, "(value): is what the schema excludes (not)"},
-		{`{"contains": {"type": "null"}, "maxContains": 1}`, `[null, 1, null]`, "(value): has 2 items of the kind that it must contain, and must have at most 1"},
-		{`{"propertyNames": {"pattern": "^x"}}`, `{"a": 1}`, `(value): has a property "a", and the schema does not allow that name`},
+		{`{"oneOf": [{"minimum": 2}, {"maximum": 5}]}`, `3`, ": is as alternatives 1 and 2 have it (oneOf), and must be as one of them only"},
+		{`{"not": {"type": "string"}}`, `"a"`, ": is what the schema excludes (not)"},
+		{`{"contains": {"type": "null"}, "maxContains": 1}`, `[null, 1, null]`, ": has 2 items of the kind that it must contain, and must have at most 1"},
+		{`{"propertyNames": {"pattern": "^x"}}`, `{"a": 1}`, `: has a property "a", and the schema does not allow that name`},
 		{`{"dependentRequired": {"card": ["name"]}}`, `{"card": 1}`, `/name: is missing, and must be there with "card"`},
 		{`{"properties": {"a": true}, "unevaluatedProperties": false}`, `{"a": 1, "~/": 2}`, `/~0~1: is no property that the schema has`},
 		{`{"items": {"$ref": "#/$defs/tree"}, "$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}`, `[[[], [1]]]`, `/0/1/0: is the number 1, and must be an array`},
@@ -147,7 +147,7 @@ var bombs = map[string][2]string{
 	"each item once, on each level": {func() string {
 		s := `{"uniqueItems": true}`
 		for range 100 {
-			s = `{"uniqueItems": true, "items": ` + s + `}`
+			s = `{"uniqueItems": true, "allOf": [{"uniqueItems": true}], "items": ` + s + `}`
 		}
 		return s
 	}(), strings.Repeat("[0,", 100) + "[" + func() string {

@@ -87,7 +87,10 @@ func (l *local) failRecord(ctx context.Context, verb, collection, key string, er
 		return &Error{Code: code, Message: "cannot " + verb + " " + quoted + ": " + why, Err: err}
 	}
 	var damage *records.DamageError
+	var violation *records.ViolationError
 	switch {
+	case errors.As(err, &violation):
+		return say(Violates, "it is not as the schema of "+collection+" has it\n"+violation.Error())
 	case errors.Is(err, records.ErrMismatch):
 		return say(Conflict, "it is not as it was expected to be; get it again")
 	case errors.As(err, &damage):
