@@ -29,6 +29,7 @@ func textLanguages() (all []engine.Language) {
 // languageTexts are the texts of the suite in each language, by the names of textCases.
 var languageTexts = map[string]map[string]string{
 	"javascript": javascriptTexts,
+	"starlark":   starlarkTexts,
 }
 
 // textCase is a call of a text, and what must become of it. In each language the text of

@@ -44,6 +44,7 @@ func All() []Language {
 
 var all = []Language{
 	language("javascript", "JavaScript", ".js"),
+	language("starlark", "Starlark", ".star"),
 }
 
 // Of returns the language of that name.
