@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -274,6 +275,10 @@ func (h *Host) notice(n Notice) {
 			level = slog.LevelDebug // as each is when a context opens
 		}
 		args = append(args, "module", n.Module.Name, "event", n.Module.Kind)
+		if n.Module.Kind == module.Held {
+			h.log.Warn("saved, and not in force", append(args, "why", strings.Join(n.Module.Notes, "; "))...)
+			return
+		}
 	}
 	if n.About != "" {
 		args = append(args, "about", n.About)

@@ -666,6 +666,9 @@ func codeText(r *script.Receipt) string {
 	if r.Entry != "" {
 		what += ":" + r.Entry
 	}
+	if r.Instead != "" { // which the target has for that
+		what += " → " + line(r.Instead)
+	}
 	return what
 }
 

@@ -20,12 +20,9 @@ import (
 )
 
 func moduleCommand() *cli.Command {
-	peerFlag := func() cli.Flag {
-		return &cli.StringFlag{Name: "peer", Usage: "in the own layer of the peer `NAME`, which shadows the host's"}
-	}
 	return &cli.Command{
 		Name:  "module",
-		Usage: "build, sign, add, list and inspect modules",
+		Usage: "build, sign, add, list, inspect, pin and map modules, and go back",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "add",
@@ -34,13 +31,7 @@ func moduleCommand() *cli.Command {
 				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
 				Action:    moduleAdd,
 			},
-			{
-				Name:      "list",
-				Usage:     "list modules, and which layer wins",
-				ArgsUsage: " ",
-				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
-				Action:    moduleList,
-			},
+			moduleListCommand(),
 			{
 				Name:      "inspect",
 				Usage:     "tell what a module is and needs, and whether this host can run it",
@@ -50,8 +41,13 @@ func moduleCommand() *cli.Command {
 			},
 			moduleBuildCommand(),
 			moduleSignCommand(),
+			moduleVersionsCommand(), moduleRollbackCommand(), modulePinCommand(), moduleUnpinCommand(), moduleMapCommand(), moduleUnmapCommand(),
 		},
 	}
+}
+
+func peerFlag() cli.Flag {
+	return &cli.StringFlag{Name: "peer", Usage: "in the own layer of the peer `NAME`, which shadows the host's"}
 }
 
 // layerDir is the folder of the layer that --peer names.
@@ -214,6 +210,9 @@ type moduleJSON struct {
 	Start       time.Duration               `json:"start,omitempty"` // nanoseconds that a run costs here before its own code; 0 if not measured
 	Warnings    []string                    `json:"warnings,omitempty"`
 	Hides       string                      `json:"hides,omitempty"`
+	Pinned      bool                        `json:"pinned,omitempty"`
+	Held        string                      `json:"held,omitempty"`    // the file that its pin keeps from running
+	Instead     string                      `json:"instead,omitempty"` // the module that runs for who asks for it
 	Problem     string                      `json:"problem,omitempty"`
 }
 
@@ -231,110 +230,23 @@ func moduleView(name, layer string, i engine.Info) moduleJSON {
 	return v
 }
 
-func moduleList(c *cli.Context) error {
-	if err := args(c, 0, 0, "without arguments"); err != nil {
-		return err
-	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	layers := []struct{ label, dir string }{{"host", filepath.Join(root.Dir, "modules")}}
-	if name := c.String("peer"); name != "" {
-		e, err := held(root, name)
-		if err != nil {
-			return err
-		}
-		layers = slices.Insert(layers, 0, struct{ label, dir string }{"peer", filepath.Join(e.Dir, "modules")})
-	}
-	seen := map[string]int{}
-	var list []moduleJSON
-	for _, layer := range layers {
-		for _, name := range names(layer.dir, module.Suffix) {
-			if at, ok := seen[name]; ok {
-				list[at].Hides = "the " + layer.label + "'s"
-				continue
-			}
-			seen[name] = len(list)
-			wasm, err := readModule(filepath.Join(layer.dir, name+module.Suffix))
-			var info engine.Info
-			if err == nil {
-				info, err = engine.Inspect(wasm)
-			}
-			if err == nil {
-				_, err = module.Publisher(wasm, info.Digest)
-			}
-			v := moduleView(name, layer.label, info)
-			if err != nil {
-				v.Problem = err.Error()
-			}
-			list = append(list, v)
-		}
-	}
-	p := printerOf(c)
-	if c.Bool("json") {
-		if list == nil {
-			list = []moduleJSON{}
-		}
-		return p.json(list)
-	}
-	for _, m := range list {
-		if m.Problem != "" {
-			p.f("%s %s  %s\n", p.red("✗"), p.bold(pad(m.Name, 14)), line(m.Problem))
-			continue
-		}
-		about := []string{string(m.Shape), bytesText(uint64(m.Size))}
-		if len(m.Entries) > 0 {
-			about = append(about, "entries "+strings.Join(m.Entries, " "))
-		}
-		about = append(about, m.Layer+" layer")
-		if m.Hides != "" {
-			about = append(about, "hides "+m.Hides)
-		}
-		p.f("%s  %s  %s\n", p.bold(pad(m.Name, 14)), m.Digest.Short(), p.dim(p.flow(30, 30, strings.Join(about, " · "))))
-	}
-	if len(list) == 0 {
-		newPrinter(c.App.ErrWriter).f("no modules yet; %s module add FILE.wasm\n", host.Command)
-	}
-	return nil
-}
-
 func moduleInspect(c *cli.Context) error {
 	if err := args(c, 1, 1, "FILE.wasm|NAME"); err != nil {
 		return err
 	}
-	file, name := c.Args().First(), ""
+	file := c.Args().First()
 	var root *host.Root
-	if module.ValidName(file) {
+	if name, _, _ := strings.Cut(file, "@"); module.ValidName(name) {
 		var err error
 		if root, err = openRoot(c); err != nil {
 			return err
 		}
-		name = file
-		file = ""
-		dirs := []string{filepath.Join(root.Dir, "modules")}
-		if c.String("peer") != "" {
-			dir, err := layerDir(c, root)
-			if err != nil {
-				return err
-			}
-			dirs = slices.Insert(dirs, 0, dir)
-		}
-		for _, dir := range dirs {
-			if path := filepath.Join(dir, name+module.Suffix); file == "" {
-				if _, err := os.Stat(path); err == nil {
-					file = path
-				}
-			}
-		}
-		if file == "" {
-			return coded{exitNotFound, fmt.Errorf("there is no module %s in %s; %s module list names those that are", name, relative(root.Dir), host.Command)}
-		}
 	}
-	wasm, err := readModule(file)
+	m, err := findModule(c, file)
 	if err != nil {
 		return err
 	}
+	file, name, wasm := m.path, m.name, m.code
 	info, cost, problem := inspected(c, root, wasm)
 	if info.Shape == "" && problem != nil && len(info.Imports) == 0 && !c.Bool("json") {
 		return coded{exitInvalid, fmt.Errorf("%s: %w", file, problem)}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -206,10 +205,11 @@ type located struct {
 	info  engine.Info
 
 	publisher peer.ID
+	instead   bool // it is what the target has mapped that to
 }
 
 func (m located) code() policy.Code {
-	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Publisher: m.publisher, Types: m.info.Manifest.Types()}
+	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Publisher: m.publisher, Types: m.info.Manifest.Types(), Instead: m.instead}
 }
 
 // layer is a folder of modules, and what policies call it.
@@ -223,7 +223,20 @@ func layers(root *host.Root, target peer.Entry) []layer {
 // locate looks a module up as a worker does, in the files: the peer's own layer,
 // then the host's.
 func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error) {
-	if l.Wasm != nil {
+	list := layers(root, target)
+	var surveys []module.Survey
+	for _, l := range list {
+		s, err := module.Look(l.dir, moduleSuffixes()...)
+		if err != nil {
+			return located{}, coded{exitInvalid, err}
+		}
+		surveys = append(surveys, s)
+	}
+	found, at, instead, err := module.Locate(l, surveys...)
+	if err != nil {
+		return located{}, nil
+	}
+	if at < 0 {
 		info, err := engine.Inspect(l.Wasm)
 		if err != nil {
 			return located{}, coded{exitInvalid, err}
@@ -234,26 +247,17 @@ func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error)
 		}
 		return located{found: true, layer: module.Carried, info: info, publisher: publisher}, nil
 	}
-	for _, layer := range layers(root, target) {
-		for _, name := range names(layer.dir, module.Suffix) {
-			if l.Name != "" && name != l.Name {
-				continue
-			}
-			path := filepath.Join(layer.dir, name+module.Suffix)
-			wasm, err := os.ReadFile(path)
-			if err != nil {
-				continue
-			}
-			info, err := engine.Inspect(wasm)
-			if err != nil || l.Name == "" && info.Digest != l.Digest {
-				continue
-			}
-			publisher, err := module.Publisher(wasm, info.Digest)
-			if err != nil {
-				continue
-			}
-			return located{true, name, layer.label, path, info, publisher}, nil
-		}
+	wasm, err := readModule(found.Path)
+	if err != nil {
+		return located{}, nil
 	}
-	return located{}, nil
+	info, err := engine.Inspect(wasm)
+	if err != nil {
+		return located{}, nil
+	}
+	publisher, err := module.Publisher(wasm, info.Digest)
+	if err != nil {
+		return located{}, nil
+	}
+	return located{true, found.Name, list[at].label, found.Path, info, publisher, instead}, nil
 }

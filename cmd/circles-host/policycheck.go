@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
-	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
@@ -175,14 +173,13 @@ func lookOver(ctx context.Context, root *host.Root, e peer.Entry, r *checked) {
 func digestsOf(root *host.Root, e peer.Entry) map[string]script.Digest {
 	found := map[string]script.Digest{}
 	for _, layer := range layers(root, e) {
-		for _, name := range names(layer.dir, module.Suffix) {
-			if _, shadowed := found[name]; shadowed {
+		survey, _ := module.Look(layer.dir, moduleSuffixes()...) // what it says is for a message
+		for _, one := range survey.List {
+			if _, shadowed := found[one.Name]; shadowed {
 				continue
 			}
-			if wasm, err := os.ReadFile(filepath.Join(layer.dir, name+module.Suffix)); err == nil {
-				if info, err := engine.Inspect(wasm); err == nil {
-					found[name] = info.Digest
-				}
+			if _, digest, err := one.Code(); err == nil {
+				found[one.Name] = digest
 			}
 		}
 	}

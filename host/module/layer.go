@@ -52,6 +52,7 @@ type Layer struct {
 	pinsError error              // what is wrong with the file now
 	held      map[string]failure // by name: a file beside which another version is pinned
 	keptMore  bool               // since versions were last forgotten
+	opened    bool               // the directory was looked at before
 }
 
 // settled is how old a time of modification must be for a later change to be
@@ -252,6 +253,7 @@ func (l *Layer) Reload(ctx context.Context) error {
 	if err := l.forgetVersions(); err != nil {
 		problems = append(problems, err)
 	}
+	l.opened = true
 	maps.DeleteFunc(l.held, func(name string, _ failure) bool { return !present[name] })
 	maps.DeleteFunc(l.failed, func(name string, _ failure) bool { return !present[name] })
 	l.problems.Store(&problems)
@@ -350,8 +352,8 @@ func (l *Layer) hold(f file) {
 	now := failure{path: f.path, stamp: at, digest: sha256.Sum256(b)}
 	l.held[f.name] = now
 	pin := l.pins.Load().Pin[f.name]
-	if now.digest == pin || seen && now.digest == before.digest {
-		return
+	if now.digest == pin || seen && now.digest == before.digest || !l.opened {
+		return // or it was so before the layer was opened
 	}
 	l.report(Event{Layer: l.label, Name: f.name, Kind: Held, Digest: digestOf((*l.current.Load())[f.name]), Notes: []string{
 		fmt.Sprintf("%s is %s, and does not run: %s pins it to %s", f.base(), script.Digest(now.digest), PinsFile, pin),
