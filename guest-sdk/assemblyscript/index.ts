@@ -37,12 +37,36 @@ export enum Code {
   ReadOnly, // the context cannot be changed by this script
   Unavailable, // the context's host cannot be reached now
   Io, // the host failed
+  Conflict, // the record is not as it was expected to be
+  Violates, // a value is not as the collection's schema says; see Failure.violations
+  Failed, // the module or script that was called failed; the message is its own
 }
 
 /// Why something did not succeed, with a sentence for the person who reads the
 /// receipt.
 export class Failure {
   constructor(public readonly code: Code, public readonly message: string) {}
+
+  /// In which ways a value is not as its collection's schema says, of the code Violates.
+  get violations(): Array<Violation> {
+    const list = new Array<Violation>();
+    if (this.code != Code.Violates) return list;
+    const lines = this.message.split("\n");
+    for (let i = 0; i < lines.length; i++) {
+      const end = lines[i].indexOf(": ");
+      if (end == 0 || (end > 0 && lines[i].startsWith("/"))) {
+        list.push(new Violation(lines[i].substring(0, end), lines[i].substring(end + 2)));
+      }
+    }
+    return list;
+  }
+}
+
+export class Violation {
+  constructor(
+    public readonly path: string, // where in the value, a JSON Pointer (RFC 6901); "" for all of it
+    public readonly reason: string,
+  ) {}
 }
 
 /// A value, or why there is none.
@@ -90,7 +114,7 @@ export class Record {
 export class Page {
   constructor(
     public readonly records: Array<Record>,
-    public readonly next: string, // the key to go on from, as start; "" at the end
+    public readonly next: string, // where to go on from, as start; "" at the end
   ) {}
 }
 
@@ -203,6 +227,19 @@ export class Context {
     return failureOf(4);
   }
 
+  /// Sends a script from this context's peer, which is to be the target, to another one,
+  /// and waits for its result. to is a did:key or the name that the context's owner gave
+  /// the peer; logic a module's name, or "sha256:" and a digest in hex; "" is the entry run.
+  send(to: string, logic: string, entry: string, params: Uint8Array): Result<Uint8Array> {
+    const t = utf8(to);
+    const l = utf8(logic);
+    const e = utf8(entry);
+    host.send(
+      handleOf(this.which), changetype<usize>(t), t.byteLength, changetype<usize>(l), l.byteLength,
+      changetype<usize>(e), e.byteLength, params.dataStart, params.byteLength, ret);
+    return bytesResult();
+  }
+
   /// The records of a name: values by key. The name is in kebab case.
   collection(name: string): Collection {
     return new Collection(this.which, name);
@@ -240,6 +277,27 @@ export class Collection {
     return this.put(key, bytes(value));
   }
 
+  /// Puts a record if its value is expected, and for null if there is no such record. Else
+  /// the code is Conflict, and nothing changes.
+  replace(key: string, expected: Uint8Array | null, value: Uint8Array): Failure | null {
+    const c = utf8(this.name);
+    const k = utf8(key);
+    let was: usize = 0;
+    let wasLen = 0;
+    if (expected) {
+      was = expected.dataStart;
+      wasLen = expected.byteLength;
+    }
+    host.replaceRecord(
+      handleOf(this.which), changetype<usize>(c), c.byteLength, changetype<usize>(k), k.byteLength,
+      expected ? 1 : 0, was, wasLen, value.dataStart, value.byteLength, ret);
+    return failureOf(4);
+  }
+
+  replaceText(key: string, expected: string | null, value: string): Failure | null {
+    return this.replace(key, expected === null ? null : bytes(expected), bytes(value));
+  }
+
   remove(key: string): Failure | null {
     const c = utf8(this.name);
     const k = utf8(key);
@@ -256,22 +314,43 @@ export class Collection {
     host.listRecords(
       handleOf(this.which), changetype<usize>(c), c.byteLength, changetype<usize>(s), s.byteLength,
       changetype<usize>(p), p.byteLength, limit, ret);
-    const failure = failureOf(4);
-    if (failure) return new Result<Page>(null, failure);
-    const at = load<usize>(ret, 4);
-    const n = load<i32>(ret, 8);
-    const next = takeText(load<usize>(ret, 12), load<usize>(ret, 16));
-    const records = new Array<Record>();
-    for (let i = 0; i < n; i++) {
-      const item = at + (<usize>i) * 20;
-      const key = takeText(load<usize>(item), load<usize>(item, 4));
-      let value: Uint8Array | null = null;
-      if (load<u8>(item, 8)) value = takeBytes(load<usize>(item, 12), load<usize>(item, 16));
-      records.push(new Record(key, value));
-    }
-    if (n) heap.free(at);
-    return new Result<Page>(new Page(records, next), null);
+    return pageResult();
   }
+
+  /// A page of the records that a query is true of, a JSON text that host.wit describes.
+  /// start is "", or the next of the page before.
+  query(query: string, start: string = "", limit: u32 = 0): Result<Page> {
+    const c = utf8(this.name);
+    const q = utf8(query);
+    const s = utf8(start);
+    host.queryRecords(
+      handleOf(this.which), changetype<usize>(c), c.byteLength, changetype<usize>(q), q.byteLength,
+      changetype<usize>(s), s.byteLength, limit, ret);
+    return pageResult();
+  }
+}
+
+/// Runs an entry of another module of the target's context, in the same transaction; "" is
+/// the entry run. If it fails, the code is Failed, and nothing that it wrote remains.
+export function call(module: string, entry: string, params: Uint8Array): Result<Uint8Array> {
+  const m = utf8(module);
+  const e = utf8(entry);
+  host.call(changetype<usize>(m), m.byteLength, changetype<usize>(e), e.byteLength, params.dataStart, params.byteLength, ret);
+  return bytesResult();
+}
+
+/// Runs an entry of what this module stands before, the next of its chain or the layer
+/// below; "" is the entry that this one was entered by.
+export function base(entry: string, params: Uint8Array): Result<Uint8Array> {
+  const e = utf8(entry);
+  host.base(changetype<usize>(e), e.byteLength, params.dataStart, params.byteLength, ret);
+  return bytesResult();
+}
+
+/// The entry that was asked for: a module of a chain that lacks it is entered by run.
+export function entry(): string {
+  host.entry(ret);
+  return takeText(load<usize>(ret), load<usize>(ret, 4));
 }
 
 export enum Level {
@@ -401,6 +480,24 @@ function bytesResult(): Result<Uint8Array> {
   const failure = failureOf(4);
   if (failure) return new Result<Uint8Array>(null, failure);
   return new Result<Uint8Array>(takeBytes(load<usize>(ret, 4), load<usize>(ret, 8)), null);
+}
+
+function pageResult(): Result<Page> {
+  const failure = failureOf(4);
+  if (failure) return new Result<Page>(null, failure);
+  const at = load<usize>(ret, 4);
+  const n = load<i32>(ret, 8);
+  const next = takeText(load<usize>(ret, 12), load<usize>(ret, 16));
+  const records = new Array<Record>();
+  for (let i = 0; i < n; i++) {
+    const item = at + (<usize>i) * 20;
+    const key = takeText(load<usize>(item), load<usize>(item, 4));
+    let value: Uint8Array | null = null;
+    if (load<u8>(item, 8)) value = takeBytes(load<usize>(item, 12), load<usize>(item, 16));
+    records.push(new Record(key, value));
+  }
+  if (n) heap.free(at);
+  return new Result<Page>(new Page(records, next), null);
 }
 
 function textOf(r: Result<Uint8Array>): Result<string> {

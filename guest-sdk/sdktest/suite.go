@@ -1,12 +1,10 @@
 package sdktest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -145,18 +143,6 @@ var Cases = []Case{
 	{"record", "Make cards home x", "code 8, with a message"},
 }
 
-// Known are the cases that a guest knows, which may be built for the version before.
-func Known(wasm []byte, cases []Case) []Case {
-	if bytes.Contains(wasm, []byte("circles:host/modules")) {
-		return cases
-	}
-	n := slices.IndexFunc(cases, func(c Case) bool {
-		op, _, _ := strings.Cut(c.Params, " ")
-		return c.Entry == "others" || op == "make" || op == "replace"
-	})
-	return cases[:n]
-}
-
 func suiteHost(t *testing.T) *Host {
 	t.Helper()
 	h := New(t)
@@ -186,7 +172,7 @@ func suiteCases(t *testing.T, wasm []byte) {
 	for _, c := range append([]Case{
 		{"op", "who x", "did:key:z6MkBob bob"},
 		{"op", "Who x", "did:key:z6MkAlice alice"},
-	}, Known(wasm, Cases)...) {
+	}, Cases...) {
 		if got := suiteCall(t, g, c.Entry, c.Params); got != c.Want {
 			t.Errorf("%s %q: %q, want %q", c.Entry, c.Params, got, c.Want)
 		}
@@ -195,9 +181,6 @@ func suiteCases(t *testing.T, wasm []byte) {
 
 // What a host answers that has other modules, somebody to send to, schemas, and queries.
 func suiteOthers(t *testing.T, wasm []byte) {
-	if len(Known(wasm, []Case{{Entry: "others"}})) == 0 {
-		return
-	}
 	h := suiteHost(t)
 	h.Target.Records = map[string]map[string]string{"trees": {
 		"a": `{"kind":"oak","metres":20}`, "b": `{"kind":"oak"}`, "c": `{"kind":"elm","metres":30}`, "d": `{"kind":"oak","metres":25,"at":{"x":1}}`, "e": `no JSON`,
@@ -391,7 +374,6 @@ func suiteLeaks(t *testing.T, wasm []byte, collected bool) {
 		{"others", "call none - - x", ""}, {"others", "base - - - x", ""}, {"others", "send bob module - x", ""}, {"others", "entry", ""},
 		{"run", strings.Repeat("params ", 10_000), ""},
 	}
-	calls = Known(wasm, calls)
 	size := uint32(0)
 	for i := range 20_000 {
 		c := calls[i%len(calls)]

@@ -28,7 +28,7 @@
 //!
 //! The layouts below are those of the Canonical ABI
 //! (https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI.md)
-//! for package circles:host@0.1.1, wit/deps/circles-host/host.wit.
+//! for package circles:host@0.1.2, wit/deps/circles-host/host.wit.
 
 const std = @import("std");
 
@@ -59,6 +59,12 @@ pub const Error = error{
     Unavailable,
     /// The host failed.
     Io,
+    /// The record is not as it was expected to be.
+    Conflict,
+    /// A value is not as the collection's schema says; `violations` say where.
+    Violates,
+    /// The module or script that was called failed; `message` is its own.
+    Failed,
 };
 
 /// By the numbers that the host has for them.
@@ -74,6 +80,9 @@ pub const codes = [_]Error{
     error.ReadOnly,
     error.Unavailable,
     error.Io,
+    error.Conflict,
+    error.Violates,
+    error.Failed,
 };
 
 /// The sentence of the last error of the host's, or of `fail`. It is there until the
@@ -81,6 +90,31 @@ pub const codes = [_]Error{
 pub fn message() []const u8 {
     return last.items;
 }
+
+/// One way in which a value is not as its collection's schema says. Both are parts of
+/// `message`.
+pub const Violation = struct {
+    /// Where in the value, a JSON Pointer (RFC 6901); "" for all of it.
+    path: []const u8,
+    reason: []const u8,
+};
+
+/// Those that the last error tells of, if it was error.Violates: `next` until null.
+pub fn violations() Violations {
+    return .{ .lines = std.mem.splitScalar(u8, message(), '\n') };
+}
+
+pub const Violations = struct {
+    lines: std.mem.SplitIterator(u8, .scalar),
+
+    pub fn next(self: *Violations) ?Violation {
+        while (self.lines.next()) |line| {
+            const end = std.mem.indexOf(u8, line, ": ") orelse continue;
+            if (end == 0 or line[0] == '/') return .{ .path = line[0..end], .reason = line[end + 2 ..] };
+        }
+        return null;
+    }
+};
 
 /// Fails the entry with a sentence for the person who reads the receipt:
 /// `return circles.fail("nobody comes", .{})`.
@@ -119,7 +153,7 @@ pub const Stat = struct {
 /// One record. A value of null is one that the policy hides.
 pub const Record = struct { key: []u8, value: ?[]u8 };
 
-/// Some records of a collection, and the key to go on from; empty at the end.
+/// Some records of a collection, and where to go on from; empty at the end.
 pub const Page = struct {
     records: []Record,
     next: []u8,
@@ -237,6 +271,16 @@ pub const Context = struct {
         return ret.nothing();
     }
 
+    /// Puts a record if its value is expected, and for null if there is no such record.
+    /// Else it is error.Conflict, and nothing changes.
+    pub fn replaceRecord(self: Context, collection: []const u8, key: []const u8, expected: ?[]const u8, value: []const u8) Error!void {
+        var ret: ListResult = undefined;
+        const was = expected orelse "";
+        const some = @intFromBool(expected != null);
+        host.@"[method]context.replace-record"(handle(self), at(collection), collection.len, at(key), key.len, some, at(was), was.len, at(value), value.len, &ret);
+        return ret.nothing();
+    }
+
     /// Removes a record. One that is not there is error.NotFound.
     pub fn deleteRecord(self: Context, collection: []const u8, key: []const u8) Error!void {
         var ret: ListResult = undefined;
@@ -250,14 +294,50 @@ pub const Context = struct {
     pub fn listRecords(self: Context, collection: []const u8, start: []const u8, prefix: []const u8, limit: u32) Error!Page {
         var ret: PageResult = undefined;
         host.@"[method]context.list-records"(handle(self), at(collection), collection.len, at(start), start.len, at(prefix), prefix.len, limit, &ret);
-        if (ret.is_err != 0) return ret.v.err.failure();
-        const raw = ret.v.ok.items.elements(RawItem);
-        defer allocator.free(raw);
-        const out = allocator.alloc(Record, raw.len) catch @trap();
-        for (raw, out) |from, *to| to.* = .{ .key = from.key.bytes(), .value = if (from.some != 0) from.value.bytes() else null };
-        return .{ .records = out, .next = ret.v.ok.next.bytes() };
+        return ret.page();
+    }
+
+    /// A page of the records that a query is true of, a JSON text that host.wit describes.
+    /// start is "", or the next of the page before. Free with `Page.deinit`.
+    pub fn queryRecords(self: Context, collection: []const u8, query: []const u8, start: []const u8, limit: u32) Error!Page {
+        var ret: PageResult = undefined;
+        host.@"[method]context.query-records"(handle(self), at(collection), collection.len, at(query), query.len, at(start), start.len, limit, &ret);
+        return ret.page();
+    }
+
+    /// Sends a script from this context's peer, which is to be the target, to another one,
+    /// and returns its result. to is a did:key or the name that the context's owner gave the
+    /// peer; logic a module's name, or "sha256:" and a digest in hex; "" is the entry run. A
+    /// script that fails is error.Failed.
+    pub fn send(self: Context, to: []const u8, logic: []const u8, entry_name: []const u8, params: []const u8) Error![]u8 {
+        var ret: ListResult = undefined;
+        host.@"[method]context.send"(handle(self), at(to), to.len, at(logic), logic.len, at(entry_name), entry_name.len, at(params), params.len, &ret);
+        return ret.bytes();
     }
 };
+
+/// Runs an entry of another module of the target's context, in the same transaction; "" is
+/// the entry run. If it fails that is error.Failed, and nothing that it wrote remains.
+pub fn call(module: []const u8, entry_name: []const u8, params: []const u8) Error![]u8 {
+    var ret: ListResult = undefined;
+    modules_host.call(at(module), module.len, at(entry_name), entry_name.len, at(params), params.len, &ret);
+    return ret.bytes();
+}
+
+/// Runs an entry of what this module stands before, the next of its chain or the layer
+/// below; "" is the entry that this one was entered by. Without it is error.NotFound.
+pub fn base(entry_name: []const u8, params: []const u8) Error![]u8 {
+    var ret: ListResult = undefined;
+    modules_host.base(at(entry_name), entry_name.len, at(params), params.len, &ret);
+    return ret.bytes();
+}
+
+/// The entry that was asked for: a module of a chain that lacks it is entered by run.
+pub fn entryName() []u8 {
+    var ret: List = undefined;
+    modules_host.entry(&ret);
+    return ret.bytes();
+}
 
 /// How much a line of the log matters; log.level in host.wit.
 pub const Level = enum(u8) {
@@ -370,7 +450,19 @@ const StatResult = extern struct { is_err: u8, v: extern union { ok: RawStat, er
 const RawEntry = extern struct { name: List, kind: u8 };
 const RawItem = extern struct { key: List, some: u8, value: List };
 const RawPage = extern struct { items: List, next: List };
-const PageResult = extern struct { is_err: u8, v: extern union { ok: RawPage, err: RawError } };
+const PageResult = extern struct {
+    is_err: u8,
+    v: extern union { ok: RawPage, err: RawError },
+
+    fn page(self: PageResult) Error!Page {
+        if (self.is_err != 0) return self.v.err.failure();
+        const raw = self.v.ok.items.elements(RawItem);
+        defer allocator.free(raw);
+        const out = allocator.alloc(Record, raw.len) catch @trap();
+        for (raw, out) |from, *to| to.* = .{ .key = from.key.bytes(), .value = if (from.some != 0) from.value.bytes() else null };
+        return .{ .records = out, .next = self.v.ok.next.bytes() };
+    }
+};
 
 // The layouts that the ABI gives them; a difference does not compile.
 comptime {
@@ -433,25 +525,34 @@ fn keep(is_err: u8, bytes: []const u8) void {
 // ---- Host functions ----
 
 const host = struct {
-    extern "circles:host/contexts@0.1.1" fn caller() u32;
-    extern "circles:host/contexts@0.1.1" fn target() u32;
-    extern "circles:host/contexts@0.1.1" fn @"[resource-drop]context"(self: u32) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.id"(self: u32, ret: *List) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.name"(self: u32, ret: *List) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.read"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.read-at"(self: u32, path: [*]const u8, len: usize, offset: u64, length: u32, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.write"(self: u32, path: [*]const u8, len: usize, data: [*]const u8, size: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.append"(self: u32, path: [*]const u8, len: usize, data: [*]const u8, size: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.list"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.stat"(self: u32, path: [*]const u8, len: usize, ret: *StatResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.make-directory"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.remove"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.get-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.put-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, value: [*]const u8, size: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.delete-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, ret: *ListResult) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.list-records"(self: u32, name: [*]const u8, len: usize, start: [*]const u8, start_len: usize, prefix: [*]const u8, prefix_len: usize, limit: u32, ret: *PageResult) void;
+    extern "circles:host/contexts@0.1.2" fn caller() u32;
+    extern "circles:host/contexts@0.1.2" fn target() u32;
+    extern "circles:host/contexts@0.1.2" fn @"[resource-drop]context"(self: u32) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.id"(self: u32, ret: *List) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.name"(self: u32, ret: *List) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.read"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.read-at"(self: u32, path: [*]const u8, len: usize, offset: u64, length: u32, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.write"(self: u32, path: [*]const u8, len: usize, data: [*]const u8, size: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.append"(self: u32, path: [*]const u8, len: usize, data: [*]const u8, size: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.list"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.stat"(self: u32, path: [*]const u8, len: usize, ret: *StatResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.make-directory"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.remove"(self: u32, path: [*]const u8, len: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.get-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.put-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, value: [*]const u8, size: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.delete-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.list-records"(self: u32, name: [*]const u8, len: usize, start: [*]const u8, start_len: usize, prefix: [*]const u8, prefix_len: usize, limit: u32, ret: *PageResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.replace-record"(self: u32, name: [*]const u8, len: usize, key: [*]const u8, key_len: usize, some: u32, expected: [*]const u8, expected_size: usize, value: [*]const u8, size: usize, ret: *ListResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.query-records"(self: u32, name: [*]const u8, len: usize, query: [*]const u8, query_len: usize, start: [*]const u8, start_len: usize, limit: u32, ret: *PageResult) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.send"(self: u32, to: [*]const u8, to_len: usize, logic: [*]const u8, logic_len: usize, entry_name: [*]const u8, entry_len: usize, params: [*]const u8, size: usize, ret: *ListResult) void;
+};
+
+const modules_host = struct {
+    extern "circles:host/modules@0.1.2" fn call(name: [*]const u8, len: usize, entry_name: [*]const u8, entry_len: usize, params: [*]const u8, size: usize, ret: *ListResult) void;
+    extern "circles:host/modules@0.1.2" fn base(entry_name: [*]const u8, len: usize, params: [*]const u8, size: usize, ret: *ListResult) void;
+    extern "circles:host/modules@0.1.2" fn entry(ret: *List) void;
 };
 
 const log_host = struct {
-    extern "circles:host/log@0.1.1" fn write(level: u32, text: [*]const u8, len: usize) void;
+    extern "circles:host/log@0.1.2" fn write(level: u32, text: [*]const u8, len: usize) void;
 };

@@ -14,7 +14,7 @@ use crate::{Code, Entry, Kind, Level, Page, Record, Stat};
 
 type Outcome<T> = Result<T, Failure>;
 
-#[link(wasm_import_module = "circles:host/contexts@0.1.1")]
+#[link(wasm_import_module = "circles:host/contexts@0.1.2")]
 extern "C" {
     #[link_name = "caller"]
     fn host_caller() -> u32;
@@ -56,9 +56,37 @@ extern "C" {
         this: u32, name: *const u8, len: usize, start: *const u8, start_len: usize,
         prefix: *const u8, prefix_len: usize, limit: u32, ret: *mut PageResult,
     );
+    #[link_name = "[method]context.replace-record"]
+    fn host_replace_record(
+        this: u32, name: *const u8, len: usize, key: *const u8, key_len: usize,
+        some: u32, expected: *const u8, expected_size: usize, value: *const u8, size: usize, ret: *mut ListResult,
+    );
+    #[link_name = "[method]context.query-records"]
+    fn host_query_records(
+        this: u32, name: *const u8, len: usize, query: *const u8, query_len: usize,
+        start: *const u8, start_len: usize, limit: u32, ret: *mut PageResult,
+    );
+    #[link_name = "[method]context.send"]
+    fn host_send(
+        this: u32, to: *const u8, to_len: usize, logic: *const u8, logic_len: usize,
+        entry: *const u8, entry_len: usize, params: *const u8, size: usize, ret: *mut ListResult,
+    );
 }
 
-#[link(wasm_import_module = "circles:host/log@0.1.1")]
+#[link(wasm_import_module = "circles:host/modules@0.1.2")]
+extern "C" {
+    #[link_name = "call"]
+    fn host_call(
+        name: *const u8, len: usize, entry: *const u8, entry_len: usize,
+        params: *const u8, size: usize, ret: *mut ListResult,
+    );
+    #[link_name = "base"]
+    fn host_base(entry: *const u8, len: usize, params: *const u8, size: usize, ret: *mut ListResult);
+    #[link_name = "entry"]
+    fn host_entry(ret: *mut List);
+}
+
+#[link(wasm_import_module = "circles:host/log@0.1.2")]
 extern "C" {
     #[link_name = "write"]
     fn host_log(level: u32, message: *const u8, len: usize);
@@ -212,6 +240,22 @@ union PageOrError {
 struct RawPage {
     items: List,
     next: List,
+}
+
+impl PageResult {
+    fn room() -> PageResult {
+        PageResult { is_err: 0, v: PageOrError { page: RawPage { items: List::NONE, next: List::NONE } } }
+    }
+
+    unsafe fn page(self) -> Outcome<Page> {
+        if self.is_err != 0 {
+            return Err(self.v.error.failure());
+        }
+        let page = self.v.page;
+        let items: Vec<RawItem> = page.items.elements();
+        let record = |i: RawItem| Record { key: i.key.text(), value: (i.some != 0).then(|| i.value.bytes()) };
+        Ok(Page { records: items.into_iter().map(record).collect(), next: page.next.text() })
+    }
 }
 
 #[repr(C)]
@@ -389,19 +433,72 @@ pub(crate) fn delete_record(of: Party, name: &str, key: &str) -> Outcome<()> {
 }
 
 pub(crate) fn list_records(of: Party, name: &str, start: &str, prefix: &str, limit: u32) -> Outcome<Page> {
-    let mut ret = PageResult { is_err: 0, v: PageOrError { page: RawPage { items: List::NONE, next: List::NONE } } };
+    let mut ret = PageResult::room();
     unsafe {
         host_list_records(
             handle(of), name.as_ptr(), name.len(), start.as_ptr(), start.len(),
             prefix.as_ptr(), prefix.len(), limit, &mut ret,
         );
-        if ret.is_err != 0 {
-            return Err(ret.v.error.failure());
-        }
-        let page = ret.v.page;
-        let items: Vec<RawItem> = page.items.elements();
-        let record = |i: RawItem| Record { key: i.key.text(), value: (i.some != 0).then(|| i.value.bytes()) };
-        Ok(Page { records: items.into_iter().map(record).collect(), next: page.next.text() })
+        ret.page()
+    }
+}
+
+pub(crate) fn replace_record(of: Party, name: &str, key: &str, expected: Option<&[u8]>, value: &[u8]) -> Outcome<()> {
+    let mut ret = ListResult::room();
+    let was = expected.unwrap_or_default();
+    unsafe {
+        host_replace_record(
+            handle(of), name.as_ptr(), name.len(), key.as_ptr(), key.len(),
+            expected.is_some().into(), was.as_ptr(), was.len(), value.as_ptr(), value.len(), &mut ret,
+        );
+        ret.nothing()
+    }
+}
+
+pub(crate) fn query_records(of: Party, name: &str, query: &str, start: &str, limit: u32) -> Outcome<Page> {
+    let mut ret = PageResult::room();
+    unsafe {
+        host_query_records(
+            handle(of), name.as_ptr(), name.len(), query.as_ptr(), query.len(),
+            start.as_ptr(), start.len(), limit, &mut ret,
+        );
+        ret.page()
+    }
+}
+
+pub(crate) fn send(of: Party, to: &str, logic: &str, entry: &str, params: &[u8]) -> Outcome<Vec<u8>> {
+    let mut ret = ListResult::room();
+    unsafe {
+        host_send(
+            handle(of), to.as_ptr(), to.len(), logic.as_ptr(), logic.len(),
+            entry.as_ptr(), entry.len(), params.as_ptr(), params.len(), &mut ret,
+        );
+        ret.bytes()
+    }
+}
+
+pub(crate) fn call(name: &str, entry: &str, params: &[u8]) -> Outcome<Vec<u8>> {
+    let mut ret = ListResult::room();
+    let (data, size) = (params.as_ptr(), params.len());
+    unsafe {
+        host_call(name.as_ptr(), name.len(), entry.as_ptr(), entry.len(), data, size, &mut ret);
+        ret.bytes()
+    }
+}
+
+pub(crate) fn base(entry: &str, params: &[u8]) -> Outcome<Vec<u8>> {
+    let mut ret = ListResult::room();
+    unsafe {
+        host_base(entry.as_ptr(), entry.len(), params.as_ptr(), params.len(), &mut ret);
+        ret.bytes()
+    }
+}
+
+pub(crate) fn entry() -> String {
+    let mut ret = List::NONE;
+    unsafe {
+        host_entry(&mut ret);
+        ret.text()
     }
 }
 

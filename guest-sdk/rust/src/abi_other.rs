@@ -52,6 +52,24 @@ pub(crate) fn delete_record(_: Party, _: &str, _: &str) -> Outcome<()> {
 pub(crate) fn list_records(_: Party, _: &str, _: &str, _: &str, _: u32) -> Outcome<Page> {
     none()
 }
+pub(crate) fn replace_record(_: Party, _: &str, _: &str, _: Option<&[u8]>, _: &[u8]) -> Outcome<()> {
+    none()
+}
+pub(crate) fn query_records(_: Party, _: &str, _: &str, _: &str, _: u32) -> Outcome<Page> {
+    none()
+}
+pub(crate) fn send(_: Party, _: &str, _: &str, _: &str, _: &[u8]) -> Outcome<Vec<u8>> {
+    none()
+}
+pub(crate) fn call(_: &str, _: &str, _: &[u8]) -> Outcome<Vec<u8>> {
+    none()
+}
+pub(crate) fn base(_: &str, _: &[u8]) -> Outcome<Vec<u8>> {
+    none()
+}
+pub(crate) fn entry() -> String {
+    String::new()
+}
 pub(crate) fn log(_: Level, _: &str) {}
 pub(crate) fn initialize() {}
 pub(crate) fn drop_handles() {}

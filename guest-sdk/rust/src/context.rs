@@ -105,6 +105,16 @@ impl Context {
         abi::remove(self.0, path).map_err(|e| e.of("remove", path))
     }
 
+    /// Sends a script from this context's peer, which is to be the target, to another one,
+    /// and returns its result. `to` is a did:key or the name that the context's owner gave
+    /// the peer; `logic` a module's name, or `sha256:` and a digest in hex; an empty `entry`
+    /// is `run`. A script that fails is [`Code::Failed`], with its own words.
+    ///
+    /// [`Code::Failed`]: crate::Code::Failed
+    pub fn send(self, to: &str, logic: &str, entry: &str, params: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        abi::send(self.0, to, logic, entry, params.as_ref()).map_err(|e| e.of("send to", to))
+    }
+
     /// The records of that name.
     pub fn collection(self, name: &str) -> Collection<'_> {
         Collection { context: self, name }

@@ -18,6 +18,30 @@ pub struct Error {
     pub message: String,
 }
 
+impl Error {
+    /// In which ways a value is not as its collection's schema says, of an error of
+    /// [`Code::Violates`]; none of any other.
+    pub fn violations(&self) -> Vec<Violation> {
+        if self.code != Code::Violates {
+            return Vec::new();
+        }
+        let lines = self.message.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .filter(|(path, _)| path.is_empty() || path.starts_with('/'))
+            .map(|(path, reason)| Violation { path: path.into(), reason: reason.into() })
+            .collect()
+    }
+}
+
+/// One way in which a value is not as its collection's schema says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Where in the value, a JSON Pointer (RFC 6901); empty for all of it.
+    pub path: String,
+    /// What is wrong there.
+    pub reason: String,
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A host that names the path in its sentence has said what was tried too.
@@ -73,10 +97,16 @@ pub enum Code {
     Unavailable,
     /// The host failed; its own log says more.
     Io,
+    /// The record is not as it was expected to be.
+    Conflict,
+    /// A value is not as the collection's schema says; [`Error::violations`] say where.
+    Violates,
+    /// The module or script that was called failed; the message is its own.
+    Failed,
 }
 
 impl Code {
-    const ALL: [Code; 11] = [
+    const ALL: [Code; 14] = [
         Code::NotFound,
         Code::Denied,
         Code::Exists,
@@ -88,6 +118,9 @@ impl Code {
         Code::ReadOnly,
         Code::Unavailable,
         Code::Io,
+        Code::Conflict,
+        Code::Violates,
+        Code::Failed,
     ];
 
     /// Of the number that the host has for it. A host of this version sends no other.
@@ -109,7 +142,8 @@ impl Code {
             Code::TooLarge => io::ErrorKind::QuotaExceeded,
             Code::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             Code::Unavailable => io::ErrorKind::HostUnreachable,
-            Code::Io => io::ErrorKind::Other,
+            Code::Violates => io::ErrorKind::InvalidData,
+            Code::Io | Code::Conflict | Code::Failed => io::ErrorKind::Other,
         }
     }
 }
@@ -128,6 +162,9 @@ impl fmt::Display for Code {
             Code::ReadOnly => "read-only",
             Code::Unavailable => "unavailable",
             Code::Io => "input/output error",
+            Code::Conflict => "conflict",
+            Code::Violates => "violates the schema",
+            Code::Failed => "failed",
         })
     }
 }
@@ -154,7 +191,16 @@ mod tests {
             assert_eq!(code as usize, n);
             assert_eq!(Code::from_host(n as u8), code);
         }
-        assert_eq!(Code::from_host(11), Code::Io);
+        assert_eq!(Code::from_host(14), Code::Io);
+    }
+
+    #[test]
+    fn violations_are_lines_that_begin_with_where() {
+        let message = "cannot put record c/k:\n/seats/0: not a number: \"two\"\n: no object\nno pointer: said";
+        let e = |code| Failure { code, message: message.into() }.of("put", "c/k");
+        let v = |path: &str, reason: &str| Violation { path: path.into(), reason: reason.into() };
+        assert_eq!(e(Code::Violates).violations(), [v("/seats/0", "not a number: \"two\""), v("", "no object")]);
+        assert_eq!(e(Code::Invalid).violations(), []);
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod context;
 mod entry;
 mod error;
 mod file;
+mod module;
 mod record;
 
 #[cfg_attr(target_family = "wasm", path = "abi.rs")]
@@ -60,8 +61,9 @@ mod abi;
 pub use context::{caller, target, Context, Entry, Kind, Stat};
 #[cfg(feature = "json")]
 pub use entry::json;
-pub use error::{Code, Error, Result};
+pub use error::{Code, Error, Result, Violation};
 pub use file::{Reader, Writer};
+pub use module::{base, call, entry};
 pub use record::{Collection, Page, Record, Records};
 
 #[doc(hidden)]

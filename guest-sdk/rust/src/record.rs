@@ -29,9 +29,9 @@ pub struct Record {
 /// Some records of a collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// In the order of their keys.
+    /// In the order of their keys, or of the query.
     pub records: Vec<Record>,
-    /// The key to go on from, as `start`; empty at the end.
+    /// Where to go on from, as `start`; empty at the end. Of a query it is for that query.
     pub next: String,
 }
 
@@ -48,6 +48,16 @@ impl<'a> Collection<'a> {
     /// Makes a record, or replaces its value.
     pub fn put(self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
         abi::put_record(self.context.0, self.name, key, value.as_ref()).map_err(|e| e.of("put", self.subject(key)))
+    }
+
+    /// Puts a record if its value is `expected`, and for none if there is no such record.
+    /// Otherwise it is [`Code::Conflict`], and nothing changes. It is for what a caller read
+    /// in an earlier script: within one, get and then put is the same.
+    ///
+    /// [`Code::Conflict`]: crate::Code::Conflict
+    pub fn replace(self, key: &str, expected: Option<&[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        abi::replace_record(self.context.0, self.name, key, expected, value.as_ref())
+            .map_err(|e| e.of("replace", self.subject(key)))
     }
 
     /// Removes a record. One that is not there is [`Code::NotFound`].
@@ -67,16 +77,43 @@ impl<'a> Collection<'a> {
     /// The records whose keys begin with `prefix`, a page at a time: what is put or
     /// deleted meanwhile may be among them, or not. An error is the last item.
     pub fn iter(self, prefix: &'a str) -> Records<'a> {
-        Records { of: self, prefix, page: Vec::new().into_iter(), next: Some(String::new()) }
+        Records { of: self, which: Which::Prefix(prefix), page: Vec::new().into_iter(), next: Some(String::new()) }
+    }
+
+    /// A page of the records that a query is true of, a JSON text that host.wit describes.
+    /// `start` is empty, or the `next` of the page before.
+    pub fn query_page(self, query: &str, start: &str, limit: u32) -> Result<Page> {
+        abi::query_records(self.context.0, self.name, query, start, limit).map_err(|e| e.of("query", self.name))
+    }
+
+    /// The records that a query is true of, a page at a time. A query is a JSON text, or
+    /// whatever shows as one:
+    ///
+    /// ```
+    /// let late = r#"{"where": {"field": "/starts", "from": "18:00"}, "order": [{"field": "/starts"}]}"#;
+    /// for record in circles::target().collection("bookings").query(late) {
+    ///     // record?.key
+    /// #   assert!(record.is_err());
+    /// }
+    /// ```
+    ///
+    /// With serde_json that is `.query(json!({"where": {"field": "/starts", "from": now}}))`.
+    pub fn query(self, query: impl ToString) -> Records<'a> {
+        Records { of: self, which: Which::Query(query.to_string()), page: Vec::new().into_iter(), next: Some(String::new()) }
     }
 }
 
-/// What [`Collection::iter`] returns.
+/// What [`Collection::iter`] and [`Collection::query`] return.
 pub struct Records<'a> {
     of: Collection<'a>,
-    prefix: &'a str,
+    which: Which<'a>,
     page: std::vec::IntoIter<Record>,
     next: Option<String>, // None at the end
+}
+
+enum Which<'a> {
+    Prefix(&'a str),
+    Query(String),
 }
 
 impl Iterator for Records<'_> {
@@ -87,7 +124,12 @@ impl Iterator for Records<'_> {
             if let Some(record) = self.page.next() {
                 return Some(Ok(record));
             }
-            match self.of.page(&self.next.take()?, self.prefix, 0) {
+            let start = self.next.take()?;
+            let page = match &self.which {
+                Which::Prefix(prefix) => self.of.page(&start, prefix, 0),
+                Which::Query(query) => self.of.query_page(query, &start, 0),
+            };
+            match page {
                 Ok(page) => {
                     self.page = page.records.into_iter();
                     self.next = Some(page.next).filter(|key| !key.is_empty());

@@ -1,7 +1,7 @@
 typedef unsigned char u8;
 typedef unsigned int u32;
 
-#define CONTEXTS(name) __attribute__((import_module("circles:host/contexts@0.1.1"), import_name(name)))
+#define CONTEXTS(name) __attribute__((import_module("circles:host/contexts@0.1.2"), import_name(name)))
 #define EXPORT(name) __attribute__((export_name(name)))
 
 CONTEXTS("caller") u32 host_caller(void);

@@ -1,5 +1,5 @@
 // The AssemblyScript guest of sdktest's suite, which says what each entry does.
-import { Answer, bytes, caller, Code, Context, Failure, handle, Kind, Level, log, Result, target, text } from "./circles";
+import { Answer, base, bytes, call, caller, Code, Context, entry, Failure, handle, Kind, Level, log, Page, Result, target, text } from "./circles";
 
 export function run(ptr: usize, len: usize): usize {
   return handle(ptr, len, (params: Uint8Array): Answer => Answer.bytes(params));
@@ -11,6 +11,17 @@ export function op(ptr: usize, len: usize): usize {
 
 export function record(ptr: usize, len: usize): usize {
   return handle(ptr, len, onRecord);
+}
+
+export function others(ptr: usize, len: usize): usize {
+  return handle(ptr, len, onOthers);
+}
+
+export function queries(ptr: usize, len: usize): usize {
+  return handle(ptr, len, (params: Uint8Array): Answer => {
+    const wrong = querying();
+    return Answer.text(wrong ? wrong : "ok");
+  });
 }
 
 export function logLines(ptr: usize, len: usize): usize {
@@ -49,7 +60,10 @@ function contextOf(word: string): Context {
 
 function passed(failure: Failure, passOn: bool): Answer {
   if (passOn) return Answer.of(failure);
-  return Answer.text("code " + (<i32>failure.code).toString() + ", " + (failure.message.length ? "with" : "without") + " a message");
+  let out = "code " + (<i32>failure.code).toString() + ", " + (failure.message.length ? "with" : "without") + " a message";
+  const wrong = failure.violations;
+  for (let i = 0; i < wrong.length; i++) out += "; " + wrong[i].path + ": " + wrong[i].reason;
+  return Answer.text(out);
 }
 
 function nothing(failure: Failure | null, passOn: bool): Answer {
@@ -117,20 +131,59 @@ function onRecord(params: Uint8Array): Answer {
   if (op == "get") return contents(its.get(rest[0]), false);
   if (op == "put") return nothing(its.putText(rest[0], rest[1]), false);
   if (op == "delete") return nothing(its.remove(rest[0]), false);
-  if (op == "list") {
-    const by = words(w[2], 3);
-    const r = its.page(by[0] == "-" ? "" : by[0], by[1] == "-" ? "" : by[1], <u32>parseInt(by[2]));
-    const failure = r.failure;
-    if (failure) return passed(failure, false);
-    let out = "";
-    for (let i = 0; i < r.value.records.length; i++) {
-      const record = r.value.records[i];
-      const value = record.value;
-      out += record.key + "=" + (value ? text(value) : "(denied)") + " ";
-    }
-    return Answer.text(out + "next:" + r.value.next);
-  }
+  if (op == "make") return nothing(its.replaceText(rest[0], null, rest[1]), false);
+  const by = words(w[2], 3);
+  if (op == "replace") return nothing(its.replaceText(by[0], by[1], by[2]), false);
+  if (op == "list") return pageOf(its.page(dash(by[0]), dash(by[1]), <u32>parseInt(by[2])));
+  if (op == "query") return pageOf(its.query(by[2], dash(by[0]), <u32>parseInt(by[1])));
   return Answer.fail("params: no such operation");
+}
+
+function dash(word: string): string {
+  return word == "-" ? "" : word;
+}
+
+function pageOf(r: Result<Page>): Answer {
+  const failure = r.failure;
+  if (failure) return passed(failure, false);
+  let out = "";
+  for (let i = 0; i < r.value.records.length; i++) {
+    const record = r.value.records[i];
+    const value = record.value;
+    out += record.key + "=" + (value ? text(value) : "(denied)") + " ";
+  }
+  return Answer.text(out + "next:" + r.value.next);
+}
+
+function onOthers(params: Uint8Array): Answer {
+  const w = words(text(params), 5);
+  const op = w[0].toLowerCase();
+  const rest = bytes(w[4]);
+  if (op == "call") return contents(call(w[1], dash(w[3]), rest), false);
+  if (op == "base") return contents(base(dash(w[3]), rest), false);
+  if (op == "send") return contents(contextOf(w[0]).send(w[1], w[2], dash(w[3]), rest), false);
+  return Answer.text(entry());
+}
+
+function querying(): string | null {
+  const all = target().collection("found");
+  for (let n = 0; n < 25; n++) {
+    const failure = all.putText((n < 10 ? "0" : "") + n.toString(), '{"n":' + n.toString() + "}");
+    if (failure) return failure.message;
+  }
+  const query =
+    '{"where": {"and": [{"field": "/n", "from": 5, "below": 20}, {"or": [{"field": "/n", "above": 8}, {"field": "/n", "equals": 6}]}]},' +
+    ' "order": [{"field": "/n", "descending": true}], "limit": 12}';
+  let found = "";
+  for (let start = "", more = true; more; ) {
+    const page = all.query(query, start);
+    const wrong = page.failure;
+    if (wrong) return wrong.message;
+    for (let i = 0; i < page.value.records.length; i++) found += page.value.records[i].key + " ";
+    start = page.value.next;
+    more = start != "";
+  }
+  return found == "19 18 17 16 15 14 13 12 11 10 09 06 " ? null : "the query finds " + found;
 }
 
 const PART: i32 = 16 << 20;
@@ -211,15 +264,15 @@ function habit(): string | null {
   return null;
 }
 
-@external("circles:host/contexts@0.1.1", "[method]context.read")
+@external("circles:host/contexts@0.1.2", "[method]context.read")
 declare function rawRead(self: u32, path: u32, len: u32, ret: u32): void;
-@external("circles:host/contexts@0.1.1", "[method]context.list-records")
+@external("circles:host/contexts@0.1.2", "[method]context.list-records")
 declare function rawList(self: u32, name: u32, len: u32, start: u32, startLen: u32, prefix: u32, prefixLen: u32, limit: u32, ret: u32): void;
-@external("circles:host/contexts@0.1.1", "[resource-drop]context")
+@external("circles:host/contexts@0.1.2", "[resource-drop]context")
 declare function rawDrop(self: u32): void;
-@external("circles:host/contexts@0.1.1", "target")
+@external("circles:host/contexts@0.1.2", "target")
 declare function rawTarget(): u32;
-@external("circles:host/log@0.1.1", "write")
+@external("circles:host/log@0.1.2", "write")
 declare function rawLog(level: u32, message: u32, len: u32): void;
 
 function byHand(params: Uint8Array): Answer {

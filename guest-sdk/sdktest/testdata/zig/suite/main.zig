@@ -9,6 +9,8 @@ comptime {
     circles.entry("run", run);
     circles.entry("op", op);
     circles.entry("record", record);
+    circles.entry("others", others);
+    circles.entry("queries", queries);
     circles.entry("log-lines", logLines);
     circles.entry("fail", fail);
     circles.entry("large", large);
@@ -42,7 +44,14 @@ fn answer(outcome: circles.Error![]const u8, pass_on: bool) anyerror![]const u8 
     return outcome catch |e| {
         if (pass_on) return e;
         for (circles.codes, 0..) |code, n| {
-            if (e == code) return print("code {d}, {s} a message", .{ n, if (circles.message().len > 0) "with" else "without" });
+            if (e != code) continue;
+            var out: std.ArrayList(u8) = .empty;
+            try out.print(allocator, "code {d}, {s} a message", .{ n, if (circles.message().len > 0) "with" else "without" });
+            if (e == error.Violates) {
+                var wrong = circles.violations();
+                while (wrong.next()) |v| try out.print(allocator, "; {s}: {s}", .{ v.path, v.reason });
+            }
+            return give(try out.toOwnedSlice(allocator));
         }
         return e;
     };
@@ -113,15 +122,66 @@ fn operateOnRecord(params: []const u8) circles.Error![]const u8 {
     if (is(word, "get")) return text(try c.getRecord(name, key));
     if (is(word, "put")) return nothing(try c.putRecord(name, key, words.rest()));
     if (is(word, "delete")) return nothing(try c.deleteRecord(name, key));
-    var prefix = words.next() orelse "";
-    if (std.mem.eql(u8, key, "-")) key = "";
-    if (std.mem.eql(u8, prefix, "-")) prefix = "";
-    const page = try c.listRecords(name, key, prefix, std.fmt.parseInt(u32, words.rest(), 10) catch 0);
+    if (is(word, "make")) return nothing(try c.replaceRecord(name, key, null, words.rest()));
+    const third = words.next() orelse "";
+    if (is(word, "replace")) return nothing(try c.replaceRecord(name, key, third, words.rest()));
+    key = dash(key);
+    const page = try if (is(word, "query")) c.queryRecords(name, words.rest(), key, number(third)) else c.listRecords(name, key, dash(third), number(words.rest()));
     defer page.deinit();
     var out: std.ArrayList(u8) = .empty;
     for (page.records) |r| out.print(allocator, "{s}={s} ", .{ r.key, r.value orelse "(denied)" }) catch @trap();
     out.print(allocator, "next:{s}", .{page.next}) catch @trap();
     return give(out.toOwnedSlice(allocator) catch @trap());
+}
+
+fn dash(word: []const u8) []const u8 {
+    return if (std.mem.eql(u8, word, "-")) "" else word;
+}
+
+fn number(word: []const u8) u32 {
+    return std.fmt.parseInt(u32, word, 10) catch 0;
+}
+
+fn others(params: []const u8) ![]const u8 {
+    return answer(operateOnOthers(params), false);
+}
+
+fn operateOnOthers(params: []const u8) circles.Error![]const u8 {
+    var words = std.mem.splitScalar(u8, params, ' ');
+    const word = words.first();
+    const name = words.next() orelse "";
+    const logic = words.next() orelse "";
+    const entry = dash(words.next() orelse "");
+    if (is(word, "call")) return text(try circles.call(name, entry, words.rest()));
+    if (is(word, "base")) return text(try circles.base(entry, words.rest()));
+    if (is(word, "send")) return text(try context(word).send(name, logic, entry, words.rest()));
+    return give(circles.entryName());
+}
+
+fn queries(_: []const u8) ![]const u8 {
+    for (0..25) |n| {
+        var key: [2]u8 = undefined;
+        var value: [16]u8 = undefined;
+        _ = try std.fmt.bufPrint(&key, "{d:0>2}", .{n});
+        try circles.target.putRecord("found", &key, try std.fmt.bufPrint(&value, "{{\"n\":{d}}}", .{n}));
+    }
+    const query =
+        \\{"where": {"and": [{"field": "/n", "from": 5, "below": 20}, {"or": [{"field": "/n", "above": 8}, {"field": "/n", "equals": 6}]}]},
+        \\ "order": [{"field": "/n", "descending": true}], "limit": 12}
+    ;
+    var found: std.ArrayList(u8) = .empty;
+    defer found.deinit(allocator);
+    var start: []u8 = &.{};
+    while (true) {
+        const page = try circles.target.queryRecords("found", query, start, 0);
+        defer page.deinit();
+        for (page.records) |r| try found.print(allocator, "{s} ", .{r.key});
+        allocator.free(start);
+        start = try allocator.dupe(u8, page.next);
+        if (start.len == 0) break;
+    }
+    if (!std.mem.eql(u8, found.items, "19 18 17 16 15 14 13 12 11 10 09 06 ")) return circles.fail("the query finds {s}", .{found.items});
+    return "ok";
 }
 
 fn logLines(params: []const u8) ![]const u8 {
@@ -194,13 +254,13 @@ fn habits(_: []const u8) ![]const u8 {
 }
 
 const host = struct {
-    extern "circles:host/contexts@0.1.1" fn target() u32;
-    extern "circles:host/contexts@0.1.1" fn @"[resource-drop]context"(self: u32) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.read"(self: u32, path: u32, len: u32, ret: u32) void;
-    extern "circles:host/contexts@0.1.1" fn @"[method]context.list-records"(self: u32, name: u32, len: u32, start: u32, start_len: u32, prefix: u32, prefix_len: u32, limit: u32, ret: u32) void;
+    extern "circles:host/contexts@0.1.2" fn target() u32;
+    extern "circles:host/contexts@0.1.2" fn @"[resource-drop]context"(self: u32) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.read"(self: u32, path: u32, len: u32, ret: u32) void;
+    extern "circles:host/contexts@0.1.2" fn @"[method]context.list-records"(self: u32, name: u32, len: u32, start: u32, start_len: u32, prefix: u32, prefix_len: u32, limit: u32, ret: u32) void;
 };
 const log_host = struct {
-    extern "circles:host/log@0.1.1" fn write(level: u32, message: u32, len: u32) void;
+    extern "circles:host/log@0.1.2" fn write(level: u32, message: u32, len: u32) void;
 };
 
 fn raw(params: []const u8) ![]const u8 {

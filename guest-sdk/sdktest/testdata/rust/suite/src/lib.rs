@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, Read, Seek, SeekFrom, Write};
 
-use circles::{Context, Error, Level, Record, caller, export, log, target};
+use circles::{Context, Level, Page, Record, Violation, caller, export, log, target};
 
 type Answer = Result<Vec<u8>, String>;
 
@@ -11,6 +11,8 @@ export! {
     "run" => |params| Ok::<_, String>(params),
     "op" => op,
     "record" => record,
+    "others" => others,
+    "queries" => |_| queries().map_err(|e| e.to_string()),
     "log-lines" => log_lines,
     "fail" => fail,
     "large" => large,
@@ -31,8 +33,13 @@ fn answer(result: circles::Result<String>, pass_on: bool) -> Answer {
     match result {
         Ok(text) => Ok(text.into()),
         Err(e) if pass_on => Err(e.to_string()),
-        Err(Error { code, message, .. }) => {
-            Ok(format!("code {}, {} a message", code as u8, if message.is_empty() { "without" } else { "with" }).into())
+        Err(e) => {
+            let with = if e.message.is_empty() { "without" } else { "with" };
+            let mut out = format!("code {}, {with} a message", e.code as u8);
+            for Violation { path, reason } in e.violations() {
+                write!(out, "; {path}: {reason}").unwrap();
+            }
+            Ok(out.into())
         }
     }
 }
@@ -67,20 +74,66 @@ fn record(params: Vec<u8>) -> Answer {
         "get" => of.get(key).map(|b| text(&b)),
         "put" => of.put(key, value).map(|()| String::new()),
         "delete" => of.delete(key).map(|()| String::new()),
+        "make" => of.replace(key, None, value).map(|()| String::new()),
+        "replace" => {
+            let (expected, value) = value.split_once(' ').unwrap_or((value, ""));
+            of.replace(key, Some(expected.as_bytes()), value).map(|()| String::new())
+        }
         "list" => {
-            let words: Vec<&str> = rest.split(' ').map(|w| if w == "-" { "" } else { w }).collect();
-            of.page(words[0], words[1], words[2].parse().unwrap_or(0)).map(|page| {
-                let mut out = String::new();
-                for Record { key, value } in page.records {
-                    let value = value.map_or("(denied)".into(), |v| String::from_utf8_lossy(&v).into_owned());
-                    write!(out, "{key}={value} ").unwrap();
-                }
-                out + "next:" + &page.next
-            })
+            let words: Vec<&str> = rest.split(' ').map(dash).collect();
+            of.page(words[0], words[1], words[2].parse().unwrap_or(0)).map(page)
+        }
+        "query" => {
+            let (limit, query) = value.split_once(' ').unwrap_or((value, ""));
+            of.query_page(query, dash(key), limit.parse().unwrap_or(0)).map(page)
         }
         _ => return Err("params: no such operation".into()),
     };
     answer(result, false)
+}
+
+fn dash(word: &str) -> &str {
+    if word == "-" { "" } else { word }
+}
+
+fn page(page: Page) -> String {
+    let mut out = String::new();
+    for Record { key, value } in page.records {
+        let value = value.map_or("(denied)".into(), |v| String::from_utf8_lossy(&v).into_owned());
+        write!(out, "{key}={value} ").unwrap();
+    }
+    out + "next:" + &page.next
+}
+
+fn others(params: Vec<u8>) -> Answer {
+    let params = String::from_utf8(params).map_err(|e| e.to_string())?;
+    let mut words: Vec<&str> = params.splitn(5, ' ').collect();
+    words.resize(5, "");
+    let (name, logic, entry, params) = (words[1], words[2], dash(words[3]), words[4]);
+    let result = match words[0].to_lowercase().as_str() {
+        "call" => circles::call(name, entry, params).map(|b| text(&b)),
+        "base" => circles::base(entry, params).map(|b| text(&b)),
+        "send" => context(words[0]).send(name, logic, entry, params).map(|b| text(&b)),
+        _ => Ok(circles::entry()),
+    };
+    answer(result, false)
+}
+
+fn queries() -> circles::Result<String> {
+    let all = target().collection("found");
+    for n in 0..25 {
+        all.put(&format!("{n:02}"), format!("{{\"n\":{n}}}"))?;
+    }
+    let found = |query: &str| -> circles::Result<String> {
+        Ok(all.query(query).map(|r| r.map(|r| r.key)).collect::<circles::Result<Vec<_>>>()?.join(" "))
+    };
+    assert_eq!(found(r#"{"limit": 12}"#)?, "00 01 02 03 04 05 06 07 08 09 10 11");
+    let late = r#"{"where": {"and": [{"field": "/n", "from": 5, "below": 20}, {"or": [{"field": "/n", "above": 8}, {"field": "/n", "equals": 6}]}]},
+                   "order": [{"field": "/n", "descending": true}], "limit": 12}"#;
+    assert_eq!(found(late)?, "19 18 17 16 15 14 13 12 11 10 09 06");
+    assert_eq!(found(r#"{"where": {"field": "/n", "prefix": "1"}}"#)?, "");
+    assert!(found("no query").is_err());
+    Ok("ok".into())
 }
 
 fn log_lines(params: Vec<u8>) -> Answer {
@@ -162,7 +215,7 @@ fn habits() -> std::io::Result<String> {
 }
 
 fn raw(params: Vec<u8>) -> Answer {
-    #[link(wasm_import_module = "circles:host/contexts@0.1.1")]
+    #[link(wasm_import_module = "circles:host/contexts@0.1.2")]
     unsafe extern "C" {
         #[link_name = "[method]context.read"]
         fn read(this: u32, path: u32, len: u32, ret: u32);
@@ -173,7 +226,7 @@ fn raw(params: Vec<u8>) -> Answer {
         #[link_name = "target"]
         fn open() -> u32;
     }
-    #[link(wasm_import_module = "circles:host/log@0.1.1")]
+    #[link(wasm_import_module = "circles:host/log@0.1.2")]
     unsafe extern "C" {
         #[link_name = "write"]
         fn write(level: u32, message: u32, len: u32);
