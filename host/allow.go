@@ -27,7 +27,7 @@ func (h *Host) allow(refused *policy.RefusedError, asked script.Logic, found *mo
 	if name == "" && digest == (script.Digest{}) {
 		return "" // there is nothing that a policy could name
 	}
-	words := allowWords(refused.Request.Parties, name, digest)
+	words := allowWords(refused.Request.Parties, policy.Code{Name: name, Digest: digest, Text: refused.Request.Code.Text, Language: refused.Request.Code.Language})
 	if found != nil && found.Manifest != nil {
 		for _, need := range found.Manifest.Needs {
 			words = append(words, "--"+need.Action, need.Path)
@@ -39,7 +39,7 @@ func (h *Host) allow(refused *policy.RefusedError, asked script.Logic, found *mo
 // allowDenied is the command that would also allow what a script was denied
 // while it ran.
 func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
-	words := allowWords(a.Parties(), a.Code().Name, a.Code().Digest)
+	words := allowWords(a.Parties(), a.Code())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range w.denied {
@@ -51,17 +51,21 @@ func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
 	return shell(words)
 }
 
-func allowWords(parties peer.Parties, name string, digest script.Digest) []string {
+func allowWords(parties peer.Parties, code policy.Code) []string {
 	who := func(p peer.Peer) string {
 		if p.Name != "" {
 			return string(p.Name)
 		}
 		return string(p.ID)
 	}
-	if name == "" {
-		name = digest.String()
+	words := []string{Command, "policy", "allow", "--to", who(parties.Target), who(parties.Caller)}
+	switch {
+	case code.Name != "":
+		return append(words, code.Name)
+	case code.Text: // whose bytes may mean something else in another language
+		return append(words, code.Digest.String(), "--lang", code.Language)
 	}
-	return []string{Command, "policy", "allow", "--to", who(parties.Target), who(parties.Caller), name}
+	return append(words, code.Digest.String())
 }
 
 // shell joins words so that a POSIX shell reads them as they are.

@@ -163,8 +163,8 @@ func (h Held) Lets(s *script.Script, caller, signer peer.ID, now time.Time) bool
 		return false
 	}
 	digest := s.Logic.Digest
-	if len(s.Logic.Wasm) > 0 {
-		digest = script.DigestOf(s.Logic.Wasm)
+	if carried := s.Logic.Carried(); !carried.IsZero() {
+		digest = carried
 	}
 	first, last := h.Links[0], h.Links[len(h.Links)-1]
 	return first.Issuer == caller && last.To == signer && last.For(s.Target) && last.Runs(s.Logic.Name, digest, s.Entry)

@@ -168,7 +168,7 @@ func codeOf(found *module.Found) policy.Code {
 	}
 	return policy.Code{
 		Found: true, Digest: found.Digest, Name: found.Name, Layer: found.Layer,
-		Size: int64(found.Size), Imports: found.Modules(), Language: found.Language,
+		Size: int64(found.Size), Imports: found.Modules(), Language: found.Language, Text: found.Text(),
 		Publisher: found.Publisher, Types: found.Manifest.Types(),
 		Instead: found.Instead,
 	}

@@ -58,6 +58,9 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 		Peer: s.Caller, Name: parties.Caller.Name, Module: found.Name, Digest: found.Digest,
 		Entries: []string{s.Entry}, Exact: true,
 	}
+	if found.Text() {
+		g.Permit.Language = found.Language
+	}
 	before, err := policy.With(dir)
 	if err != nil {
 		return g, err

@@ -1,7 +1,10 @@
 // Package module finds the code that a script names, in layers, and replaces a
 // module that runs while its file changes.
 //
-// A Layer is one directory of NAME.wasm files: a peer's own, or the host's. Find
+// A Layer is one directory of modules: a peer's own, or the host's. Each is a file
+// NAME.wasm, or a text in a language of the engine's, NAME.js. Two files of one name are
+// an error that names both, and leave in force what was. A text has no manifest and no
+// publisher: what it may do is what policies say, and it is allowed by its digest. Find
 // asks layers in order, so a peer's own module shadows the host's of the same
 // name. What it finds stays what it is until Release, whatever happens to the
 // file meanwhile: the code that a policy accepted is the code that runs.
@@ -52,10 +55,11 @@ type Found struct {
 
 	program *engine.Program // nil until Program compiles it
 	wasm    []byte          // of carried code
+	text    string          // or this
 	version *version        // of a layer's
 }
 
-// Find looks logic up in layers, the first one first. Nothing is compiled: of
+// Find looks logic up in layers, of which there is one at least, the first one first. Nothing is compiled: of
 // carried code only the header is read, and whether it compiles is found out by
 // Program, after it was accepted. Errors wrap ErrNotFound or engine.ErrInvalid.
 func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
@@ -90,6 +94,12 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 			return nil, err
 		}
 		return &Found{Layer: Carried, Info: info, Publisher: publisher, wasm: logic.Wasm}, nil
+	case logic.Text != script.Text{}:
+		info, err := layers[0].engine.InspectText(logic.Text.Language, []byte(logic.Text.Source))
+		if err != nil {
+			return nil, err
+		}
+		return &Found{Layer: Carried, Info: info, text: logic.Text.Source}, nil
 	case logic.Name != "":
 		return nil, fmt.Errorf("%w: no module named %q here", ErrNotFound, logic.Name)
 	default:
@@ -107,13 +117,15 @@ func (f *Found) Program(ctx context.Context, e *engine.Engine) (p *engine.Progra
 		return f.program, nil
 	case f.version != nil:
 		p, err = f.version.run(ctx, e)
+	case f.text != "":
+		p, err = e.Load(ctx, f.Language, []byte(f.text))
 	default:
 		p, err = e.Compile(ctx, f.wasm)
 	}
 	if err != nil {
 		return nil, err
 	}
-	f.program, f.wasm = p, nil
+	f.program, f.wasm, f.text = p, nil, ""
 	return p, nil
 }
 

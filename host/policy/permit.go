@@ -27,6 +27,9 @@ type Permit struct {
 
 	Module string        // the module by its name in its layer, or
 	Digest script.Digest // by its content; either must be given, both may be
+	// Language is that of the text which Digest is of, if it is of one: the same bytes may
+	// mean something else in another.
+	Language string
 	// Entries are the only entries that may be run; nil for all. "" is the
 	// default entry, and what a command has.
 	Entries []string
@@ -145,6 +148,10 @@ func (p Permit) conditions() (conditions []string, what string) {
 		if what == "" {
 			what = "the module with this digest"
 		}
+		if p.Language != "" {
+			conditions = append(conditions, "context.module.language == "+cedarString(p.Language))
+			what = "the text in " + p.Language + " with this digest"
+		}
 	}
 	if conditions == nil {
 		return nil, ""
@@ -208,7 +215,7 @@ func writeTouched(b *strings.Builder, touched []touch, id, effect, principal, wh
 
 // example is a request that p means to permit.
 func (p Permit) example() Request {
-	r := Request{Code: Code{Found: true, Name: p.Module, Digest: p.Digest}}
+	r := Request{Code: Code{Found: true, Name: p.Module, Digest: p.Digest, Language: p.Language}}
 	r.Parties.Caller = peer.Peer{ID: p.Peer}
 	if p.Circle != "" {
 		r.Parties.Caller.Circles = []string{p.Circle}

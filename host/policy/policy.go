@@ -42,8 +42,9 @@ type Code struct {
 	Size    int64
 	Imports []string // modules of host functions it imports, sorted
 	// Language is what the compiler wrote into it, "Go go1.26"; "" if nothing. It
-	// is the module's own word.
+	// is the module's own word. Of a text it is the language that it is run in.
 	Language string
+	Text     bool
 	// Publisher is who signed it; "" if nobody. What claims to be signed and is not
 	// never gets here.
 	Publisher peer.ID
@@ -174,7 +175,7 @@ func consistent(v *envelope.Verified, parties peer.Parties, code Code) error {
 		}
 	case logic.Digest != script.Digest{} && code.Digest != logic.Digest:
 		return fmt.Errorf("it asks for %s, and was to be decided for %s", digestText(logic.Digest), digestText(code.Digest))
-	case len(logic.Wasm) > 0 && (code.Name != "" || code.Layer != "carried"):
+	case (len(logic.Wasm) > 0 || logic.Text != script.Text{}) && (code.Name != "" || code.Layer != "carried"):
 		// Policies trust names: they are the target's, or its host's.
 		return fmt.Errorf("it carries its code, and was to be decided for %q of layer %q", code.Name, code.Layer)
 	}

@@ -44,6 +44,8 @@ func (s *Script) Encode() ([]byte, error) {
 		m.Logic.Logic = &scriptpb.Logic_Name{Name: s.Logic.Name}
 	case len(s.Logic.Wasm) > 0:
 		m.Logic.Logic = &scriptpb.Logic_Wasm{Wasm: s.Logic.Wasm}
+	case s.Logic.Text != Text{}:
+		m.Logic.Logic = &scriptpb.Logic_Text{Text: &scriptpb.Text{Language: s.Logic.Text.Language, Source: s.Logic.Text.Source}}
 	case s.Logic.Undo != ID{}:
 		m.Logic.Logic = &scriptpb.Logic_Undo{Undo: s.Logic.Undo[:]}
 	case s.Logic.Decide != Decision{}:
@@ -90,6 +92,8 @@ func DecodeScript(b []byte) (Script, error) {
 		}
 	case *scriptpb.Logic_Wasm:
 		s.Logic.Wasm = l.Wasm
+	case *scriptpb.Logic_Text:
+		s.Logic.Text = Text{Language: l.Text.GetLanguage(), Source: l.Text.GetSource()}
 	case *scriptpb.Logic_Undo:
 		if err := s.Logic.Undo.set(l.Undo); err != nil {
 			return Script{}, fmt.Errorf("decode script: logic: %w", err)
@@ -176,19 +180,36 @@ func (s *Script) checkChain() error {
 
 func (l Logic) check() error {
 	set := 0
-	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Undo != (ID{}), l.Decide != (Decision{})} {
+	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Text != (Text{}), l.Undo != (ID{}), l.Decide != (Decision{})} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 {
-		return errors.New("logic: name a module, or its digest, or carry one, or say what to undo or decide: exactly one of them")
+		return errors.New("logic: name a module, or its digest, or carry one, or a text, or say what to undo or decide: exactly one of them")
 	}
 	if l.Decide != (Decision{}) {
 		return l.Decide.check()
 	}
 	if l.Name != "" {
 		return checkModule(l.Name)
+	}
+	if l.Text != (Text{}) {
+		return l.Text.check()
+	}
+	return nil
+}
+
+// check holds what does not depend on the language. Whether it can be read, the language
+// module says.
+func (t Text) check() error {
+	switch {
+	case t.Language == "" || len(t.Language) > MaxModule || strings.Trim(t.Language, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+		return fmt.Errorf("the language %.40q of a text: use a-z, 0-9 and -, as in javascript", t.Language)
+	case t.Source == "":
+		return errors.New("a text is empty")
+	case len(t.Source) > MaxText:
+		return fmt.Errorf("a text has %d bytes, at most %d are allowed", len(t.Source), MaxText)
 	}
 	return nil
 }

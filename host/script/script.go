@@ -42,13 +42,14 @@ type Nonce [16]byte
 
 // Limits of the parts of a message. Decoding refuses what is beyond them.
 const (
-	MaxSealed = 32 << 20 // bytes of one sealed script or receipt, checked before anything is parsed
-	MaxParams = 16 << 20 // bytes
-	MaxModule = 128      // bytes of a module's name
-	MaxEntry  = 128      // bytes
-	MaxLent   = 64       // grants
-	MaxPath   = 4096     // bytes
-	MaxReason = 1024     // bytes
+	MaxSealed = 32 << 20  // bytes of one sealed script or receipt, checked before anything is parsed
+	MaxParams = 16 << 20  // bytes
+	MaxModule = 128       // bytes of a module's name
+	MaxEntry  = 128       // bytes
+	MaxText   = 256 << 10 // bytes of a text
+	MaxLent   = 64        // grants
+	MaxPath   = 4096      // bytes
+	MaxReason = 1024      // bytes
 	// MaxLifetime is the longest time from now to a script's deadline; it bounds
 	// how long a captured script can be held back before it is delivered.
 	MaxLifetime = 24 * time.Hour
@@ -83,11 +84,12 @@ type Script struct {
 }
 
 // Logic names the code, or the script to undo, or to decide about: exactly one of
-// Name, Digest, Wasm, Undo and Decide is set.
+// Name, Digest, Wasm, Text, Undo and Decide is set.
 type Logic struct {
 	Name   string // resolved in the target's layers: the peer's own, then the host's
 	Digest Digest // a module that the target already has, by content
 	Wasm   []byte // carried inline
+	Text   Text   // carried inline
 	// Undo is an earlier script to the same target, which the target's host is to
 	// undo: no code of anybody's runs. Such a script has no entry or params and
 	// lends nothing.
@@ -95,6 +97,25 @@ type Logic struct {
 	// Decide is what the target's owner makes of a script that is held there for
 	// review; as with Undo, the script has no entry or params and lends nothing.
 	Decide Decision
+}
+
+// Text is a script as its author wrote it, which a language module of the target's host
+// runs.
+type Text struct {
+	Language string // "javascript"
+	Source   string
+}
+
+// Carried is what policies know carried code by: its SHA-256, or a text's; zero if l
+// carries none.
+func (l Logic) Carried() Digest {
+	switch {
+	case len(l.Wasm) > 0:
+		return DigestOf(l.Wasm)
+	case l.Text.Source != "":
+		return DigestOf([]byte(l.Text.Source))
+	}
+	return Digest{}
 }
 
 // Decision is about one script that is held for review, or, to Expire, about all

@@ -223,7 +223,7 @@ func codecs(t testing.TB) []codec {
 
 func TestEncodeDecodeIsIdentity(t *testing.T) {
 	s := sampleScript(t)
-	for _, logic := range []Logic{{Name: "a.b-c_9"}, {Digest: Digest{9}}, {Wasm: []byte("\x00asm")}} {
+	for _, logic := range []Logic{{Name: "a.b-c_9"}, {Digest: Digest{9}}, {Wasm: []byte("\x00asm")}, {Text: Text{"javascript", "1 + 1 // né"}}} {
 		s.Logic = logic
 		b, err := s.Encode()
 		if err != nil {
@@ -447,6 +447,13 @@ func TestScriptBounds(t *testing.T) {
 		{"rejected with changes", decide(Decision{Ruling: Reject, Script: ID{1}, OtherChanges: true}), "only who approves"},
 		{"long reason", decide(Decision{Ruling: Reject, Script: ID{1}, Reason: strings.Repeat("x", MaxReason+1)}), "one line of text"},
 		{"reason of two lines", decide(Decision{Ruling: Reject, Script: ID{1}, Reason: "a\nb"}), "one line of text"},
+		{"text and name", func(s *Script) { s.Logic.Text = Text{"rhai", "1"} }, "exactly one"},
+		{"text in no language", func(s *Script) { s.Logic = Logic{Text: Text{"", "1"}} }, "the language"},
+		{"text in a path", func(s *Script) { s.Logic = Logic{Text: Text{"../rhai", "1"}} }, "the language"},
+		{"text in a long language", func(s *Script) { s.Logic = Logic{Text: Text{long[:MaxModule+1], "1"}} }, "the language"},
+		{"empty text", func(s *Script) { s.Logic = Logic{Text: Text{"rhai", ""}} }, "a text is empty"},
+		{"long text", func(s *Script) { s.Logic = Logic{Text: Text{"rhai", strings.Repeat("1", MaxText+1)}} }, "at most 262144"},
+		{"longest text", func(s *Script) { s.Logic = Logic{Text: Text{"rhai", strings.Repeat("1", MaxText)}} }, ""},
 		{"empty wasm", func(s *Script) { s.Logic = Logic{Wasm: []byte{}} }, "exactly one"},
 		{"path for module", func(s *Script) { s.Logic.Name = "../../host.key" }, "module name"},
 		{"slash in module", func(s *Script) { s.Logic.Name = "a/b" }, "module name"},
@@ -501,6 +508,8 @@ func TestScriptBounds(t *testing.T) {
 				m.DeadlineMs = s.Deadline.UnixMilli()
 			}
 			switch {
+			case s.Logic.Text != Text{} && s.Logic.Name == "":
+				m.Logic.Logic = &scriptpb.Logic_Text{Text: &scriptpb.Text{Language: s.Logic.Text.Language, Source: s.Logic.Text.Source}}
 			case s.Logic.Name != "" && s.Logic.Wasm == nil:
 				m.Logic.Logic = &scriptpb.Logic_Name{Name: s.Logic.Name}
 			case s.Logic.Wasm != nil:
@@ -512,7 +521,7 @@ func TestScriptBounds(t *testing.T) {
 				m.Lent = append(m.Lent, &scriptpb.Grant{Action: string(g.Action), Path: g.Path})
 			}
 			b, err = marshal(m)
-			if err != nil || test.name == "two logics" {
+			if err != nil || test.hint == "exactly one" {
 				return // cannot be written at all
 			}
 			if _, err := DecodeScript(b); err == nil {

@@ -866,6 +866,7 @@ type Logic struct {
 	//	*Logic_Wasm
 	//	*Logic_Undo
 	//	*Logic_Decide
+	//	*Logic_Text
 	Logic         isLogic_Logic `protobuf_oneof:"logic"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -953,6 +954,15 @@ func (x *Logic) GetDecide() *Decision {
 	return nil
 }
 
+func (x *Logic) GetText() *Text {
+	if x != nil {
+		if x, ok := x.Logic.(*Logic_Text); ok {
+			return x.Text
+		}
+	}
+	return nil
+}
+
 type isLogic_Logic interface {
 	isLogic_Logic()
 }
@@ -977,6 +987,10 @@ type Logic_Decide struct {
 	Decide *Decision `protobuf:"bytes,5,opt,name=decide,proto3,oneof"`
 }
 
+type Logic_Text struct {
+	Text *Text `protobuf:"bytes,6,opt,name=text,proto3,oneof"`
+}
+
 func (*Logic_Name) isLogic_Logic() {}
 
 func (*Logic_Digest) isLogic_Logic() {}
@@ -986,6 +1000,61 @@ func (*Logic_Wasm) isLogic_Logic() {}
 func (*Logic_Undo) isLogic_Logic() {}
 
 func (*Logic_Decide) isLogic_Logic() {}
+
+func (*Logic_Text) isLogic_Logic() {}
+
+// Text is a script that a language module of the target's host runs.
+type Text struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Language      string                 `protobuf:"bytes,1,opt,name=language,proto3" json:"language,omitempty"` // "javascript"
+	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Text) Reset() {
+	*x = Text{}
+	mi := &file_circles_v1_script_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Text) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Text) ProtoMessage() {}
+
+func (x *Text) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Text.ProtoReflect.Descriptor instead.
+func (*Text) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Text) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Text) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
 
 // Decision is what the owner of a context makes of a script that is held there
 // for review.
@@ -1002,7 +1071,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1083,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1096,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Decision) GetRuling() Ruling {
@@ -1075,7 +1144,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1156,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1169,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Grant) GetAction() string {
@@ -1153,7 +1222,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1234,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1247,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Receipt) GetScript() []byte {
@@ -1388,7 +1457,7 @@ type Via struct {
 
 func (x *Via) Reset() {
 	*x = Via{}
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1469,7 @@ func (x *Via) String() string {
 func (*Via) ProtoMessage() {}
 
 func (x *Via) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1482,7 @@ func (x *Via) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Via.ProtoReflect.Descriptor instead.
 func (*Via) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Via) GetDelegation() []byte {
@@ -1445,7 +1514,7 @@ type Effect struct {
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1526,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1539,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Effect) GetKind() EffectKind {
@@ -1534,7 +1603,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1615,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1628,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *End) GetAt() int64 {
@@ -1593,7 +1662,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1674,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1687,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1653,7 +1722,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1734,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1747,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Usage) GetWallNs() int64 {
@@ -1762,7 +1831,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1843,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1856,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Question) GetScript() []byte {
@@ -1865,7 +1934,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1946,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1959,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Answer) GetQuestion() []byte {
@@ -2011,7 +2080,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2092,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2105,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Records) GetRecords() []*RecordEntry {
@@ -2064,7 +2133,7 @@ type RecordEntry struct {
 
 func (x *RecordEntry) Reset() {
 	*x = RecordEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2145,7 @@ func (x *RecordEntry) String() string {
 func (*RecordEntry) ProtoMessage() {}
 
 func (x *RecordEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2158,7 @@ func (x *RecordEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEntry.ProtoReflect.Descriptor instead.
 func (*RecordEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordEntry) GetKey() string {
@@ -2122,7 +2191,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2203,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2216,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -2167,7 +2236,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2248,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2261,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListEntry) GetName() string {
@@ -2220,7 +2289,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2301,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2314,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -2279,7 +2348,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[21]
+	mi := &file_circles_v1_script_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2360,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[21]
+	mi := &file_circles_v1_script_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2373,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -2369,14 +2438,18 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x17\n" +
-	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"\x9c\x01\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"\xc4\x01\n" +
 	"\x05Logic\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x18\n" +
 	"\x06digest\x18\x02 \x01(\fH\x00R\x06digest\x12\x14\n" +
 	"\x04wasm\x18\x03 \x01(\fH\x00R\x04wasm\x12\x14\n" +
 	"\x04undo\x18\x04 \x01(\fH\x00R\x04undo\x12.\n" +
-	"\x06decide\x18\x05 \x01(\v2\x14.circles.v1.DecisionH\x00R\x06decideB\a\n" +
-	"\x05logic\"\xae\x01\n" +
+	"\x06decide\x18\x05 \x01(\v2\x14.circles.v1.DecisionH\x00R\x06decide\x12&\n" +
+	"\x04text\x18\x06 \x01(\v2\x10.circles.v1.TextH\x00R\x04textB\a\n" +
+	"\x05logic\":\n" +
+	"\x04Text\x12\x1a\n" +
+	"\blanguage\x18\x01 \x01(\tR\blanguage\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\"\xae\x01\n" +
 	"\bDecision\x12*\n" +
 	"\x06ruling\x18\x01 \x01(\x0e2\x12.circles.v1.RulingR\x06ruling\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\fR\x06script\x12\x16\n" +
@@ -2560,7 +2633,7 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_circles_v1_script_proto_goTypes = []any{
 	(Ruling)(0),         // 0: circles.v1.Ruling
 	(Code)(0),           // 1: circles.v1.Code
@@ -2574,54 +2647,56 @@ var file_circles_v1_script_proto_goTypes = []any{
 	(*Revocation)(nil),  // 9: circles.v1.Revocation
 	(*Head)(nil),        // 10: circles.v1.Head
 	(*Logic)(nil),       // 11: circles.v1.Logic
-	(*Decision)(nil),    // 12: circles.v1.Decision
-	(*Grant)(nil),       // 13: circles.v1.Grant
-	(*Receipt)(nil),     // 14: circles.v1.Receipt
-	(*Via)(nil),         // 15: circles.v1.Via
-	(*Effect)(nil),      // 16: circles.v1.Effect
-	(*End)(nil),         // 17: circles.v1.End
-	(*Blob)(nil),        // 18: circles.v1.Blob
-	(*Usage)(nil),       // 19: circles.v1.Usage
-	(*Question)(nil),    // 20: circles.v1.Question
-	(*Answer)(nil),      // 21: circles.v1.Answer
-	(*Records)(nil),     // 22: circles.v1.Records
-	(*RecordEntry)(nil), // 23: circles.v1.RecordEntry
-	(*Listing)(nil),     // 24: circles.v1.Listing
-	(*ListEntry)(nil),   // 25: circles.v1.ListEntry
-	(*Stat)(nil),        // 26: circles.v1.Stat
-	(*Problem)(nil),     // 27: circles.v1.Problem
+	(*Text)(nil),        // 12: circles.v1.Text
+	(*Decision)(nil),    // 13: circles.v1.Decision
+	(*Grant)(nil),       // 14: circles.v1.Grant
+	(*Receipt)(nil),     // 15: circles.v1.Receipt
+	(*Via)(nil),         // 16: circles.v1.Via
+	(*Effect)(nil),      // 17: circles.v1.Effect
+	(*End)(nil),         // 18: circles.v1.End
+	(*Blob)(nil),        // 19: circles.v1.Blob
+	(*Usage)(nil),       // 20: circles.v1.Usage
+	(*Question)(nil),    // 21: circles.v1.Question
+	(*Answer)(nil),      // 22: circles.v1.Answer
+	(*Records)(nil),     // 23: circles.v1.Records
+	(*RecordEntry)(nil), // 24: circles.v1.RecordEntry
+	(*Listing)(nil),     // 25: circles.v1.Listing
+	(*ListEntry)(nil),   // 26: circles.v1.ListEntry
+	(*Stat)(nil),        // 27: circles.v1.Stat
+	(*Problem)(nil),     // 28: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
 	11, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
-	13, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
-	13, // 2: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
-	12, // 3: circles.v1.Logic.decide:type_name -> circles.v1.Decision
-	0,  // 4: circles.v1.Decision.ruling:type_name -> circles.v1.Ruling
-	1,  // 5: circles.v1.Receipt.code:type_name -> circles.v1.Code
-	16, // 6: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
-	19, // 7: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
-	15, // 8: circles.v1.Receipt.via:type_name -> circles.v1.Via
-	2,  // 9: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
-	18, // 10: circles.v1.Effect.before:type_name -> circles.v1.Blob
-	18, // 11: circles.v1.Effect.after:type_name -> circles.v1.Blob
-	17, // 12: circles.v1.Effect.end:type_name -> circles.v1.End
-	18, // 13: circles.v1.End.before:type_name -> circles.v1.Blob
-	18, // 14: circles.v1.End.after:type_name -> circles.v1.Blob
-	3,  // 15: circles.v1.Question.op:type_name -> circles.v1.Op
-	24, // 16: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	26, // 17: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	27, // 18: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	22, // 19: circles.v1.Answer.records:type_name -> circles.v1.Records
-	23, // 20: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
-	25, // 21: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	4,  // 22: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	4,  // 23: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	5,  // 24: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	14, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
+	14, // 2: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
+	13, // 3: circles.v1.Logic.decide:type_name -> circles.v1.Decision
+	12, // 4: circles.v1.Logic.text:type_name -> circles.v1.Text
+	0,  // 5: circles.v1.Decision.ruling:type_name -> circles.v1.Ruling
+	1,  // 6: circles.v1.Receipt.code:type_name -> circles.v1.Code
+	17, // 7: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
+	20, // 8: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
+	16, // 9: circles.v1.Receipt.via:type_name -> circles.v1.Via
+	2,  // 10: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
+	19, // 11: circles.v1.Effect.before:type_name -> circles.v1.Blob
+	19, // 12: circles.v1.Effect.after:type_name -> circles.v1.Blob
+	18, // 13: circles.v1.Effect.end:type_name -> circles.v1.End
+	19, // 14: circles.v1.End.before:type_name -> circles.v1.Blob
+	19, // 15: circles.v1.End.after:type_name -> circles.v1.Blob
+	3,  // 16: circles.v1.Question.op:type_name -> circles.v1.Op
+	25, // 17: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	27, // 18: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	28, // 19: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	23, // 20: circles.v1.Answer.records:type_name -> circles.v1.Records
+	24, // 21: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	26, // 22: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	4,  // 23: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	4,  // 24: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	5,  // 25: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -2635,8 +2710,9 @@ func file_circles_v1_script_proto_init() {
 		(*Logic_Wasm)(nil),
 		(*Logic_Undo)(nil),
 		(*Logic_Decide)(nil),
+		(*Logic_Text)(nil),
 	}
-	file_circles_v1_script_proto_msgTypes[15].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[16].OneofWrappers = []any{
 		(*Answer_Data)(nil),
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
@@ -2650,7 +2726,7 @@ func file_circles_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
