@@ -240,16 +240,25 @@ func (i *interpreter) close() {
 	}
 }
 
-// InspectText is Inspect for a text, which it does not parse: of its Info only Entries,
-// and what Load finds out, are left out. Its imports are those of its language module,
-// since the text can call no others.
+// InspectText is Inspect for a text, which it does not parse: of its Info, Entries and
+// what Load finds out are left out. Its imports are those of its language module, since
+// the text can call no others.
 func (e *Engine) InspectText(language string, text []byte) (Info, error) {
 	i, err := e.interpreter(language)
 	if err != nil {
 		return Info{}, fmt.Errorf("inspect text: %w", err)
 	}
+	return i.inspectText(text)
+}
+
+// InspectText is the method of that name, for who has no engine.
+func InspectText(l Language, text []byte) (Info, error) {
+	return interpreters([]Language{l})[0].inspectText(text)
+}
+
+func (i *interpreter) inspectText(text []byte) (Info, error) {
 	if err := CheckText(text); err != nil {
-		return Info{}, fmt.Errorf("inspect text: %w", &TextError{Language: language, Message: err.Error()})
+		return Info{}, &TextError{Language: i.Name, Message: err.Error()}
 	}
 	of, err := i.inspect()
 	if err != nil {

@@ -21,16 +21,17 @@ type file struct {
 
 func (f file) base() string { return filepath.Base(f.path) }
 
-// Split takes a file's name apart into the module's and the language of the text; ok
-// is false if a file of that name is no module's.
-func Split(e *engine.Engine, file string) (name, language string, ok bool) {
+// Split takes a file's name apart into the module's and the language of the text, one
+// of languages, or "" for a compiled module; ok is false if a file of that name is no
+// module's.
+func Split(languages []engine.Language, file string) (name, language string, ok bool) {
 	if strings.HasPrefix(file, ".") {
 		return "", "", false // a temporary one
 	}
 	if name, ok := strings.CutSuffix(file, Suffix); ok {
 		return name, "", true
 	}
-	for _, l := range e.Languages() {
+	for _, l := range languages {
 		if name, ok := strings.CutSuffix(file, l.Suffix); ok {
 			return name, l.Name, true
 		}
@@ -41,7 +42,7 @@ func Split(e *engine.Engine, file string) (name, language string, ok bool) {
 // files are those of a layer's folder in which modules lie.
 func (l *Layer) files(entries []fs.DirEntry) (files []file) {
 	for _, entry := range entries {
-		if name, language, ok := Split(l.engine, entry.Name()); ok {
+		if name, language, ok := Split(l.engine.Languages(), entry.Name()); ok {
 			files = append(files, file{name, filepath.Join(l.dir, entry.Name()), language})
 		}
 	}

@@ -59,9 +59,10 @@ type Found struct {
 	version *version        // of a layer's
 }
 
-// Find looks logic up in layers, of which there is one at least, the first one first. Nothing is compiled: of
-// carried code only the header is read, and whether it compiles is found out by
-// Program, after it was accepted. Errors wrap ErrNotFound or engine.ErrInvalid.
+// Find looks logic up in layers, of which there is one at least, the first one first.
+// Nothing is compiled: of carried code only the header is read, of a carried text
+// nothing, and whether it compiles is found out by Program, after it was accepted.
+// Errors wrap ErrNotFound or engine.ErrInvalid.
 func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 	if logic.OfOwner() {
 		return &Found{Layer: Owner}, nil
@@ -73,7 +74,7 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 		var f *Found
 		var err error
 		switch {
-		case logic.Wasm != nil:
+		case logic.Wasm != nil || logic.Text != script.Text{}:
 		case logic.Name != "":
 			f, err = l.lookUp(logic.Name)
 		default:

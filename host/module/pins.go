@@ -441,8 +441,8 @@ func (l *Layer) Retry(ctx context.Context) {
 // Asked is the digest of the code that a script brings, or names by it; zero if it
 // names it by name.
 func Asked(logic script.Logic) script.Digest {
-	if logic.Wasm != nil {
-		return sha256.Sum256(logic.Wasm)
+	if carried := logic.Carried(); !carried.IsZero() {
+		return carried
 	}
 	return logic.Digest
 }

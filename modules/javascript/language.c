@@ -17,9 +17,6 @@ static JSValue language; /* what language.js exports */
 static JSValue script;   /* the text that is a script, compiled; undefined if it is a module */
 static JSValue exported; /* the namespace of one that is a module */
 
-/* The entry that was asked for. */
-__attribute__((import_module("circles:host/modules@0.1.2"), import_name("entry"))) void circles_host_entry(circles_bytes *);
-
 static JSValue member(const char *name) { return JS_GetPropertyStr(ctx, language, name); }
 
 /* The result of a function of language.js. It frees a. */
@@ -173,9 +170,7 @@ CIRCLES_ENTRY(call) {
   if (!JS_IsException(v) && JS_IsUndefined(exported)) {
     v = JS_EvalFunction(ctx, JS_DupValue(ctx, script));
   } else if (!JS_IsException(v)) {
-    circles_bytes entry;
-    circles_host_entry(&entry);
-    v = ask("enter", text(entry));
+    v = ask("enter", text(circles_entry_name()));
   }
   v = settled(v);
   if (!JS_IsException(v)) v = ask("encode", v);

@@ -1,6 +1,6 @@
 // What a text in JavaScript finds: caller, target, params, log, modules and base. Written
 // on guest-sdk/js/circles.js; language.c calls what is exported here.
-import { caller, target, log as write, CirclesError } from "circles";
+import { caller, target, modules, log as write, CirclesError } from "circles";
 
 const host = globalThis.circlesHost;
 delete globalThis.circlesHost;
@@ -24,6 +24,8 @@ const value = (text) => {
   }
 };
 const decode = (bytes) => value(host.text(bytes.buffer) ?? bytes);
+
+const answered = (result) => decode(result.bytes());
 
 export const encode = (v) => {
   if (v === undefined || v === null) return "";
@@ -102,6 +104,11 @@ class Context {
     this.#of.makeDirectory(path);
   }
 
+  send(to, logic, entry = "", params) {
+    reach();
+    return answered(this.#of.send(to, logic, entry, encode(params)));
+  }
+
   records(collection) {
     return new Records(this.#of, collection);
   }
@@ -124,6 +131,12 @@ class Records {
     this.#of.put(key, record(value));
   }
 
+  // To value, if the record is expected now; undefined or null: if there is none.
+  replace(key, expected, value) {
+    reach();
+    this.#of.replace(key, expected === undefined || expected === null ? undefined : record(expected), record(value));
+  }
+
   delete(key) {
     reach();
     this.#of.delete(key);
@@ -131,10 +144,16 @@ class Records {
 
   list(start = "", prefix = "", limit = 0) {
     reach();
-    const { records, next } = this.#of.page({ start, prefix, limit });
-    return { items: records.map(({ key, value }) => ({ key, value: value && decode(value) })), next };
+    return items(this.#of.page({ start, prefix, limit }));
+  }
+
+  query(query = {}, start = "", limit = 0) {
+    reach();
+    return items(this.#of.queryPage(query, { start, limit }));
   }
 }
+
+const items = ({ records, next }) => ({ items: records.map(({ key, value }) => ({ key, value: value && decode(value) })), next });
 
 // A record is JSON, or the bytes that it is given as.
 const record = (v) => {
@@ -152,6 +171,20 @@ const say = (level) => (...a) => {
 const natural = {
   caller: Object.freeze(new Context(caller)),
   target: Object.freeze(new Context(target)),
+  modules: Object.freeze({
+    call(name, entry = "", params) {
+      reach();
+      return answered(modules.call(name, entry, encode(params)));
+    },
+  }),
+  // call(entry, params), or call(params) for the entry that this was entered by.
+  base: Object.freeze({
+    call(...a) {
+      reach();
+      const [entry, params] = a.length > 1 ? a : ["", a[0]];
+      return answered(modules.base(entry, encode(params)));
+    },
+  }),
   log: Object.freeze({ debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") }),
 };
 for (const [name, object] of Object.entries(natural)) {
