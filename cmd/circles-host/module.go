@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ func moduleCommand() *cli.Command {
 			{
 				Name:      "add",
 				Usage:     "check a module and put it into a layer; a running worker takes it over",
-				ArgsUsage: "FILE.wasm [NAME]",
-				Flags:     []cli.Flag{rootFlag(), peerFlag(), jsonFlag()},
+				ArgsUsage: "FILE.wasm|TEXT [NAME]",
+				Flags:     []cli.Flag{rootFlag(), peerFlag(), langFlag(), jsonFlag()},
 				Action:    moduleAdd,
 			},
 			moduleListCommand(),
@@ -62,13 +63,17 @@ func layerDir(c *cli.Context, root *host.Root) (string, error) {
 }
 
 func moduleAdd(c *cli.Context) error {
-	if err := args(c, 1, 2, "FILE.wasm [NAME]"); err != nil {
+	if err := args(c, 1, 2, "FILE.wasm|TEXT [NAME]"); err != nil {
 		return err
 	}
 	file := c.Args().First()
 	name := c.Args().Get(1)
+	language, err := languageOf(c, file)
+	if err != nil {
+		return err
+	}
 	if name == "" {
-		name = strings.TrimSuffix(filepath.Base(file), module.Suffix)
+		name = strings.TrimSuffix(filepath.Base(file), cmp.Or(language.Suffix, module.Suffix))
 	}
 	if !module.ValidName(name) {
 		return usage("module name %q: want 1 to 63 of a-z, 0-9 and \"-\"; say one after the file", name)
@@ -85,11 +90,14 @@ func moduleAdd(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	info, err := check(c, root, wasm)
+	info, err := check(c, root, file, wasm)
 	if err != nil {
-		return coded{exitInvalid, fmt.Errorf("%s: %w", file, err)}
+		return coded{exitInvalid, inFile(err, file)}
 	}
-	path, err := module.Add(dir, name, wasm)
+	if other := sameName(dir, name, cmp.Or(language.Suffix, module.Suffix)); other != "" {
+		return coded{exitInvalid, fmt.Errorf("%s is there, and two files of one name are none: remove it first, or say another name after the file", relative(other))}
+	}
+	path, err := addFile(dir, name, language, wasm)
 	if err != nil {
 		return err
 	}
@@ -116,37 +124,44 @@ func readModule(file string) ([]byte, error) {
 	return wasm, nil
 }
 
-// check compiles a module as the worker will, and leaves the code in the root's
-// cache for it. root may be nil.
-func check(c *cli.Context, root *host.Root, wasm []byte) (engine.Info, error) {
-	info, err := engine.Inspect(wasm)
-	if err == nil {
-		_, err = module.Publisher(wasm, info.Digest)
-	}
+// check compiles a module, or loads a text, as the worker will, and leaves the code in
+// the root's cache for it. root may be nil.
+func check(c *cli.Context, root *host.Root, file string, code []byte) (engine.Info, error) {
+	info, err := inspectFile(c, file, code)
 	if err != nil {
 		return info, err
 	}
-	err = withProgram(c, root, wasm, func(_ *engine.Engine, p *engine.Program) { info = p.Info() })
+	err = withProgram(c, root, file, code, func(_ *engine.Engine, p *engine.Program) { info = p.Info() })
+	return info, err
+}
+
+// inspectFile is what can be said of a file without running any of it.
+func inspectFile(c *cli.Context, file string, code []byte) (info engine.Info, err error) {
+	l, err := languageOf(c, file)
+	if err == nil {
+		info, _, err = inspectCode(l, code)
+	}
 	return info, err
 }
 
 // inspected is check, and what a run of the module costs to begin.
-func inspected(c *cli.Context, root *host.Root, wasm []byte) (info engine.Info, cost time.Duration, err error) {
-	if info, err = engine.Inspect(wasm); err == nil {
-		_, err = module.Publisher(wasm, info.Digest)
-	}
-	if err != nil {
+func inspected(c *cli.Context, root *host.Root, file string, code []byte) (info engine.Info, cost time.Duration, err error) {
+	if info, err = inspectFile(c, file, code); err != nil {
 		return info, 0, err
 	}
-	err = withProgram(c, root, wasm, func(e *engine.Engine, p *engine.Program) {
+	err = withProgram(c, root, file, code, func(e *engine.Engine, p *engine.Program) {
 		info, cost = p.Info(), startCost(c.Context, e, p)
 	})
 	return info, cost, err
 }
 
-// withProgram compiles a module, and lets do something with it.
-func withProgram(c *cli.Context, root *host.Root, wasm []byte, do func(*engine.Engine, *engine.Program)) error {
-	var config engine.Config
+// withProgram compiles a module, or loads a text, and lets do something with it.
+func withProgram(c *cli.Context, root *host.Root, file string, code []byte, do func(*engine.Engine, *engine.Program)) error {
+	language, err := languageOf(c, file)
+	if err != nil {
+		return err
+	}
+	config := engine.Config{Languages: hostLanguages()}
 	if root != nil {
 		config.CacheDir = filepath.Join(root.Dir, "cache")
 	}
@@ -156,7 +171,12 @@ func withProgram(c *cli.Context, root *host.Root, wasm []byte, do func(*engine.E
 	}
 	defer e.Close(c.Context)
 	done := progress(c.Context, c.App.ErrWriter, "compiling")
-	p, err := e.Compile(c.Context, wasm)
+	var p *engine.Program
+	if language.Name != "" {
+		p, err = e.Load(c.Context, language.Name, code)
+	} else {
+		p, err = e.Compile(c.Context, code)
+	}
 	done()
 	if err != nil {
 		return err
@@ -248,13 +268,13 @@ func moduleInspect(c *cli.Context) error {
 		return err
 	}
 	file, name, wasm := m.path, m.name, m.code
-	info, cost, problem := inspected(c, root, wasm)
+	info, cost, problem := inspected(c, root, file, wasm)
 	if info.Shape == "" && problem != nil && len(info.Imports) == 0 && !c.Bool("json") {
-		return coded{exitInvalid, fmt.Errorf("%s: %w", file, problem)}
+		return coded{exitInvalid, inFile(problem, file)}
 	}
 	v := moduleView(name, "", info)
 	v.Start = cost
-	if problem == nil {
+	if problem == nil && !info.Text() {
 		if v.Publisher, err = module.Publisher(wasm, info.Digest); err != nil {
 			return err
 		}
@@ -329,5 +349,8 @@ func moduleInspect(c *cli.Context) error {
 		return coded{code: exitInvalid}
 	}
 	p.f("%s this host can run it\n", p.green("✓"))
+	if info.Text() {
+		p.f("\n%s\n", strings.TrimRight(clean(string(wasm)), "\n"))
+	}
 	return nil
 }

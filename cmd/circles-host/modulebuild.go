@@ -70,7 +70,7 @@ func moduleBuild(c *cli.Context) error {
 		err = checkManifest(built.Manifest, info)
 	}
 	if err == nil {
-		info, err = check(c, nil, built.Wasm)
+		info, err = check(c, nil, file, built.Wasm)
 	}
 	if err != nil {
 		return coded{exitInvalid, fmt.Errorf("%s was built, and is not written: %w", dir, err)}

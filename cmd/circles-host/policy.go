@@ -78,7 +78,7 @@ func policyExplain(c *cli.Context) error {
 	if err != nil {
 		return coded{exitNotFound, err}
 	}
-	l, entry, err := logic(c.Args().First())
+	l, entry, err := logic(c, c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ type located struct {
 }
 
 func (m located) code() policy.Code {
-	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Publisher: m.publisher, Types: m.info.Manifest.Types(), Instead: m.instead}
+	return policy.Code{Found: m.found, Digest: m.info.Digest, Name: m.name, Layer: m.layer, Size: int64(m.info.Size), Imports: m.info.Modules(), Language: m.info.Language, Text: m.info.Text(), Publisher: m.publisher, Types: m.info.Manifest.Types(), Instead: m.instead}
 }
 
 // layer is a folder of modules, and what policies call it.
@@ -237,11 +237,7 @@ func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error)
 		return located{}, nil
 	}
 	if at < 0 {
-		info, err := engine.Inspect(l.Wasm)
-		if err != nil {
-			return located{}, coded{exitInvalid, err}
-		}
-		publisher, err := module.Publisher(l.Wasm, info.Digest)
+		info, publisher, err := inspectCarried(l)
 		if err != nil {
 			return located{}, coded{exitInvalid, err}
 		}
@@ -251,11 +247,7 @@ func locate(root *host.Root, target peer.Entry, l script.Logic) (located, error)
 	if err != nil {
 		return located{}, nil
 	}
-	info, err := engine.Inspect(wasm)
-	if err != nil {
-		return located{}, nil
-	}
-	publisher, err := module.Publisher(wasm, info.Digest)
+	info, publisher, err := inspectCode(languageBySuffix(found.Path), wasm)
 	if err != nil {
 		return located{}, nil
 	}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/circles-host/circles/host"
-	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/script"
@@ -54,6 +53,7 @@ func policyAllowCommand() *cli.Command {
 	}
 	flags = append(flags, touchFlags("let it")...)
 	flags = append(flags,
+		langFlag(),
 		&cli.StringFlag{Name: "review", Usage: "look first at what it would do, each time; it waits for `TIME`, as in 36h or 7d"},
 		&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
 		&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"})
@@ -62,7 +62,8 @@ func policyAllowCommand() *cli.Command {
 		Usage:     "write a policy that lets a peer run a module",
 		ArgsUsage: "WHO MODULE[:ENTRY]",
 		Description: `WHO is a petname, a did:key or, with --circle, a circle of the target. MODULE is a
-name or sha256:DIGEST. The policy is a readable Cedar file in the target's policy
+name, sha256:DIGEST or a file; of a text --lang says the language, or its file's
+suffix. The policy is a readable Cedar file in the target's policy
 folder; policy revoke takes it back, and so does deleting it. On a terminal it is
 shown, and written when you say so. It is in force when it is saved.`,
 		Flags:  append(flags, editFlags()...),
@@ -132,18 +133,26 @@ func permitOf(c *cli.Context, root *host.Root) (p policy.Permit, err error) {
 	if c.NArg() < 2 {
 		return p, nil
 	}
-	l, entry, err := logic(c.Args().Get(1))
+	l, entry, err := logic(c, c.Args().Get(1))
 	if err != nil {
 		return p, err
 	}
-	if l.Wasm != nil {
-		info, err := engine.Inspect(l.Wasm)
+	if !l.Carried().IsZero() || l.Wasm != nil {
+		info, _, err := inspectCarried(l)
 		if err != nil {
 			return p, coded{exitInvalid, fmt.Errorf("%s: %w", c.Args().Get(1), err)}
 		}
 		l.Digest = info.Digest
+		p.Language = l.Text.Language
 	}
 	p.Module, p.Digest = l.Name, l.Digest
+	if p.Digest != (script.Digest{}) && c.IsSet("lang") {
+		language, err := languageNamed(c.String("lang"))
+		if err != nil {
+			return p, err
+		}
+		p.Language = language.Name
+	}
 	if entry != "" {
 		p.Entries = []string{entry}
 	}

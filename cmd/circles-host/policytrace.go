@@ -114,7 +114,7 @@ func toSuggest(c *cli.Context, root *host.Root, target peer.Entry, paramsArg str
 			return s, coded{exitNotFound, err}
 		}
 		s.Caller = caller.ID
-		s.Logic, s.Entry, err = logic(c.Args().First())
+		s.Logic, s.Entry, err = logic(c, c.Args().First())
 		return s, err
 	}
 	r, err := receiptToSuggest(c, root, target)
@@ -224,6 +224,7 @@ func openRehearsal(c *cli.Context, root *host.Root, target peer.Entry) (*host.Ho
 	opened := make(chan store.Store, 1)
 	opened <- first
 	h, err := host.Open(c.Context, root, host.Config{
+		Languages: hostLanguages(),
 		OpenStore: func(ctx context.Context, e peer.Entry) (store.Store, error) {
 			if e.ID == target.ID {
 				select {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/envelope"
-	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/script"
@@ -28,9 +27,9 @@ func sendCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "send",
 		Usage:     "send a script to a peer and print its result",
-		ArgsUsage: "MODULE[:ENTRY] [PARAMS|@FILE|-]",
-		Description: `MODULE is a name that the target knows, sha256:DIGEST, or a FILE.wasm that is
-carried along. PARAMS are passed as they are; @FILE reads them from a file, "-"
+		ArgsUsage: "MODULE[:ENTRY]|-e TEXT [PARAMS|@FILE|-]",
+		Description: `MODULE is a name that the target knows, sha256:DIGEST, or a FILE.wasm or text in
+a file that is carried along. PARAMS are passed as they are; @FILE reads them from a file, "-"
 from standard input.
 
 The result goes to standard output, what became of the script to standard error.
@@ -38,9 +37,14 @@ When the target's context is in this root and no worker serves it, the script
 runs right here. Exit codes: 0 done, 3 refused, 4 failed, 5 not found, 6 try
 again, 8 pending: the target's owner looks first at what it would do.
 
-   circles-host send --as alice --to bob guestbook:sign '{"message":"hello"}'`,
+   circles-host send --as alice --to bob guestbook:sign '{"message":"hello"}'
+   circles-host send --as alice --to bob -e 'target.write("hi.txt", "hello " + caller.name)'
+
+A text is JavaScript unless --lang, or its file's suffix, says otherwise.`,
 		Flags: []cli.Flag{
 			rootFlag(),
+			&cli.StringFlag{Name: "text", Aliases: []string{"e"}, Usage: "carry this `TEXT` as the script, instead of MODULE"},
+			langFlag(),
 			&cli.StringFlag{Name: "as", Usage: "send as `PEER`, whose key is in this root"},
 			&cli.StringFlag{Name: "on-behalf-of", Usage: "send in the name of `PEER`, by a delegation to --as, or without it to this host"},
 			&cli.StringFlag{Name: "delegation", Usage: "by that in `FILE`, instead of one that was kept"},
@@ -55,7 +59,7 @@ again, 8 pending: the target's owner looks first at what it would do.
 			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), sender(c)); err != nil {
+			if err := first(sendArgs(c), sender(c)); err != nil {
 				return err
 			}
 			root, err := openRoot(c)
@@ -95,6 +99,14 @@ again, 8 pending: the target's owner looks first at what it would do.
 	}
 }
 
+// sendArgs checks what stands before and after the code that is sent.
+func sendArgs(c *cli.Context) error {
+	if c.IsSet("text") {
+		return args(c, 0, 1, "-e TEXT [PARAMS]")
+	}
+	return args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]")
+}
+
 // sender checks that it is said who sends, and to whom.
 func sender(c *cli.Context) error {
 	switch {
@@ -131,10 +143,11 @@ func times(c *cli.Context) (notBefore, deadline time.Time, err error) {
 // scriptFrom makes the script that the command line asks for, but for its
 // target and caller.
 func scriptFrom(c *cli.Context) (s script.Script, err error) {
-	if s.Logic, s.Entry, err = logic(c.Args().First()); err != nil {
+	used := 0
+	if s.Logic, s.Entry, used, err = logicOf(c); err != nil {
 		return s, err
 	}
-	if s.Params, err = params(c.Args().Get(1), c.App.Reader); err != nil {
+	if s.Params, err = params(c.Args().Get(used), c.App.Reader); err != nil {
 		return s, err
 	}
 	for _, text := range c.StringSlice("lend") {
@@ -155,35 +168,6 @@ func scriptFrom(c *cli.Context) (s script.Script, err error) {
 	s.DryRun = c.Bool("dry-run")
 	s.NotBefore, s.Deadline, err = times(c)
 	return s, err
-}
-
-// logic reads MODULE[:ENTRY].
-func logic(arg string) (l script.Logic, entry string, err error) {
-	name := arg
-	if rest, ok := strings.CutPrefix(arg, "sha256:"); ok {
-		digest, e, _ := strings.Cut(rest, ":")
-		if l.Digest, err = script.ParseDigest("sha256:" + digest); err != nil {
-			return l, "", usage("%w", err)
-		}
-		return l, e, nil
-	}
-	if i := strings.LastIndexByte(arg, ':'); i >= 0 {
-		name, entry = arg[:i], arg[i+1:]
-	}
-	if strings.HasSuffix(name, module.Suffix) {
-		if l.Wasm, err = os.ReadFile(name); err != nil {
-			return l, "", fmt.Errorf("read module: %w", err)
-		}
-		if l.Wasm == nil {
-			l.Wasm = []byte{}
-		}
-		return l, entry, nil
-	}
-	if !module.ValidName(name) {
-		return l, "", usage("module %q: want a name, sha256:DIGEST or a FILE.wasm", name)
-	}
-	l.Name = name
-	return l, entry, nil
 }
 
 // params reads PARAMS, @FILE or "-".
@@ -312,7 +296,12 @@ func deliverTo(ctx context.Context, c *cli.Context, root *host.Root, s script.Sc
 		l.Policies = set
 		l.OpenStore = func(ctx context.Context) (store.Store, error) { return contextsOf(root).OpenOrRead(ctx, from) }
 	}
+	done := func() {}
+	if (s.Logic.Text != script.Text{}) { // the first one of its language on this machine waits for the interpreter
+		done = progress(ctx, c.App.ErrWriter, "running the text")
+	}
 	sent, err := host.Send(ctx, via, s, key, via.host, lend)
+	done()
 	if err != nil && c.Context.Err() != nil {
 		return sent, coded{exitInterrupted, fmt.Errorf("interrupted; the log of %s has what became of script %s", who(to), short(sent.ID))}
 	}
@@ -365,7 +354,7 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 type here struct{ *host.Host }
 
 func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
-	h, err := host.Open(ctx, root, host.Config{OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep()})
+	h, err := host.Open(ctx, root, host.Config{Languages: hostLanguages(), OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep()})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func testCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "test",
 		Usage:     "build a module and run its example cases, each in new contexts",
-		ArgsUsage: "DIR|FILE.wasm",
+		ArgsUsage: "DIR|FILE.wasm|TEXT",
 		Description: `The cases are in ` + trial.CasesFile + `, beside the sources, whatever the language:
 
    [[case]]
@@ -77,7 +78,7 @@ type caseJSON struct {
 }
 
 func test(c *cli.Context) error {
-	if err := args(c, 1, 1, "DIR|FILE.wasm"); err != nil {
+	if err := args(c, 1, 1, "DIR|FILE.wasm|TEXT"); err != nil {
 		return err
 	}
 	only, err := regexp.Compile(c.String("run"))
@@ -103,10 +104,16 @@ func test(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := check(c, nil, wasm); err != nil {
-		return coded{exitInvalid, fmt.Errorf("%s: %w", from, err)}
+	language, err := languageOf(c, from)
+	if err != nil {
+		return err
 	}
-	results, err := runCases(c.Context, c, caseConfig(name, wasm), chosen)
+	if _, err := check(c, nil, from, wasm); err != nil {
+		return coded{exitInvalid, inFile(err, from)}
+	}
+	config := caseConfig(name, wasm)
+	config.Language = language
+	results, err := runCases(c.Context, c, config, chosen)
 	if err != nil {
 		return err
 	}
@@ -149,7 +156,7 @@ func test(c *cli.Context) error {
 func casesOf(from, file string) (cases []trial.Case, read string, err error) {
 	if file == "" {
 		dir := from
-		if strings.HasSuffix(from, module.Suffix) {
+		if info, err := os.Stat(from); err == nil && !info.IsDir() {
 			dir = filepath.Dir(from)
 		}
 		file = filepath.Join(dir, trial.CasesFile)
@@ -171,8 +178,12 @@ func underTest(c *cli.Context, from string) (name string, wasm []byte, err error
 	if err != nil {
 		return "", nil, err
 	}
-	name = moduleName(strings.TrimSuffix(whole, module.Suffix))
-	if strings.HasSuffix(from, module.Suffix) {
+	language, err := languageOf(c, from)
+	if err != nil {
+		return "", nil, err
+	}
+	name = moduleName(strings.TrimSuffix(whole, cmp.Or(language.Suffix, module.Suffix)))
+	if language.Name != "" || strings.HasSuffix(from, module.Suffix) {
 		wasm, err = readModule(from)
 		return name, wasm, err
 	}

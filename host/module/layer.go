@@ -441,14 +441,23 @@ func ValidName(name string) bool {
 // Add writes a module into the directory of a layer, whole or not at all. It
 // does not compile it: whoever has the layer open does.
 func Add(dir, name string, wasm []byte) (path string, err error) {
+	return add(dir, name, Suffix, wasm)
+}
+
+// AddText is Add for a text.
+func AddText(dir, name string, l engine.Language, text []byte) (path string, err error) {
+	return add(dir, name, l.Suffix, text)
+}
+
+func add(dir, name, suffix string, b []byte) (path string, err error) {
 	if !ValidName(name) {
 		return "", fmt.Errorf("module name %q: want 1 to 63 of a-z, 0-9 and \"-\"", name)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("add module: %w", err)
 	}
-	path = filepath.Join(dir, name+Suffix)
-	if err := writeWhole(dir, name+Suffix, wasm, 0o644); err != nil {
+	path = filepath.Join(dir, name+suffix)
+	if err := writeWhole(dir, name+suffix, b, 0o644); err != nil {
 		return "", fmt.Errorf("add module: %w", err)
 	}
 	return path, nil

@@ -307,7 +307,7 @@ func (l *Layer) bring(name string, want script.Digest) (file, error) {
 		}
 		l.keptMore = true
 	}
-	_, language, ok := Split(l.engine, name+v.Suffix)
+	_, language, ok := Split(l.engine.Languages(), name+v.Suffix)
 	if !ok {
 		return file{}, fmt.Errorf("%w: it is pinned to %s, which is in no language that this host has", engine.ErrInvalid, want)
 	}

@@ -48,7 +48,9 @@ import (
 // required.
 type Config struct {
 	Wasm []byte
-	Name string // by which its context knows it, as module.ValidName wants it
+	// Language, if Wasm is a text, is its language.
+	Language engine.Language
+	Name     string // by which its context knows it, as module.ValidName wants it
 	// OpenStore makes a new, empty context. Run closes it.
 	OpenStore func() (store.Store, error)
 	// CacheDir keeps compiled code from one Run to the next; "" keeps none.
@@ -99,7 +101,15 @@ type bench struct {
 }
 
 func newBench(c Config, cases []Case) (b *bench, err error) {
-	info, err := engine.Inspect(c.Wasm)
+	info, add := engine.Info{}, module.Add
+	if c.Language.Name == "" {
+		info, err = engine.Inspect(c.Wasm)
+	} else {
+		info, err = engine.InspectText(c.Language, c.Wasm)
+		add = func(dir, name string, text []byte) (string, error) {
+			return module.AddText(dir, name, c.Language, text)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +129,7 @@ func newBench(c Config, cases []Case) (b *bench, err error) {
 	if b.root, _, err = host.InitRoot(dir); err != nil {
 		return nil, err
 	}
-	if _, err := module.Add(filepath.Join(dir, "modules"), c.Name, c.Wasm); err != nil {
+	if _, err := add(filepath.Join(dir, "modules"), c.Name, c.Wasm); err != nil {
 		return nil, err
 	}
 	for _, k := range cases {
@@ -133,6 +143,14 @@ func newBench(c Config, cases []Case) (b *bench, err error) {
 		}
 	}
 	return b, nil
+}
+
+// languages are what is needed for what is tried.
+func (b *bench) languages() []engine.Language {
+	if b.Language.Name == "" {
+		return nil
+	}
+	return []engine.Language{b.Language}
 }
 
 func (b *bench) close() { os.RemoveAll(b.root.Dir) }
@@ -178,7 +196,7 @@ func (b *bench) run(ctx context.Context, k *Case) (r Result, err error) {
 			}
 			return b.OpenStore()
 		},
-		Limits: b.Limits, CacheDir: b.CacheDir, Log: slog.New(slog.DiscardHandler),
+		Languages: b.languages(), Limits: b.Limits, CacheDir: b.CacheDir, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return r, err
