@@ -218,11 +218,22 @@ func (e ErrGuest) Error() string { return string(e) }
 // Call runs an entry. What the entry returns as an error is an ErrGuest; any
 // other error is a trap or a breach of the ABI.
 func (g *Guest) Call(entry string, params []byte) ([]byte, error) {
+	g.entry = entry
+	return g.call(entry, params)
+}
+
+// Enter runs an entry of the text that a language module has loaded, by its entry
+// "load"; otherwise as Call.
+func (g *Guest) Enter(entry string, params []byte) ([]byte, error) {
+	g.entry = entry
+	return g.call("call", params)
+}
+
+func (g *Guest) call(entry string, params []byte) ([]byte, error) {
 	f := g.Module.ExportedFunction(entry)
 	if f == nil {
 		return nil, fmt.Errorf("the guest has no entry %q", entry)
 	}
-	g.entry = entry
 	ptr, err := g.lower(g.ctx, params)
 	if err != nil {
 		return nil, err
