@@ -88,7 +88,7 @@ func (f file) compile(ctx context.Context, e *engine.Engine, b []byte) (*engine.
 
 // inFile says of an error in a text where that is.
 func inFile(err error, path string) error {
-	if t, ok := err.(*engine.TextError); ok { //nolint:errorlint // as Load returns it, and nothing around it that would be lost
+	if t, ok := err.(*engine.TextError); ok {
 		return &engine.TextError{Language: t.Language, File: path, Message: t.Message}
 	}
 	return err

@@ -54,6 +54,9 @@ func Run(t *testing.T, machine engine.Machine) {
 		{"CloseProgramWhileItRuns", s.closeProgramWhileItRuns},
 		{"CloseEngine", s.closeEngine},
 		{"TableGrowIsBounded", s.tableGrowIsBounded},
+		{"LoadsTexts", s.loadsTexts},
+		{"TextsThatCannotBeLoaded", s.textsThatCannotBeLoaded},
+		{"LoadsTextsUnderLoad", s.loadsTextsUnderLoad},
 	} {
 		t.Run(c.name, c.run)
 	}

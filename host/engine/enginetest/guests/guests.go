@@ -129,3 +129,53 @@ func Started(code ...w.Code) []byte {
 	m.Func("_start", "", "")
 	return m.Bytes()
 }
+
+// LoadedEntries is what Language answers when it has loaded a text.
+const LoadedEntries = `{"entries":["x","run"]}`
+
+// Language is a language module. A call of a text returns the text, and spoils what it
+// finds: the next would return another. What is loaded begins with a letter: "!" is
+// refused with a place, "~" loops, "w" writes to standard output, "m" has no end of
+// memory, "t" traps, and what is loaded of "e" is not what a language module says.
+func Language() []byte {
+	var m w.Module
+	write := m.Import("wasi_snapshot_preview1", "fd_write", "iiii", "i")
+	m.Memory(2)
+	m.Bump(8192)
+	m.Data(64, LoadedEntries)
+	m.Data(128, "1:2: no")
+	n := m.Global(7)
+	m.Func("_initialize", "", "", w.I32(40), w.GlobalSet(n))
+	result := func(tag, at, size int32) w.Code {
+		var c w.Code
+		for _, part := range []w.Code{w.I32(2048), w.I32(tag), w.Store, w.I32(2052), w.I32(at), w.Store, w.I32(2056), w.I32(size), w.Store, w.I32(2048), w.Return} {
+			c = append(c, part...)
+		}
+		return c
+	}
+	begins := func(with byte) w.Code {
+		var c w.Code
+		for _, part := range []w.Code{w.Get(0), w.Load8, w.I32(int32(with)), w.Eq, w.If} {
+			c = append(c, part...)
+		}
+		return c
+	}
+	m.Func("load", "ii", "i",
+		begins('!'), result(1, 128, 7), w.End,
+		begins('~'), w.Loop, w.Br(0), w.End, w.End,
+		begins('w'), w.I32(1), w.I32(0), w.I32(0), w.I32(96), w.Call(write), w.Drop, w.End,
+		begins('m'), w.I32(60000), w.MemoryGrow, w.I32(-1), w.Eq, w.If, w.Unreachable, w.End, w.End,
+		begins('t'), w.Unreachable, w.End,
+		begins('e'), result(0, 128, 7), w.End,
+		w.I32(3), w.MemoryGrow, w.Drop, // the image of a text may be larger
+		w.I32(300), w.Get(0), w.Store, w.I32(304), w.Get(1), w.Store,
+		w.GlobalGet(n), w.I32(1), w.Add, w.GlobalSet(n),
+		result(0, 64, int32(len(LoadedEntries))), w.Unreachable)
+	m.Func("call", "ii", "i",
+		// text[0] += n - 41, which is 0 in the first call.
+		w.I32(300), w.Load, w.I32(300), w.Load, w.Load8, w.GlobalGet(n), w.Add, w.I32(41), w.Sub, w.Store8,
+		w.GlobalGet(n), w.I32(1), w.Add, w.GlobalSet(n),
+		w.I32(2048), w.I32(0), w.Store, w.I32(2052), w.I32(300), w.Load, w.Store, w.I32(2056), w.I32(304), w.Load, w.Store,
+		w.I32(2048))
+	return m.Bytes()
+}
