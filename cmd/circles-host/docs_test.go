@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +41,11 @@ func TestDocs(t *testing.T) {
 	if err != nil || len(examples) < 5 {
 		t.Fatalf("there are %d examples: %v", len(examples), err)
 	}
-	for _, guide := range append(guides, examples...) {
+	texts, err := filepath.Glob("docs/languages/*.md")
+	if err != nil || len(texts) == 0 {
+		t.Fatalf("there is no guide to a language of texts: %v", err)
+	}
+	for _, guide := range slices.Concat(guides, examples, texts) {
 		t.Run(strings.TrimSuffix(filepath.Base(guide), ".md"), func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(guide)
@@ -458,7 +463,11 @@ func TestIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range examples {
+	texts, err := filepath.Glob("docs/languages/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range append(examples, texts...) {
 		if !strings.Contains(string(text), "("+strings.TrimPrefix(filepath.ToSlash(g), "docs/")+")") {
 			t.Errorf("%s is not in the index", g)
 		}
