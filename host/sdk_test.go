@@ -61,7 +61,7 @@ func runSuite(t *testing.T, wasm []byte) {
 	w.allow("bob", policy.Permit{Peer: w.entry("alice").ID, Name: "alice", Module: "suite",
 		Limits: policy.Limits{Memory: 512 << 20, Output: 65 << 20, Bytes: 100 << 20, File: 100 << 20},
 		Read:   []string{"/"}, List: []string{"/"}, Write: []string{"/"}, Remove: []string{"/"},
-		Get: []string{"notes/a", "notes/c", "notes/d/é", "notes/z", "many"}, Put: []string{"notes", "many"},
+		Get: []string{"notes/a", "notes/c", "notes/d/é", "notes/z", "many"}, Put: []string{"notes", "many", "checked"},
 		Query: []string{"notes", "none", "many"}, Delete: []string{"notes"}})
 	w.put("alice", "/lent.txt", "lent by alice")
 	w.put("bob", "/dir/file", "abcdefgh")
@@ -69,6 +69,8 @@ func runSuite(t *testing.T, wasm []byte) {
 	w.records("alice", func(c *records.Collections) error {
 		return c.Put(w.Context(), "cards", "home", []byte("lent by alice"))
 	})
+
+	w.schema("bob", "checked", `{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false}`)
 
 	call := func(entry, params string) script.Receipt {
 		t.Helper()
@@ -87,6 +89,20 @@ func runSuite(t *testing.T, wasm []byte) {
 		want(c.Entry, c.Params, c.Want)
 	}
 	want("habits", "", "ok")
+	eventually(t, "that the schema is in force", func() bool {
+		return call("record", "put checked a {}").Code == script.Done && string(call("record", "put checked a {}").Result) != ""
+	})
+	for params, says := range map[string]string{
+		`put checked a {"n":1}`:              "",
+		`put checked a []`:                   "; : is an array, and must be an object",
+		`put checked a {"n":"two"}`:          "; /n: is a string, and must be an integer",
+		`put checked a {"n":1,"x\n/y: z":1}`: "; /x\uFFFD~1y: z: is no property that the schema has", // no name makes a line of its own
+	} {
+		if says != "" {
+			says = "code 12, with a message" + says
+		}
+		want("record", params, says)
+	}
 	want("large", "4", "67108864")
 	if r := call("fail", "no pén"); r.Code != script.Failed || r.Message != "no pén" {
 		t.Errorf("fail: %v %q", r.Code, r.Message)

@@ -1,6 +1,7 @@
 package circles_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -52,4 +53,35 @@ func ExampleHandle() {
 	// In package main of the guest, with //go:wasmexport run above it:
 	run := func(ptr, n uint32) uint32 { return circles.Handle(ptr, n, handler) }
 	_ = run
+}
+
+// soon are the bookings of a room from a day on, the first of them first.
+func soon(room, day string) circles.Query {
+	return circles.Query{
+		Where: circles.And(circles.Field("/room").Equals(room), circles.Field("/day").From(day)),
+		Order: []circles.Order{{Field: "/day"}},
+		Limit: 10,
+	}
+}
+
+func ExampleCollection_Query() {
+	for record, err := range circles.Target().Collection("bookings").Query(soon("blue", "2026-11-23")) {
+		if err != nil {
+			fmt.Println(errors.Is(err, fs.ErrNotExist), err != nil) // there is no host here
+			return
+		}
+		fmt.Println(record.Key)
+	}
+	// Output: false true
+}
+
+func ExampleViolations() {
+	// What Put returns of a value that is not as the schema of bookings says.
+	err := error(&circles.Error{Code: circles.Violates, Message: "cannot put record bookings/7:\n/day: is missing\n/seats: is -1, and must be at least 1"})
+	for _, v := range circles.Violations(err) {
+		fmt.Printf("%s %s\n", v.Path, v.Reason)
+	}
+	// Output:
+	// /day is missing
+	// /seats is -1, and must be at least 1
 }
