@@ -37,14 +37,20 @@ func (h *Host) allow(refused *policy.RefusedError, asked script.Logic, found *mo
 }
 
 // allowDenied is the command that would also allow what a script was denied
-// while it ran.
+// while it ran: the script's own module, or another one that ran for it, without
+// letting that be sent.
 func (h *Host) allowDenied(a *policy.Accepted, w *watched) string {
 	words := allowWords(a.Parties(), a.Code())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, d := range w.denied {
+	for i, d := range w.denied {
 		if d.Path == "" || d.Reason != "" || len(d.Verdict.Policies) > 0 {
 			return "" // a policy forbids it, or a delegation leaves it out, and a permit would not help
+		}
+		if of := d.Module; of != a.Code().Name && i == 0 {
+			words = append(allowWords(a.Parties(), policy.Code{Name: of}), "--called")
+		} else if i > 0 && of != w.denied[0].Module {
+			continue // which a command of its own allows, or policy suggest
 		}
 		words = append(words, "--"+string(d.Action), d.Path)
 	}

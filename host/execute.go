@@ -29,7 +29,8 @@ func HostModules() []engine.HostModule {
 
 // ownHandles is how many files a script's transaction may have open beside those
 // that the script has: what is preopened, and what host functions read.
-const ownHandles = 16
+// For each of the modules that run one within the other there is one.
+const ownHandles = 2 * maxDepth
 
 // work is what an accepted script has done in its transaction.
 type work interface {
@@ -50,29 +51,55 @@ type running struct {
 }
 
 // work is what a asks for.
-func (h *Host) work(ctx context.Context, a *policy.Accepted, found *module.Found) (work, error) {
+func (h *Host) work(ctx context.Context, a *policy.Accepted, target *peerContext, found *module.Found) (work, error) {
 	if id := a.Script().Logic.Undo; id != (script.ID{}) {
 		return undo{h, id}, nil
 	}
 	if a.Script().Logic.Decide != (script.Decision{}) {
 		return nil, nil // what the script does that it is about is found when that is found
 	}
-	p, err := found.Program(ctx, h.engine)
-	return program{h, p}, err
+	return h.program(ctx, target, found)
 }
 
 // program is the work of a script that runs code.
 type program struct {
 	*Host
-	code *engine.Program
+	found *module.Found  // what the script asked for
+	line  []module.Place // what runs for it, if a compose file puts anything before it; else nil
 }
 
-func (p program) digest() script.Digest { return p.code.Digest() }
+// program compiles all that will run first, so that no transaction waits for that.
+func (h *Host) program(ctx context.Context, target *peerContext, found *module.Found) (p program, err error) {
+	p = program{Host: h, found: found}
+	if found.Composed(target.modules, h.modules) {
+		if p.line, err = found.Line(target.modules, h.modules); err != nil {
+			return p, err
+		}
+		for _, place := range p.line {
+			if _, err = place.Program(ctx, h.engine); err != nil {
+				return p, fmt.Errorf("module %s: %w", place.Name, err)
+			}
+		}
+	}
+	_, err = found.Program(ctx, h.engine)
+	return p, err
+}
 
-// readsOnly reports whether a program says of itself that it only reads. It is
-// then held to it: it runs on a transaction that cannot write.
+func (p program) digest() script.Digest { return p.found.Digest }
+
+// readsOnly reports whether a program says of itself that it only reads, as what is
+// put before it does. It is then held to it, with all that it calls: it runs on a
+// transaction that cannot write.
 func (p program) readsOnly() bool {
-	m := p.code.Manifest()
+	for _, place := range p.line {
+		if !readsOnly(place.Manifest) {
+			return false
+		}
+	}
+	return readsOnly(p.found.Manifest)
+}
+
+func readsOnly(m *engine.Manifest) bool {
 	if m == nil || len(m.Needs) == 0 {
 		return false
 	}
@@ -87,34 +114,16 @@ func (p program) readsOnly() bool {
 // do runs the program in a fresh instance, bound to one transaction of its target,
 // under the script's grants.
 func (p program) do(ctx context.Context, in running) (engine.Output, error) {
-	parties, tx, guard, turn, h := in.Parties(), in.tx, in.guard, in.turn, p.Host
-	if err := turn.Begin(ctx); err != nil {
+	if err := in.turn.Begin(ctx); err != nil {
 		return engine.Output{}, err
 	}
-	defer turn.End()
-	handles := h.limitFiles(tx, in.Accepted)
-	ctx, files := wasi.Mount(ctx, tx.Files(guard), wasi.Config{Handles: handles, Senses: guard})
-	output, err := h.engine.Run(ctx, p.code, engine.Call{
-		Entry:  in.Script().Entry,
-		Params: in.Script().Params,
-		Name:   in.Code().Name,
-		Limits: h.limits(in.Accepted),
-		Turn:   turn,
-		State: state{
-			caller:  h.callerOf(in.Accepted, in.target, tx, turn, in.back),
-			target:  contexts.Local(string(parties.Target.ID), string(parties.Target.Name), tx.Files(guard), tx.records.As(watchedRecords{guard}), h.report),
-			others:  others{entry: in.Script().Entry},
-			watched: guard,
-		},
-	})
-	output.Log, err = in.kept(output.Log, err)
-	if failure := files.Close(); failure != nil {
-		// The storage failed and the guest was told of an I/O error. Whatever it
-		// made of that must not be committed.
-		return output, fmt.Errorf("files of %s: %w", in.target.entry.Name, failure)
-	}
+	defer in.turn.End()
+	c := newCalls(p, in)
+	defer c.release()
+	output, err := c.first(ctx)
+	in.guard.parts = c.parts
 	if err == nil {
-		err = tx.records.Flush(ctx)
+		err = in.tx.records.Flush(ctx)
 	}
 	return output, err
 }
@@ -122,42 +131,25 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 // state is what the host functions of one run find.
 type state struct {
 	caller, target contexts.Context
-	others         others
+	modules        modules.Modules
 	*watched
 }
 
 func (s state) Caller() contexts.Context { return s.caller }
 func (s state) Target() contexts.Context { return s.target }
-func (s state) Modules() modules.Modules { return s.others }
-
-// kept is what may be kept of the log of a run: all, or nothing. It is what the
-// script's author and its caller read, and so a way out for what the script has
-// read.
-func (in running) kept(log []byte, err error) ([]byte, error) {
-	var failure *engine.Failure
-	failed := errors.As(err, &failure)
-	if len(log) == 0 && (!failed || len(failure.Log) == 0) || in.Target().May(policy.Log) == nil {
-		return log, err
-	}
-	if failed {
-		silent := *failure
-		silent.Log = nil
-		err = &silent
-	}
-	return nil, err
-}
+func (s state) Modules() modules.Modules { return s.modules }
 
 // Clock implements wasi.Senses.
 func (w *watched) Clock() bool {
 	err := w.grants.May(policy.Clock)
-	w.trace.saw(policy.Clock, "", err)
+	w.all().trace.saw(w.grants, policy.Clock, "", err)
 	return err == nil
 }
 
 // Random implements wasi.Senses.
 func (w *watched) Random() bool {
 	err := w.grants.May(policy.Random)
-	w.trace.saw(policy.Random, "", err)
+	w.all().trace.saw(w.grants, policy.Random, "", err)
 	return w.note(err) == nil
 }
 
@@ -214,25 +206,50 @@ func shown(err error) error {
 // that then fails.
 type watched struct {
 	guard
+	of     *watched // the script's own, which remembers, where this is that of a module that runs for it
 	mu     sync.Mutex
 	denied []*policy.DeniedError
 	more   int
-	asked  atomic.Bool // something of the context was asked for, whatever the answer
-	trace  *trace      // of a rehearsal; else nil
+	asked  atomic.Bool   // something of the context was asked for, whatever the answer
+	wrote  atomic.Int64  // how often it was allowed to change something
+	trace  *trace        // of a rehearsal; else nil
+	parts  []script.Part // that took part, if it is not one alone; set when they have ended
 }
 
 const maxDenied = 3 // in one receipt's message
 
 func watching(grants *policy.Grants) *watched { return &watched{guard: guard{grants}} }
 
+// under is w for a module with other grants that runs for the same script.
+func (w *watched) under(grants *policy.Grants) *watched {
+	return &watched{guard: guard{grants}, of: w.all()}
+}
+
+// all is what remembers for all modules of the script.
+func (w *watched) all() *watched {
+	if w.of != nil {
+		return w.of
+	}
+	return w
+}
+
 func (w *watched) Allow(op store.Op, path string) error {
-	w.asked.Store(true)
 	err := w.guard.Allow(op, path)
-	w.trace.saw(actions[op], path, err)
+	w.saw(actions[op], path, err)
 	if op == store.OpStat {
 		return err
 	}
 	return w.note(err)
+}
+
+// saw writes down what was asked for, and the answer.
+func (w *watched) saw(action script.Action, path string, err error) {
+	all := w.all()
+	all.asked.Store(true)
+	if err == nil && action != "" && action != policy.Call && !action.Reads() {
+		all.wrote.Add(1)
+	}
+	all.trace.saw(w.grants, action, path, err)
 }
 
 // note remembers a denial.
@@ -241,22 +258,23 @@ func (w *watched) note(err error) error {
 	if !errors.As(err, &denied) {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, d := range w.denied {
-		if d.Action == denied.Action && d.Path == denied.Path {
+	all := w.all()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for _, d := range all.denied {
+		if d.Action == denied.Action && d.Path == denied.Path && d.Module == denied.Module {
 			return err
 		}
 	}
-	if len(w.denied) < maxDenied {
-		w.denied = append(w.denied, denied)
+	if len(all.denied) < maxDenied {
+		all.denied = append(all.denied, denied)
 	} else {
-		w.more++
+		all.more++
 	}
 	return err
 }
 
-// String tells what was denied, and how to allow it.
+// String tells what was denied, and to which module if not to the script's own.
 func (w *watched) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -270,6 +288,9 @@ func (w *watched) String() string {
 			b.WriteByte(',')
 		}
 		b.WriteString(" " + strings.TrimSpace(string(d.Action)+" "+d.Path))
+		if own := w.grants.Module(); d.Module != own {
+			b.WriteString(" to " + d.Module)
+		}
 	}
 	if w.more > 0 {
 		fmt.Fprintf(&b, " and more")

@@ -59,7 +59,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	if missing != nil {                         // said only to those whom the policy lets run something
 		return h.refuse(target, verified, nil, missing)
 	}
-	work, err := h.work(ctx, accepted, found) // a program, carried code compiled now and not before; or an undo
+	work, err := h.work(ctx, accepted, target, found) // a program, carried code compiled now and not before; or an undo
 	if err != nil {
 		return h.refuse(target, verified, found, err)
 	}
@@ -91,7 +91,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	attempt := func(of store.Tx) error {
 		tx := target.transaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
-		r.files = tx.Usage()
+		r.files, r.Parts = tx.Usage(), watched.parts
 		if err != nil {
 			return err
 		}

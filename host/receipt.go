@@ -177,7 +177,7 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		// Its text and stack are the host's.
 	case errors.As(err, &refused):
 		return script.Refused, refused.Error()
-	case errors.Is(err, module.ErrPins):
+	case errors.Is(err, module.ErrPins), errors.Is(err, module.ErrComposed):
 		return script.Unavailable, err.Error()
 	case errors.Is(err, module.ErrNotFound):
 		return script.NotFound, err.Error()

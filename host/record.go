@@ -45,9 +45,8 @@ type watchedRecords struct{ *watched }
 
 // Allow implements records.Guard.
 func (w watchedRecords) Allow(op records.Op, collection, key string) error {
-	w.asked.Store(true)
 	err := recordGuard{w.grants}.Allow(op, collection, key)
-	w.trace.saw(recordActions[op], script.JoinRecord(collection, key), err)
+	w.saw(recordActions[op], script.JoinRecord(collection, key), err)
 	return w.note(err)
 }
 

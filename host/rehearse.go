@@ -29,13 +29,16 @@ type Access struct {
 	// Action is "" for a look at what a path is: whoever may do anything with it
 	// may have that.
 	Action  script.Action
-	Path    string // "" for the clock and chance
+	Path    string // "" for the clock and chance; of a call the module
+	Module  string // which asked, by its name; "" for code that the script carried
 	Count   int
 	Allowed bool
 	// By are the policies that allowed or forbade it; none if it is denied because
 	// no policy permits it.
 	By     []string
 	Reason string // why it was denied
+
+	grants *policy.Grants // of the module
 }
 
 // Look is how an Access without an Action is called.
@@ -49,17 +52,23 @@ const maxTraced = 1000
 type trace struct {
 	mu   sync.Mutex
 	list []Access
-	at   map[script.Grant]int
+	at   map[traced]int
 	more int
 }
 
-func (t *trace) saw(action script.Action, path string, err error) {
+// traced is what tells accesses apart.
+type traced struct {
+	script.Grant
+	module string
+}
+
+func (t *trace) saw(of *policy.Grants, action script.Action, path string, err error) {
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	asked := script.Grant{Action: action, Path: path}
+	asked := traced{script.Grant{Action: action, Path: path}, of.Module()}
 	if i, ok := t.at[asked]; ok {
 		t.list[i].Count++
 		return
@@ -69,11 +78,11 @@ func (t *trace) saw(action script.Action, path string, err error) {
 		return
 	}
 	t.at[asked] = len(t.list)
-	t.list = append(t.list, Access{Action: action, Path: path, Count: 1, Allowed: err == nil})
+	t.list = append(t.list, Access{Action: action, Path: path, Module: asked.module, Count: 1, Allowed: err == nil, grants: of})
 }
 
 // explained is what was written down, with the policies that decided.
-func (t *trace) explained(g *policy.Grants) []Access {
+func (t *trace) explained() []Access {
 	for i := range t.list {
 		a := &t.list[i]
 		actions := []script.Action{a.Action}
@@ -81,7 +90,7 @@ func (t *trace) explained(g *policy.Grants) []Access {
 			actions = []script.Action{script.Read, script.List, script.Write, script.Remove}
 		}
 		for _, action := range actions {
-			x := g.Why(policy.Need{Action: action, Path: a.Path})
+			x := a.grants.Why(policy.Need{Action: action, Path: a.Path})
 			if x.Denied == nil {
 				a.By, a.Reason = x.By, ""
 				break
@@ -126,7 +135,7 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 		}
 		return Rehearsal{Receipt: r.Receipt}, nil
 	}
-	work, err := h.work(ctx, accepted, found)
+	work, err := h.work(ctx, accepted, target, found)
 	if err != nil {
 		r.Code, r.Message = h.codeOf(err)
 		return Rehearsal{Receipt: r.Receipt}, nil
@@ -140,11 +149,11 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 	defer cancel()
 	r = h.receipt(accepted, work)
 	w := watching(accepted.Target())
-	w.trace = &trace{at: map[script.Grant]int{}}
+	w.trace = &trace{at: map[traced]int{}}
 	err = target.store.Update(ctx, func(of store.Tx) error {
 		tx := target.transaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{accepted, target, tx, w, turn, nil})
-		if r.files = tx.Usage(); err == nil {
+		if r.files, r.Parts = tx.Usage(), w.parts; err == nil {
 			err = r.done(ctx, output, tx, accepted, target.history)
 		}
 		if err == nil {
@@ -158,5 +167,5 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 	r.Finished = h.now()
 	w.trace.mu.Lock() // what is left of the script may still ask
 	defer w.trace.mu.Unlock()
-	return Rehearsal{Receipt: r.Receipt, Accesses: slices.Clone(w.trace.explained(accepted.Target())), More: w.trace.more}, nil
+	return Rehearsal{Receipt: r.Receipt, Accesses: slices.Clone(w.trace.explained()), More: w.trace.more}, nil
 }

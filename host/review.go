@@ -74,7 +74,7 @@ func (h *Host) hold(ctx context.Context, a *policy.Accepted, target *peerContext
 	err = transact(ctx, func(of store.Tx) error {
 		tx := target.transaction(of, work.readsOnly())
 		output, err := work.do(ctx, running{a, target, tx, watched, turn, blind(asked.Back(), watched)})
-		would.files = tx.Usage()
+		would.files, would.Parts = tx.Usage(), watched.parts
 		if err != nil {
 			return err
 		}
@@ -509,7 +509,7 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 		final, watched = h.receipt(accepted, work), watching(accepted.Target())
 		final.Pending, final.Decision = script.DigestOf(w.entry), a.ID()
 		output, err := work.do(ctx, running{accepted, target, tx, watched, turn, blind(held.Back(), watched)})
-		final.files = tx.Usage()
+		final.files, final.Parts = tx.Usage(), watched.parts
 		if err != nil {
 			return err
 		}
@@ -593,7 +593,7 @@ func (h *Host) again(ctx context.Context, target *peerContext, held *review.Held
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if work, err = h.work(ctx, accepted, found); err != nil {
+	if work, err = h.work(ctx, accepted, target, found); err != nil {
 		return nil, nil, nil, err
 	}
 	return accepted, work, found.Release, nil

@@ -71,8 +71,8 @@ var accesses = map[string]string{
 	"circles:host/contexts.[method]context.replace-record": "put get",
 	"circles:host/contexts.[method]context.query-records":  "query get",
 	"circles:host/contexts.[method]context.send":           "- sends nothing yet",
-	"circles:host/modules.call":                            "- calls nothing yet",
-	"circles:host/modules.base":                            "- calls nothing yet",
+	"circles:host/modules.call":                            "call",
+	"circles:host/modules.base":                            "- runs what the owner of the context has put there, as it would run without the caller",
 	"circles:host/modules.entry":                           "- what the script asked for",
 	"circles:host/log.write":                               "log",
 

@@ -27,8 +27,10 @@
 //   - the guest's memory is its for as long as it runs, and then another run's: no
 //     slice of it and no api.Memory may be kept or passed to another goroutine;
 //   - panicking with an error ends the run. It reaches the caller of Run as
-//     Failure.Cause, for errors.As. Any other panic, and Go's own (a nil
-//     dereference, an index), is a bug of the host: a *PanicError, no Failure.
+//     Failure.Cause, for errors.As; a *Failure reaches it as what it is, so that a
+//     host function that runs a guest (see Call.Nested) can pass on how that ended. Any
+//     other panic, and Go's own (a nil dereference, an index), is a bug of the host: a
+//     *PanicError, no Failure.
 package engine
 
 import (
@@ -113,6 +115,13 @@ type Call struct {
 	// Turn, when set, is told on the guest's goroutine when other guests may go
 	// first. Whoever sets it begins and ends it.
 	Turn Turn
+	// Nested says that Run is called by a host function, for the run that called it,
+	// whose context it passes on. What is left of the limits of that one is what this
+	// one has, its log and turn are that one's, and what it uses counts as used by
+	// both: Limits, Stdio and Turn are not looked at.
+	Nested bool
+	// Quiet counts what the guest logs, and keeps nothing of it.
+	Quiet bool
 }
 
 // Turn is a guest's place among those that compute.
@@ -142,15 +151,16 @@ type Limits struct {
 // Output is what a run that went well returned.
 type Output struct {
 	Result []byte // empty where Stdio.Stdout took it
-	Log    []byte // as the guest wrote it: it may be no text, or hold escape sequences
+	Log    []byte // as the guest wrote it: it may be no text, or hold escape sequences; nil of a nested run
 	Usage  Usage
 }
 
-// Usage is what a run used; it is filled in for failed runs too.
+// Usage is what a run used, with those that were nested in it; it is filled in for
+// failed runs too.
 type Usage struct {
 	Wall      time.Duration
 	Fuel      uint64
-	Memory    uint64 // peak bytes
+	Memory    uint64 // peak bytes, of all that were there at once
 	HostCalls uint64
 	Output    uint64 // bytes of result or stdout
 	Log       uint64 // bytes of log and stderr, those that were cut included

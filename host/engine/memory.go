@@ -15,7 +15,7 @@ import (
 type memory struct {
 	limit  uint64 // bytes
 	max    uint64 // bytes, by the module's own declaration
-	peak   uint64
+	peak   uint64 // with that of nested runs
 	denied uint64 // size of the first growth that the limit denied; 0: none
 	image  *snapshot.Memory
 	buf    []byte

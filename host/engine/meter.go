@@ -66,7 +66,7 @@ func (r *run) refill() int64 {
 	}
 	n := uint64(slice)
 	if limit := r.limits.Fuel; limit > 0 {
-		if n = min(n, limit-r.granted); n == 0 {
+		if n = min(n, limit-min(limit, r.others+r.granted)); n == 0 {
 			r.halt(FuelHit, fuelText, limit)
 		}
 	}

@@ -97,10 +97,12 @@ type run struct {
 
 	granted   uint64 // fuel
 	fuel      uint64 // burned; set when the guest has ended
-	hostCalls uint64
+	others    uint64 // fuel burned by the runs that this is nested in, and those nested in it
+	hostCalls uint64 // with theirs
 	asked     uint32 // how often check asked for Err
 	hostDepth int16
 	free      bool // what runs now is not charged for
+	quiet     bool // what it logs is not kept
 	memory    memory
 	input     *input // nil: params are what the guest reads
 	params    params
@@ -112,10 +114,13 @@ type run struct {
 	priming *priming // set if this is no run, but the initialising of a module for all of them
 
 	instance abi.Instance
+
+	mod   api.Module // while the guest runs
+	outer *run       // that this one is nested in
 }
 
 func (e *Engine) newRun(ctx context.Context, limits Limits, c *Call) *run {
-	r := &run{limits: limits, start: time.Now(), state: c.State, turn: c.Turn}
+	r := &run{limits: limits, start: time.Now(), state: c.State, turn: c.Turn, quiet: c.Quiet}
 	r.init(ctx, e.ctx, r.start.Add(limits.Wall))
 	r.memory.limit = limits.Memory
 	r.out.run, r.log.run = r, r
@@ -196,7 +201,7 @@ func (r *run) haltContext(err error) {
 const cancelledText = "cancelled before it was finished"
 
 func (r *run) deadlineText() string {
-	if wall := time.Since(r.start); wall < r.limits.Wall {
+	if wall := time.Since(r.outermost().start); wall < r.limits.Wall {
 		return fmt.Sprintf("stopped at the deadline of its request, after %v", wall.Round(time.Millisecond))
 	}
 	return fmt.Sprintf("stopped after its time limit of %v", r.limits.Wall)
@@ -265,23 +270,33 @@ func (e *Engine) Run(ctx context.Context, p *Program, c Call) (Output, error) {
 	if err := c.check(); err != nil {
 		return Output{}, err
 	}
-	limits := c.Limits.WithDefaults()
-	r := e.newRun(ctx, limits, &c)
+	var r *run
+	if c.Nested {
+		var err error
+		if r, err = e.nest(ctx, &c); err != nil {
+			return Output{}, err
+		}
+	} else {
+		r = e.newRun(ctx, c.Limits.WithDefaults(), &c)
+	}
 	r.program = p
 	defer r.end()
 	result, err := r.do(p, &c)
-	if err == nil && limits.Fuel > 0 && r.fuel > limits.Fuel {
+	if err == nil && r.limits.Fuel > 0 && r.others+r.fuel > r.limits.Fuel {
 		// Since it last asked for fuel. Whether a guest stays within its limit
 		// must not depend on where it asks.
-		result, err = nil, &Failure{Kind: FuelHit, Detail: fmt.Sprintf(fuelText, limits.Fuel)}
+		result, err = nil, &Failure{Kind: FuelHit, Detail: fmt.Sprintf(fuelText, r.limits.Fuel)}
 	}
 	usage := Usage{
 		Wall:      time.Since(r.start),
-		Fuel:      r.fuel,
+		Fuel:      r.others + r.fuel,
 		Memory:    r.memory.peak,
 		HostCalls: r.hostCalls,
 		Output:    max(r.out.n, uint64(len(result))),
 		Log:       r.log.n,
+	}
+	if c.Nested {
+		r.settle(&usage)
 	}
 	if err != nil {
 		var f *Failure
@@ -333,9 +348,9 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 	if image != nil {
 		size = uint64(image.memory.Size())
 	}
-	if size > r.limits.Memory {
+	if size > r.memory.limit {
 		// wazero would panic.
-		return nil, &Failure{Kind: MemoryHit, Detail: fmt.Sprintf("the module begins with %d bytes of memory; its limit is %d", size, r.limits.Memory)}
+		return nil, &Failure{Kind: MemoryHit, Detail: fmt.Sprintf("the module begins with %d bytes of memory; its limit is %d", size, r.memory.limit)}
 	}
 	if err := r.Err(); err != nil {
 		return nil, r.failure(p, err)
@@ -368,6 +383,10 @@ func (r *run) do(p *Program, c *Call) (result []byte, err error) {
 				return nil, err
 			}
 		}
+	}
+	if r.mod = mod; r.outer != nil {
+		// One stack for all that are nested.
+		r.global(mod, rewrite.StackGlobal).Set(r.outer.global(r.outer.mod, rewrite.StackGlobal).Get())
 	}
 	if p.primed == nil {
 		if err := r.initialise(p, mod, fuel); err != nil {
@@ -414,15 +433,17 @@ func (r *run) initialise(p *Program, mod api.Module, fuel api.MutableGlobal) err
 	if !p.pure {
 		return p.initialise(r, mod)
 	}
-	limits := r.limits
-	r.limits.Fuel, r.limits.HostCalls = p.initial, 2*primeHostCalls
+	limits, others, calls := r.limits, r.others, r.hostCalls
+	r.limits.Fuel, r.limits.HostCalls, r.others, r.hostCalls = p.initial, 2*primeHostCalls, 0, 0
 	r.free = true
-	if err := p.initialise(r, mod); err != nil {
+	err := p.initialise(r, mod)
+	r.others, r.hostCalls = others, calls+r.hostCalls
+	if err != nil {
 		return err
 	}
 	r.free = false
-	r.limits = limits
-	r.granted, r.hostCalls = 0, 0
+	r.limits, r.hostCalls = limits, calls
+	r.granted = 0
 	fuel.Set(0)
 	return nil
 }
@@ -456,6 +477,10 @@ func (r *run) failure(p *Program, err error) error {
 	}
 	if r.stopped != nil {
 		return &Failure{Kind: r.stopped.kind, Detail: r.stopped.detail}
+	}
+	var passed *Failure
+	if errors.As(err, &passed) { // that of a run nested in this one
+		return &Failure{Kind: passed.Kind, Detail: passed.Detail, ExitCode: passed.ExitCode, Cause: passed.Cause}
 	}
 	var exit *sys.ExitError
 	if errors.As(err, &exit) {

@@ -204,7 +204,7 @@ func (s *standin) instantiate(r *run, p *Program, im *image) (api.Module, error)
 		n.image = im.memory.Bytes()
 	}
 	var err error
-	if n.inst, err = s.code.Instantiate(r.limits.Memory, n.serve); err != nil {
+	if n.inst, err = s.code.Instantiate(r.memory.limit, n.serve); err != nil {
 		return nil, err
 	}
 	r.memory.native = n

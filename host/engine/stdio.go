@@ -48,7 +48,17 @@ type logBuffer struct {
 	n   uint64 // bytes written, cut or not
 }
 
+// Write passes on to the outermost run's, which has it all.
 func (l *logBuffer) Write(p []byte) (int, error) {
+	all := &l.run.outermost().log
+	if l.run.quiet {
+		all.n += uint64(len(p))
+		return len(p), nil
+	}
+	return all.keep(p)
+}
+
+func (l *logBuffer) keep(p []byte) (int, error) {
 	room := l.run.limits.Log - min(l.n, l.run.limits.Log)
 	l.n += uint64(len(p))
 	keep := p[:min(uint64(len(p)), room)]

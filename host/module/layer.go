@@ -39,8 +39,9 @@ type Layer struct {
 	cancel     context.CancelFunc
 	running    context.Context
 
-	current atomic.Pointer[map[string]*version] // never changed once stored
-	pins    atomic.Pointer[pinned]              // nil if its owner has none
+	current  atomic.Pointer[map[string]*version] // never changed once stored
+	pins     atomic.Pointer[pinned]              // nil if its owner has none
+	composed atomic.Pointer[composition]
 
 	loading  sync.Mutex         // one Reload at a time; guards what follows
 	failed   map[string]failure // by name: why a file is not in force
@@ -53,6 +54,10 @@ type Layer struct {
 	held      map[string]failure // by name: a file beside which another version is pinned
 	keptMore  bool               // since versions were last forgotten
 	opened    bool               // the directory was looked at before
+
+	inDir      map[string]bool    // the names of modules in the directory, and pinned ones
+	fresh      map[string]arrival // those that were not here before, until the compose file was looked at
+	badCompose string             // what was reported of it
 }
 
 // settled is how old a time of modification must be for a later change to be
@@ -124,6 +129,7 @@ func (c Config) Open(ctx context.Context) *Layer {
 		label: c.Label, dir: c.Dir, below: c.Below, keeps: c.Keep, engine: c.Engine, report: c.Report,
 		stop: func() {}, failed: map[string]failure{}, held: map[string]failure{},
 	}
+	l.composed.Store(&composition{})
 	dir, watcher := c.Dir, c.Watcher
 	if l.report == nil {
 		l.report = func(Event) {}
@@ -201,6 +207,7 @@ func (l *Layer) Reload(ctx context.Context) error {
 	defer l.loading.Unlock()
 	var problems []error
 	present := map[string]bool{}
+	l.inDir, l.fresh = present, map[string]arrival{}
 	entries, err := os.ReadDir(l.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// Not the owner's wish to have no modules: keep what there is.
@@ -241,8 +248,18 @@ func (l *Layer) Reload(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("module %s: %w", name, err))
 		}
 	}
+	rejected, err := l.compose()
+	if err != nil {
+		problems = append(problems, err)
+	}
+	problems = append(problems, l.addFresh(rejected)...)
+	composed := l.composed.Load()
 	for name := range *l.current.Load() {
 		if !present[name] {
+			if line := composed.namedBy(name); line != 0 && !l.canRun(name) {
+				problems = append(problems, fmt.Errorf("module %s: its file is gone, and it stays in force, since %s names it on line %d; take it out there too", name, filepath.Join(l.dir, ComposeFile), line))
+				continue
+			}
 			l.swap(name, nil)
 			l.report(Event{Layer: l.label, Name: name, Kind: Removed})
 		}
@@ -276,8 +293,7 @@ func (l *Layer) load(ctx context.Context, f file, want *script.Digest) error {
 		delete(l.failed, name) // it is what it was before a change for the worse
 		if old == nil {
 			old = newVersion(l.dir, f, at, seen.Info, seen.Publisher)
-			l.swap(name, old)
-			l.report(Event{Layer: l.label, Name: name, Kind: Loaded, Digest: seen.Info.Digest, Notes: seen.Info.Warnings})
+			l.fresh[name] = arrival{old, Event{Layer: l.label, Name: name, Kind: Loaded, Digest: seen.Info.Digest, Notes: seen.Info.Warnings}}
 			_ = l.keepVersion(old, nil) // a folder that cannot be written is noted when there is something new
 		}
 		return nil
@@ -324,7 +340,9 @@ func (l *Layer) load(ctx context.Context, f file, want *script.Digest) error {
 		return err
 	}
 	delete(l.failed, name)
-	l.swap(name, next)
+	if old != nil {
+		l.swap(name, next)
+	}
 	unkept := l.keepVersion(next, wasm)
 	if old == nil || old.info.Digest != next.info.Digest || old.language != next.language {
 		event := Event{Layer: l.label, Name: name, Kind: Loaded, Digest: next.info.Digest, Notes: next.info.Warnings}
@@ -337,7 +355,11 @@ func (l *Layer) load(ctx context.Context, f file, want *script.Digest) error {
 		if unkept != nil {
 			event.Notes = append(event.Notes, fmt.Sprintf("nobody can go back to it later: %v", unkept))
 		}
-		l.report(event)
+		if old == nil {
+			l.fresh[name] = arrival{next, event}
+		} else {
+			l.report(event)
+		}
 	}
 	return nil
 }
@@ -409,6 +431,31 @@ func (l *Layer) swap(name string, next *version) {
 	if old := before[name]; old != nil {
 		old.close()
 	}
+}
+
+// arrival is a module that was not here before, and what there is to report of it when
+// it is in force.
+type arrival struct {
+	*version
+	event Event
+}
+
+// addFresh puts the modules in force that were not here before: all but those before
+// which rejected, a compose file that is not in force, puts others. Without these they
+// were not meant to run.
+func (l *Layer) addFresh(rejected *composition) (problems []error) {
+	for _, name := range slices.Sorted(maps.Keys(l.fresh)) {
+		a := l.fresh[name]
+		if rejected != nil && rejected.chains[name].names != nil && l.composed.Load().broken == nil {
+			problems = append(problems, fmt.Errorf("module %s: it is not in force before %s is mended, which names it", name, filepath.Join(l.dir, ComposeFile)))
+			a.close()
+			continue
+		}
+		l.swap(name, a.version)
+		l.report(a.event)
+	}
+	l.fresh = nil
+	return problems
 }
 
 // missing lists the entries of old that next does not have.

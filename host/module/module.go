@@ -57,6 +57,7 @@ type Found struct {
 	wasm    []byte          // of carried code
 	text    string          // or this
 	version *version        // of a layer's
+	with    []*Found        // released with it, see Line
 }
 
 // Find looks logic up in layers, of which there is one at least, the first one first.
@@ -148,4 +149,8 @@ func (f *Found) Release() {
 		f.program.Close()
 		f.program = nil
 	}
+	for _, other := range f.with {
+		other.Release()
+	}
+	f.with = nil
 }

@@ -430,12 +430,14 @@ func (l *Layer) has(name string) bool {
 	return false
 }
 
-// Retry looks again for what is pinned and was not there, because a layer below has
-// changed. It may be called where a report of that layer is taken.
+// Retry looks again for what is pinned or composed and was not there, because a layer
+// below has changed. It may be called where a report of that layer is taken.
 func (l *Layer) Retry(ctx context.Context) {
 	if p := l.pins.Load(); p != nil && l.problems.Load() != nil && len(*l.problems.Load()) > 0 {
 		_ = l.Reload(ctx)
+		return
 	}
+	l.recompose()
 }
 
 // Asked is the digest of the code that a script brings, or names by it; zero if it

@@ -28,6 +28,8 @@ type Grants struct {
 	lent    []script.Grant // by the owner, in the script that the owner signed
 	behalf  *behalf        // nil if the caller itself sent the script
 
+	called *Grants // of the code that called it, which it has no more than; nil for none
+
 	mu       sync.Mutex
 	question *question
 	answers  map[script.Grant]*DeniedError // nil: allowed
@@ -49,6 +51,10 @@ type DeniedError struct {
 	// package knows no commands. It is left out of Error, which a script can
 	// read.
 	Hint string
+	// Module is the code that may not, by its name; By says that it called the one that
+	// asked, which may not do more.
+	Module string
+	By     bool
 }
 
 func (e *DeniedError) Error() string {
@@ -56,10 +62,16 @@ func (e *DeniedError) Error() string {
 	if reason == "" {
 		reason = e.Verdict.Public().of(label(e.Owner))
 	}
+	if e.By {
+		reason = fmt.Sprintf("%s called this, and may not: %s", e.Module, reason)
+	}
 	if isGiven(e.Action) {
 		return fmt.Sprintf("may not have what %s is, in the context of %s: %s", e.Action, label(e.Owner), reason)
 	}
 	what := ""
+	if e.Action == Call {
+		what = "module "
+	}
 	if e.Action.OfRecords() {
 		what = "record "
 		if !strings.Contains(e.Path, "/") {
@@ -73,6 +85,14 @@ func (e *DeniedError) Error() string {
 // path, which is as in a script.Grant. A path of files is absolute and clean:
 // another is denied, never cleaned, since what was checked must be what is opened.
 func (g *Grants) Allow(action script.Action, path string) error {
+	err := g.allow(action, path)
+	if err == nil && g != nil && g.called != nil {
+		return byCaller(g.called.Allow(action, path))
+	}
+	return err
+}
+
+func (g *Grants) allow(action script.Action, path string) error {
 	if g != nil && g.all {
 		if wrongResource(action, path) == "" {
 			return nil
@@ -106,6 +126,14 @@ func (g *Grants) Allow(action script.Action, path string) error {
 // it unless a policy forbids it: Clock, Random or Log. It costs next to nothing
 // where no policy could.
 func (g *Grants) May(action script.Action) error {
+	err := g.may(action)
+	if err == nil && g.called != nil {
+		return byCaller(g.called.May(action))
+	}
+	return err
+}
+
+func (g *Grants) may(action script.Action) error {
 	switch {
 	case g == nil || g.question == nil && !g.all || !isGiven(action):
 		return &DeniedError{Action: action, Reason: "nothing is granted"}
@@ -119,7 +147,7 @@ func (g *Grants) May(action script.Action) error {
 	if !ok {
 		target := contextUID(g.question.request.Parties.Target.ID)
 		if v := g.behalf.narrow(g.question.ask(action, target), action, target); !v.Permitted {
-			denied = &DeniedError{Action: action, Owner: g.owner, Verdict: v}
+			denied = &DeniedError{Action: action, Owner: g.owner, Verdict: v, Module: g.question.request.Code.Name}
 		}
 		g.answers[asked] = denied
 	}
@@ -133,15 +161,14 @@ func (g *Grants) May(action script.Action) error {
 // surely reports whether the policies allow it whatever else is asked. It is
 // what nearly every access of a script that may do it comes to.
 func (g *Grants) surely(action script.Action, path string) bool {
-	_, err := script.ParseAction(string(action))
-	return err == nil && g.behalf == nil && wrongResource(action, path) == "" && (!g.lending || g.isLent(action, path)) &&
+	return isAsked(action) && g.behalf == nil && wrongResource(action, path) == "" && (!g.lending || g.isLent(action, path)) &&
 		g.question.permits(action, resourceUID(action, path))
 }
 
 func (g *Grants) decide(action script.Action, path string) *DeniedError {
-	e := &DeniedError{Action: action, Path: path, Owner: g.owner}
-	if _, err := script.ParseAction(string(action)); err != nil {
-		e.Reason = "there is no such action on files or records"
+	e := &DeniedError{Action: action, Path: path, Owner: g.owner, Module: g.question.request.Code.Name}
+	if !isAsked(action) {
+		e.Reason = "there is no such action on files, records or modules"
 		return e
 	}
 	if e.Reason = wrongResource(action, path); e.Reason != "" {

@@ -65,8 +65,8 @@ func TestGrants(t *testing.T) {
 		{"as deep as may be", all, script.Read, strings.Repeat("/x", 256), ""},
 		{"not UTF-8, as Linux allows", all, script.Read, "/\xff", ""},
 		{"not UTF-8, elsewhere", read, script.Read, "/\xff", "no policy of bob permits it"},
-		{"no such action", all, "submit", "/a", "there is no such action on files or records"},
-		{"the group is no action", all, "files", "/a", "there is no such action on files or records"},
+		{"no such action", all, "submit", "/a", "there is no such action on files, records or modules"},
+		{"the group is no action", all, "files", "/a", "there is no such action on files, records or modules"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

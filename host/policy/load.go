@@ -574,6 +574,10 @@ func wrongID(uid types.EntityUID) string {
 		if err != nil {
 			return fmt.Sprintf("Record::%q matches nothing: %v", id, err)
 		}
+	case typeModule:
+		if wrong := checkModule(id); wrong != "" {
+			return fmt.Sprintf("Module::%q matches nothing: %s", id, wrong)
+		}
 	case typePeer, typeContext:
 		if _, err := peer.ParseID(id); err != nil {
 			return fmt.Sprintf("%s::%q matches nothing: %v; \"circles-host peer list\" shows the ids", uid.Type, id, err)
@@ -591,7 +595,10 @@ func wrongID(uid types.EntityUID) string {
 // wrongResource says what is wrong with name as that of something to which action
 // is done, or "".
 func wrongResource(action script.Action, name string) string {
-	if !action.OfRecords() {
+	switch {
+	case action == Call:
+		return checkModule(name)
+	case !action.OfRecords():
 		return cleanPath(name)
 	}
 	if err := script.CheckResource(action, name); err != nil {

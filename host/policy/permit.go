@@ -45,6 +45,8 @@ type Permit struct {
 	// Collections of records, or single ones as COLLECTION/KEY; of Query
 	// collections only.
 	Get, Put, Query, Delete []string
+	// Call are the names of modules.
+	Call []string
 	// Exact leaves out what is below: just these files and records, and of a
 	// directory or a collection just itself.
 	Exact bool
@@ -56,7 +58,7 @@ type Permit struct {
 func (p *Permit) Add(action script.Action, path string) {
 	if list := map[script.Action]*[]string{
 		script.Read: &p.Read, script.List: &p.List, script.Write: &p.Write, script.Remove: &p.Remove,
-		script.Get: &p.Get, script.Put: &p.Put, script.Query: &p.Query, script.Delete: &p.Delete,
+		script.Get: &p.Get, script.Put: &p.Put, script.Query: &p.Query, script.Delete: &p.Delete, Call: &p.Call,
 	}[action]; list != nil {
 		*list = append(*list, path)
 	}
@@ -183,10 +185,7 @@ func when(conditions []string) string {
 func writeTouched(b *strings.Builder, touched []touch, id, effect, principal, when, head string) error {
 	of := map[script.Action]int{} // how many of a kind there were
 	for i, f := range touched {
-		kind, what := files, "path"
-		if f.ofRecords {
-			kind, what = records, "record"
-		}
+		kind, what := f.kind()
 		actions := make([]string, len(f.actions))
 		for i, a := range f.actions {
 			if wrong := wrongResource(a, f.path); wrong != "" {
@@ -228,20 +227,32 @@ func (p Permit) example() Request {
 
 // touch is what may be done to one path, collection or record.
 type touch struct {
-	path      string
-	ofRecords bool
-	exact     bool // that alone, and nothing below
-	actions   []script.Action
+	path    string // or record, or module
+	exact   bool   // that alone, and nothing below
+	actions []script.Action
+}
+
+// kind is what policies about it are called by, and what it is.
+func (f touch) kind() (group script.Action, what string) {
+	switch {
+	case f.actions[0] == Call:
+		return Call, "module"
+	case f.actions[0].OfRecords():
+		return records, "record"
+	}
+	return files, "path"
 }
 
 // scope is what the actions may be done to.
 func (f touch) scope() types.EntityUID {
 	kind := typePath
-	if f.ofRecords {
+	switch group, _ := f.kind(); {
+	case group == Call:
+		kind = typeModule
+	case group == records && strings.Contains(f.path, "/"):
+		kind = typeRecord
+	case group == records:
 		kind = typeCollection
-		if strings.Contains(f.path, "/") {
-			kind = typeRecord
-		}
 	}
 	return types.NewEntityUID(kind, types.String(f.path))
 }
@@ -255,13 +266,14 @@ func (p Permit) touched() []touch {
 		paths  []string
 	}{
 		{script.Read, p.Read}, {script.List, p.List}, {script.Write, p.Write}, {script.Remove, p.Remove},
-		{script.Get, p.Get}, {script.Put, p.Put}, {script.Query, p.Query}, {script.Delete, p.Delete},
+		{script.Get, p.Get}, {script.Put, p.Put}, {script.Query, p.Query}, {script.Delete, p.Delete}, {Call, p.Call},
 	} {
+		group, _ := touch{actions: []script.Action{of.action}}.kind()
 		for _, path := range of.paths {
-			i := slices.IndexFunc(all, func(f touch) bool { return f.path == path && f.ofRecords == of.action.OfRecords() })
+			i := slices.IndexFunc(all, func(f touch) bool { g, _ := f.kind(); return f.path == path && g == group })
 			if i < 0 {
 				i = len(all)
-				all = append(all, touch{path: path, ofRecords: of.action.OfRecords(), exact: p.Exact})
+				all = append(all, touch{path: path, exact: p.Exact || of.action == Call, actions: []script.Action{of.action}})
 			}
 			if !slices.Contains(all[i].actions, of.action) {
 				all[i].actions = append(all[i].actions, of.action)

@@ -21,6 +21,14 @@ func (g *Grants) Why(n Need) Explained {
 		}
 		return x
 	}
+	x := g.why(n)
+	if x.Denied == nil && g.called != nil {
+		x.Denied, _ = byCaller(g.called.Allow(n.Action, n.Path)).(*DeniedError)
+	}
+	return x
+}
+
+func (g *Grants) why(n Need) Explained {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}
@@ -68,17 +76,24 @@ func (s *Set) Reach(r Request) (all []Reached, whole bool) {
 	}
 	slices.Sort(collections)
 	collections = slices.Compact(collections)
-	// A collection that no policy names stands for all of those.
-	other := "other"
-	for slices.Contains(collections, other) {
-		other += "-x"
-	}
+	other := notNamed(collections)
 	places := append([]string{other}, collections...)
 	for _, action := range []script.Action{script.Get, script.Put, script.Query, script.Delete} {
 		for _, a := range g.reach(action, places) {
 			if a.Path == other {
 				a.Path = OtherCollections
 			}
+			all = append(all, a)
+		}
+	}
+	for _, name := range append([]string{notNamed(s.named(typeModule))}, few(s.named(typeModule))...) {
+		a := g.place(Call, name)
+		if !slices.Contains(s.named(typeModule), name) {
+			a.Path = OtherModules
+		} else {
+			a.Path = name
+		}
+		if a.Allowed || len(a.By) > 0 || a.Depends {
 			all = append(all, a)
 		}
 	}
@@ -96,6 +111,20 @@ func (s *Set) Reach(r Request) (all []Reached, whole bool) {
 // maxReached bounds what Reach asks, of each of which all policies may have to be
 // evaluated.
 const maxReached = 300
+
+// notNamed is the name of a collection, or module, that no policy names: it stands for
+// all of those.
+func notNamed(names []string) string {
+	other := "other"
+	for slices.Contains(names, other) {
+		other += "-x"
+	}
+	return other
+}
+
+// OtherModules is the Path of a Reached that is about calling the modules that are not
+// listed.
+const OtherModules = "*"
 
 // OtherCollections is the Path of a Reached that is about the collections that are
 // not listed.

@@ -35,6 +35,7 @@ const (
 	typePath       types.EntityType = "Path"
 	typeRecord     types.EntityType = "Record"
 	typeCollection types.EntityType = "Collection"
+	typeModule     types.EntityType = "Module"
 	typeAction     types.EntityType = "Action"
 )
 

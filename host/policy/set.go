@@ -331,11 +331,13 @@ func pathUID(path string) types.EntityUID {
 	return types.NewEntityUID(typePath, types.String(path))
 }
 
-// resourceUID is what an action of package script is done to; name has been
+// resourceUID is what Call or an action of package script is done to; name has been
 // checked. Of get, put and delete it is a record: for a collection a record of it
 // that no policy names.
 func resourceUID(action script.Action, name string) types.EntityUID {
 	switch {
+	case action == Call:
+		return types.NewEntityUID(typeModule, types.String(name))
 	case !action.OfRecords():
 		return pathUID(name)
 	case action == script.Query:
@@ -378,6 +380,8 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 		return s.path(uid)
 	case typeRecord:
 		return recordEntity(uid)
+	case typeModule:
+		return types.Entity{UID: uid}, checkModule(string(uid.ID)) == ""
 	case typeStrings, typeNumbers, typeBooleans:
 		return s.args.entity(uid)
 	case typePeer:

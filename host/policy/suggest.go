@@ -14,7 +14,7 @@ import (
 // and files and records beside, above and below those that p names. The error says
 // what it found.
 func (p Permit) Narrow(before, after *Set, r Request) error {
-	if v := after.Submit(r); !v.Permitted {
+	if v := after.Submit(r); !v.Permitted && !p.Within {
 		return fmt.Errorf("it is not permitted to run: %s", v)
 	}
 	touched := map[Need]bool{}
@@ -23,6 +23,13 @@ func (p Permit) Narrow(before, after *Set, r Request) error {
 			touched[Need{action, t.path}] = true
 			if err := after.Grants(r).Allow(action, t.path); err != nil {
 				return err
+			}
+		}
+	}
+	for _, name := range p.Call {
+		for _, near := range []string{name + "x", "x" + name} {
+			if (before.Grants(r).Allow(Call, near) == nil) != (after.Grants(r).Allow(Call, near) == nil) {
+				return fmt.Errorf("it may call %s too", near)
 			}
 		}
 	}
@@ -55,6 +62,9 @@ func (p Permit) Narrow(before, after *Set, r Request) error {
 	}
 	old, now := before.Grants(r), after.Grants(r)
 	for n := range touched {
+		if n.Action == Call {
+			continue
+		}
 		actions := []script.Action{script.Read, script.List, script.Write, script.Remove}
 		near := []string{n.Path, n.Path + "x", path.Join(n.Path, "x"), path.Dir(n.Path)}
 		if n.Action.OfRecords() {

@@ -274,8 +274,8 @@ func (w testText) test() (t Test, err error) {
 	return t, nil
 }
 
-// ParseNeeds reads texts such as "read /guestbook/a" and "get bookings/today": an action, a
-// space, and all the rest a path or a record.
+// ParseNeeds reads texts such as "read /guestbook/a", "get bookings/today" and "call audit": an
+// action, a space, and all the rest a path, a record or a module.
 func ParseNeeds(texts []string) ([]Need, error) {
 	var needs []Need
 	for _, text := range texts {
@@ -283,14 +283,17 @@ func ParseNeeds(texts []string) ([]Need, error) {
 		if !ok {
 			return nil, fmt.Errorf("%q: write an action and a path or record, as in \"read /notes.txt\" or \"get notes/today\"", text)
 		}
-		a, err := script.ParseAction(action)
+		a, err := parseAction(action)
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", text, err)
 		}
 		// What no script can name is denied whatever the policies say.
 		if wrong := wrongResource(a, path); wrong != "" {
 			what := "path"
-			if a.OfRecords() {
+			switch {
+			case a == Call:
+				what = "module"
+			case a.OfRecords():
 				what = "record"
 			}
 			return nil, fmt.Errorf("%q: %s: %s", text, what, wrong)

@@ -208,11 +208,14 @@ func graphic(s string) string {
 	}, s)
 }
 
-// nearest returns the name that a person who wrote s may have meant, or "".
+// nearest returns the name that a person who wrote s may have meant, or "". Of two that
+// are as near it is the one in the same case.
 func nearest(s string, names []string) string {
 	best, least := "", max(1, len(s)/3)+1
 	for _, n := range names {
-		if d := distance(strings.ToLower(s), strings.ToLower(n), least); d < least && n != s {
+		switch d := distance(strings.ToLower(s), strings.ToLower(n), least+1); {
+		case n == s:
+		case d < least, d == least && best != "" && distance(s, n, len(s)) < distance(s, best, len(s)):
 			best, least = n, d
 		}
 	}

@@ -365,6 +365,9 @@ func (r *Receipt) Encode() ([]byte, error) {
 	for _, v := range fit.Via {
 		m.Via = append(m.Via, &scriptpb.Via{Delegation: v.Delegation[:], To: string(v.To)})
 	}
+	for _, p := range fit.Parts {
+		m.Parts = append(m.Parts, &scriptpb.Part{Name: p.Name, Layer: p.Layer, Module: p.Module[:], Calls: p.Calls, Fuel: p.Fuel})
+	}
 	for i := range fit.Effects {
 		e := &fit.Effects[i]
 		m.Effects = append(m.Effects, &scriptpb.Effect{
@@ -474,6 +477,13 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		}
 		r.Via = append(r.Via, via)
 	}
+	for _, p := range m.Parts {
+		part := Part{Name: p.Name, Layer: p.Layer, Calls: p.Calls, Fuel: p.Fuel}
+		if err := part.Module.set(p.Module); err != nil {
+			return Receipt{}, fmt.Errorf("parts: %w", err)
+		}
+		r.Parts = append(r.Parts, part)
+	}
 	if len(m.Effects) > 0 {
 		r.Effects = make([]Effect, len(m.Effects))
 	}
@@ -524,6 +534,7 @@ func (r *Receipt) check() error {
 		{"entry", len(r.Entry), MaxEntry}, {"result", len(r.Result), MaxResult},
 		{"log", len(r.Log), MaxLog}, {"list of policies", len(r.Policies), MaxPolicies},
 		{"list of effects", len(r.Effects), MaxEffects}, {"chain", len(r.Via), MaxChain},
+		{"list of parts", len(r.Parts), MaxParts},
 	} {
 		if p.len > p.max {
 			return fmt.Errorf("the %s is %d long, at most %d is allowed", p.what, p.len, p.max)
@@ -545,6 +556,16 @@ func (r *Receipt) check() error {
 		}
 		if v.Delegation.IsZero() {
 			return errors.New("via: it does not say which delegation")
+		}
+	}
+	for _, p := range r.Parts {
+		switch {
+		case p.Module.IsZero():
+			return errors.New("a part does not say which module it is")
+		case len(p.Name) > MaxModule || len(p.Layer) > MaxModule:
+			return fmt.Errorf("the name of a part is longer than %d bytes", MaxModule)
+		case p.Calls == 0:
+			return errors.New("a part did not take part")
 		}
 	}
 	if r.Usage.Wall < 0 {

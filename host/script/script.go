@@ -61,6 +61,7 @@ const (
 	MaxLog      = 1 << 20  // bytes
 	MaxDiff     = 16 << 10 // bytes of one effect's diff
 	MaxEffects  = 10_000
+	MaxParts    = 128
 )
 
 // Script is a request: run Entry of Logic with Params in the context of Target.
@@ -245,6 +246,18 @@ type Receipt struct {
 	// ModuleName or Asked what was asked for.
 	Instead string
 	Asked   Digest // what the script brought, or named by its digest; only with Instead
+	// Parts are the modules that took part, in the order in which they first ended; nil
+	// if there was one alone. There are MaxParts at most.
+	Parts []Part
+}
+
+// Part is a module that took part in a script, where there was more than one.
+type Part struct {
+	Name   string // in its layer; "" for code that the script carried
+	Layer  string // "peer", "host" or "carried"
+	Module Digest
+	Calls  uint64 // how often it ran
+	Fuel   uint64 // its own share of Usage.Fuel, which is that of all parts
 }
 
 // Effect is one change that a committed script made to its target's files and

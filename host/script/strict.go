@@ -19,6 +19,7 @@ var maxItems = map[protoreflect.FullName]int{
 	"circles.v1.Receipt.policies": MaxPolicies,
 	"circles.v1.Receipt.effects":  MaxEffects,
 	"circles.v1.Receipt.via":      MaxChain,
+	"circles.v1.Receipt.parts":    MaxParts,
 	"circles.v1.Listing.entries":  MaxListing,
 	"circles.v1.Records.records":  MaxRecords,
 

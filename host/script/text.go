@@ -170,7 +170,8 @@ func ParseAction(s string) (Action, error) {
 // "via":[{"delegation":"sha256:…","to":"did:key:…"}]. A receipt of a script that is
 // held for review has "expires", the one after it "pending", with the digest of that,
 // and "decision", with the owner's script that approved or rejected it, which in its
-// own receipt has "decided".
+// own receipt has "decided". Where more than one module took part:
+// "parts":[{"name":"audit","layer":"peer","module":"sha256:…","calls":1,"fuel":1200}].
 //
 // This form is not signed, and cannot be turned back into a receipt.
 func (r Receipt) MarshalJSON() ([]byte, error) {
@@ -195,6 +196,13 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		After      *blobJSON  `json:"after,omitempty"`
 		End        *endJSON   `json:"end,omitempty"`
 		Diff       string     `json:"diff,omitempty"`
+	}
+	type partJSON struct {
+		Name   string `json:"name,omitempty"`
+		Layer  string `json:"layer"`
+		Module Digest `json:"module"`
+		Calls  uint64 `json:"calls"`
+		Fuel   uint64 `json:"fuel"`
 	}
 	type viaJSON struct {
 		Delegation Digest  `json:"delegation"`
@@ -231,6 +239,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Decided      string       `json:"decided,omitempty"`
 		Instead      string       `json:"instead,omitempty"`
 		Asked        string       `json:"asked,omitempty"`
+		Parts        []partJSON   `json:"parts,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
@@ -255,6 +264,9 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}
 	for _, v := range r.Via {
 		out.Via = append(out.Via, viaJSON(v))
+	}
+	for _, p := range r.Parts {
+		out.Parts = append(out.Parts, partJSON(p))
 	}
 	out.Result, out.ResultBase64 = Readable(r.Result)
 	out.Log, out.LogBase64 = Readable(r.Log)

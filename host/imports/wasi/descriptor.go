@@ -79,6 +79,15 @@ type Files struct {
 	slept   time.Duration // while the clock stood still
 }
 
+// Left is how many more files the instance may open, as Config.Handles has it for one
+// that runs meanwhile.
+func (f *Files) Left() int {
+	if left := f.handles - f.open; left > 0 {
+		return left
+	}
+	return -1
+}
+
 // newFiles has the three streams and the preopened directories.
 func newFiles(ctx context.Context, c Config, preopened []Preopened) *Files {
 	// Together, for each run makes one and most open no more.

@@ -87,7 +87,7 @@ import (
 // Config bounds one instance. The zero value works.
 type Config struct {
 	// Handles is how many files and directories a guest may hold open at once.
-	// 0 means DefaultHandles.
+	// 0 means DefaultHandles, and less than that none.
 	Handles int
 	// Senses, if not nil, is asked what the guest may have beside its files.
 	Senses Senses
@@ -130,7 +130,7 @@ func Mount(ctx context.Context, files store.FS, c Config) (context.Context, *Fil
 // MountAll is Mount for any number of directories, whose descriptors are 3, 4, …
 // in this order. Nothing can be renamed from one to another.
 func MountAll(ctx context.Context, dirs []Preopened, c Config) (context.Context, *Files) {
-	if c.Handles <= 0 {
+	if c.Handles == 0 {
 		c.Handles = DefaultHandles
 	}
 	f := newFiles(ctx, c, dirs)

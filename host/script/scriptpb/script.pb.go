@@ -1214,6 +1214,7 @@ type Receipt struct {
 	Pending       []byte                 `protobuf:"bytes,24,opt,name=pending,proto3" json:"pending,omitempty"`                       // SHA-256 of the sealed receipt by which it was pending; or empty
 	Decision      []byte                 `protobuf:"bytes,25,opt,name=decision,proto3" json:"decision,omitempty"`                     // the script by which the owner approved or rejected it; or empty
 	Decided       []byte                 `protobuf:"bytes,26,opt,name=decided,proto3" json:"decided,omitempty"`                       // the script that this one was to approve or reject; or empty
+	Parts         []*Part                `protobuf:"bytes,27,rep,name=parts,proto3" json:"parts,omitempty"`                           // the modules that took part, if there was more than one
 	Instead       string                 `protobuf:"bytes,28,opt,name=instead,proto3" json:"instead,omitempty"`                       // the module that ran in place of what the script named or brought, as the target's owner maps that; or empty
 	Asked         []byte                 `protobuf:"bytes,29,opt,name=asked,proto3" json:"asked,omitempty"`                           // with instead: SHA-256 of what the script brought, or named by it; empty if it named it by name
 	unknownFields protoimpl.UnknownFields
@@ -1432,6 +1433,13 @@ func (x *Receipt) GetDecided() []byte {
 	return nil
 }
 
+func (x *Receipt) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 func (x *Receipt) GetInstead() string {
 	if x != nil {
 		return x.Instead
@@ -1446,6 +1454,83 @@ func (x *Receipt) GetAsked() []byte {
 	return nil
 }
 
+// Part is a module that took part in a script.
+type Part struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // in its layer; empty for code that the script carried
+	Layer         string                 `protobuf:"bytes,2,opt,name=layer,proto3" json:"layer,omitempty"`   // "peer", "host" or "carried"
+	Module        []byte                 `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"` // SHA-256
+	Calls         uint64                 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`  // how often it ran
+	Fuel          uint64                 `protobuf:"varint,5,opt,name=fuel,proto3" json:"fuel,omitempty"`    // its own; those of all parts are the usage's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_circles_v1_script_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Part) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Part) GetLayer() string {
+	if x != nil {
+		return x.Layer
+	}
+	return ""
+}
+
+func (x *Part) GetModule() []byte {
+	if x != nil {
+		return x.Module
+	}
+	return nil
+}
+
+func (x *Part) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Part) GetFuel() uint64 {
+	if x != nil {
+		return x.Fuel
+	}
+	return 0
+}
+
 // Via is one delegation of a script's chain.
 type Via struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1457,7 +1542,7 @@ type Via struct {
 
 func (x *Via) Reset() {
 	*x = Via{}
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1554,7 @@ func (x *Via) String() string {
 func (*Via) ProtoMessage() {}
 
 func (x *Via) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1567,7 @@ func (x *Via) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Via.ProtoReflect.Descriptor instead.
 func (*Via) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Via) GetDelegation() []byte {
@@ -1514,7 +1599,7 @@ type Effect struct {
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1611,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1624,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Effect) GetKind() EffectKind {
@@ -1603,7 +1688,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1700,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1713,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *End) GetAt() int64 {
@@ -1662,7 +1747,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1759,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1772,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1722,7 +1807,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1819,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1832,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Usage) GetWallNs() int64 {
@@ -1831,7 +1916,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1928,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1941,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Question) GetScript() []byte {
@@ -1934,7 +2019,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2031,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2044,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Answer) GetQuestion() []byte {
@@ -2080,7 +2165,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2177,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2190,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Records) GetRecords() []*RecordEntry {
@@ -2133,7 +2218,7 @@ type RecordEntry struct {
 
 func (x *RecordEntry) Reset() {
 	*x = RecordEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2230,7 @@ func (x *RecordEntry) String() string {
 func (*RecordEntry) ProtoMessage() {}
 
 func (x *RecordEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2243,7 @@ func (x *RecordEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEntry.ProtoReflect.Descriptor instead.
 func (*RecordEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordEntry) GetKey() string {
@@ -2191,7 +2276,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2288,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2301,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -2236,7 +2321,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2333,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2346,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListEntry) GetName() string {
@@ -2289,7 +2374,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[21]
+	mi := &file_circles_v1_script_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2386,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[21]
+	mi := &file_circles_v1_script_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2399,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -2348,7 +2433,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[22]
+	mi := &file_circles_v1_script_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2445,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[22]
+	mi := &file_circles_v1_script_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2458,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{22}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -2458,7 +2543,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\fother_answer\x18\x05 \x01(\bR\votherAnswer\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\x96\x06\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xbe\x06\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -2490,9 +2575,16 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"expires_ms\x18\x17 \x01(\x03R\texpiresMs\x12\x18\n" +
 	"\apending\x18\x18 \x01(\fR\apending\x12\x1a\n" +
 	"\bdecision\x18\x19 \x01(\fR\bdecision\x12\x18\n" +
-	"\adecided\x18\x1a \x01(\fR\adecided\x12\x18\n" +
+	"\adecided\x18\x1a \x01(\fR\adecided\x12&\n" +
+	"\x05parts\x18\x1b \x03(\v2\x10.circles.v1.PartR\x05parts\x12\x18\n" +
 	"\ainstead\x18\x1c \x01(\tR\ainstead\x12\x14\n" +
-	"\x05asked\x18\x1d \x01(\fR\x05asked\"5\n" +
+	"\x05asked\x18\x1d \x01(\fR\x05asked\"r\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05layer\x18\x02 \x01(\tR\x05layer\x12\x16\n" +
+	"\x06module\x18\x03 \x01(\fR\x06module\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x04R\x05calls\x12\x12\n" +
+	"\x04fuel\x18\x05 \x01(\x04R\x04fuel\"5\n" +
 	"\x03Via\x12\x1e\n" +
 	"\n" +
 	"delegation\x18\x01 \x01(\fR\n" +
@@ -2633,7 +2725,7 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_circles_v1_script_proto_goTypes = []any{
 	(Ruling)(0),         // 0: circles.v1.Ruling
 	(Code)(0),           // 1: circles.v1.Code
@@ -2651,19 +2743,20 @@ var file_circles_v1_script_proto_goTypes = []any{
 	(*Decision)(nil),    // 13: circles.v1.Decision
 	(*Grant)(nil),       // 14: circles.v1.Grant
 	(*Receipt)(nil),     // 15: circles.v1.Receipt
-	(*Via)(nil),         // 16: circles.v1.Via
-	(*Effect)(nil),      // 17: circles.v1.Effect
-	(*End)(nil),         // 18: circles.v1.End
-	(*Blob)(nil),        // 19: circles.v1.Blob
-	(*Usage)(nil),       // 20: circles.v1.Usage
-	(*Question)(nil),    // 21: circles.v1.Question
-	(*Answer)(nil),      // 22: circles.v1.Answer
-	(*Records)(nil),     // 23: circles.v1.Records
-	(*RecordEntry)(nil), // 24: circles.v1.RecordEntry
-	(*Listing)(nil),     // 25: circles.v1.Listing
-	(*ListEntry)(nil),   // 26: circles.v1.ListEntry
-	(*Stat)(nil),        // 27: circles.v1.Stat
-	(*Problem)(nil),     // 28: circles.v1.Problem
+	(*Part)(nil),        // 16: circles.v1.Part
+	(*Via)(nil),         // 17: circles.v1.Via
+	(*Effect)(nil),      // 18: circles.v1.Effect
+	(*End)(nil),         // 19: circles.v1.End
+	(*Blob)(nil),        // 20: circles.v1.Blob
+	(*Usage)(nil),       // 21: circles.v1.Usage
+	(*Question)(nil),    // 22: circles.v1.Question
+	(*Answer)(nil),      // 23: circles.v1.Answer
+	(*Records)(nil),     // 24: circles.v1.Records
+	(*RecordEntry)(nil), // 25: circles.v1.RecordEntry
+	(*Listing)(nil),     // 26: circles.v1.Listing
+	(*ListEntry)(nil),   // 27: circles.v1.ListEntry
+	(*Stat)(nil),        // 28: circles.v1.Stat
+	(*Problem)(nil),     // 29: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
 	11, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
@@ -2673,30 +2766,31 @@ var file_circles_v1_script_proto_depIdxs = []int32{
 	12, // 4: circles.v1.Logic.text:type_name -> circles.v1.Text
 	0,  // 5: circles.v1.Decision.ruling:type_name -> circles.v1.Ruling
 	1,  // 6: circles.v1.Receipt.code:type_name -> circles.v1.Code
-	17, // 7: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
-	20, // 8: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
-	16, // 9: circles.v1.Receipt.via:type_name -> circles.v1.Via
-	2,  // 10: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
-	19, // 11: circles.v1.Effect.before:type_name -> circles.v1.Blob
-	19, // 12: circles.v1.Effect.after:type_name -> circles.v1.Blob
-	18, // 13: circles.v1.Effect.end:type_name -> circles.v1.End
-	19, // 14: circles.v1.End.before:type_name -> circles.v1.Blob
-	19, // 15: circles.v1.End.after:type_name -> circles.v1.Blob
-	3,  // 16: circles.v1.Question.op:type_name -> circles.v1.Op
-	25, // 17: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	27, // 18: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	28, // 19: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	23, // 20: circles.v1.Answer.records:type_name -> circles.v1.Records
-	24, // 21: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
-	26, // 22: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	4,  // 23: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	4,  // 24: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	5,  // 25: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 7: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
+	21, // 8: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
+	17, // 9: circles.v1.Receipt.via:type_name -> circles.v1.Via
+	16, // 10: circles.v1.Receipt.parts:type_name -> circles.v1.Part
+	2,  // 11: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
+	20, // 12: circles.v1.Effect.before:type_name -> circles.v1.Blob
+	20, // 13: circles.v1.Effect.after:type_name -> circles.v1.Blob
+	19, // 14: circles.v1.Effect.end:type_name -> circles.v1.End
+	20, // 15: circles.v1.End.before:type_name -> circles.v1.Blob
+	20, // 16: circles.v1.End.after:type_name -> circles.v1.Blob
+	3,  // 17: circles.v1.Question.op:type_name -> circles.v1.Op
+	26, // 18: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	28, // 19: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	29, // 20: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	24, // 21: circles.v1.Answer.records:type_name -> circles.v1.Records
+	25, // 22: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	27, // 23: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	4,  // 24: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	4,  // 25: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	5,  // 26: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -2712,7 +2806,7 @@ func file_circles_v1_script_proto_init() {
 		(*Logic_Decide)(nil),
 		(*Logic_Text)(nil),
 	}
-	file_circles_v1_script_proto_msgTypes[16].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[17].OneofWrappers = []any{
 		(*Answer_Data)(nil),
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
@@ -2726,7 +2820,7 @@ func file_circles_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
