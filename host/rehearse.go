@@ -37,6 +37,9 @@ type Access struct {
 	// no policy permits it.
 	By     []string
 	Reason string // why it was denied
+	// Lacks is the module that it was denied to: Module, or one that called that, which
+	// may do no more than both.
+	Lacks string
 
 	grants *policy.Grants // of the module
 }
@@ -92,10 +95,11 @@ func (t *trace) explained() []Access {
 		for _, action := range actions {
 			x := a.grants.Why(policy.Need{Action: action, Path: a.Path})
 			if x.Denied == nil {
-				a.By, a.Reason = x.By, ""
+				a.By, a.Reason, a.Lacks = x.By, "", ""
 				break
 			}
 			if a.Reason == "" {
+				a.Lacks = x.Denied.Module
 				a.By, a.Reason = x.Denied.Verdict.Policies, cmp.Or(x.Denied.Reason, x.Denied.Verdict.String())
 			}
 		}

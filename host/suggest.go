@@ -18,6 +18,10 @@ type Suggestion struct {
 	Permit policy.Permit
 	// Edit writes it; its After is "" if nothing is missing.
 	Edit policy.Edit
+	// Others are for modules that run for the script, which they do not let be sent, and
+	// OtherEdits write them.
+	Others     []policy.Permit
+	OtherEdits []policy.Edit
 	// Last is the script under it.
 	Last Rehearsal
 	// Forbidden are accesses that a forbid denies: no permit allows them.
@@ -71,15 +75,10 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 	} else if len(v.Policies) > 0 || v.Unread != nil {
 		return g, fmt.Errorf("suggest a permit: %s, and no permit would help", v)
 	}
-	after, asked := before, map[script.Grant]bool{}
+	after, asked := before, map[traced]bool{}
 	for range maxRehearsed {
-		if !g.Permit.Within || len(asked) > 0 {
-			if g.Edit, err = g.Permit.Plan(dir); err != nil {
-				return g, err
-			}
-			if after, err = policy.With(dir, g.Edit); err != nil {
-				return g, err
-			}
+		if after, err = g.plan(dir); err != nil {
+			return g, err
 		}
 		if g.Last, err = h.Rehearse(ctx, s, after); err != nil {
 			return g, err
@@ -99,9 +98,9 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 			case a.Action == "":
 				a.Action = script.Read // whoever may do anything may look; to read is the least
 			}
-			if grant := (script.Grant{Action: a.Action, Path: a.Path}); !asked[grant] {
-				asked[grant], more = true, true
-				g.Permit.Add(a.Action, a.Path)
+			if missing := (traced{script.Grant{Action: a.Action, Path: a.Path}, a.Lacks}); !asked[missing] {
+				asked[missing], more = true, true
+				g.add(missing)
 			}
 		}
 		if len(asked) > maxSuggested || g.Last.More > 0 {
@@ -109,16 +108,78 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 				maxSuggested, g.Last.Accesses[0].Path, Command)
 		}
 		if !more {
-			if g.Edit.After == "" {
-				return g, nil
-			}
-			if err := g.Permit.Narrow(before, after, request); err != nil {
-				return g, fmt.Errorf("suggest a permit: it would say more than it should, which is a mistake of this program: %w", err)
-			}
-			return g, nil
+			return g, g.narrow(before, after, request)
 		}
 	}
 	return g, errors.New("suggest a permit: each time that it is allowed something, it asks for something else: " + strings.Join(lastAsked(g.Last), ", "))
+}
+
+// add has what was missing permitted to the module that lacked it.
+func (g *Suggestion) add(missing traced) {
+	if missing.module == g.Permit.Module {
+		g.Permit.Add(missing.Action, missing.Path)
+		return
+	}
+	i := slices.IndexFunc(g.Others, func(p policy.Permit) bool { return p.Module == missing.module })
+	if i < 0 {
+		i = len(g.Others)
+		p := policy.Permit{Peer: g.Permit.Peer, Name: g.Permit.Name, Module: missing.module, Exact: true, Within: true}
+		for _, part := range g.Last.Receipt.Parts {
+			if part.Name == missing.module {
+				p.Digest = part.Module
+			}
+		}
+		g.Others = append(g.Others, p)
+	}
+	g.Others[i].Add(missing.Action, missing.Path)
+}
+
+// plan is what would be in force with what was found so far.
+func (g *Suggestion) plan(dir string) (after *policy.Set, err error) {
+	var edits []policy.Edit
+	if !g.Permit.Within || g.Permit.Touches() {
+		if g.Edit, err = g.Permit.Plan(dir); err != nil {
+			return nil, err
+		}
+		edits = append(edits, g.Edit)
+	}
+	g.OtherEdits = nil
+	for _, p := range g.Others {
+		e, err := p.Plan(dir)
+		if err != nil {
+			return nil, err
+		}
+		g.OtherEdits = append(g.OtherEdits, e)
+	}
+	return policy.With(dir, append(edits, g.OtherEdits...)...)
+}
+
+// Edits write all that is suggested.
+func (g *Suggestion) Edits() (edits []policy.Edit) {
+	if g.Edit.After != "" {
+		edits = append(edits, g.Edit)
+	}
+	return append(edits, g.OtherEdits...)
+}
+
+// narrow checks that what is suggested says no more than it should.
+func (g *Suggestion) narrow(before, after *policy.Set, r policy.Request) error {
+	wide := func(err error) error {
+		return fmt.Errorf("suggest a permit: it would say more than it should, which is a mistake of this program: %w", err)
+	}
+	if g.Edit.After != "" {
+		if err := g.Permit.Narrow(before, after, r); err != nil {
+			return wide(err)
+		}
+	}
+	for _, p := range g.Others {
+		r := r
+		r.Code, r.Args = policy.Code{Found: true, Name: p.Module, Digest: p.Digest}, nil
+		if err := p.Narrow(before, after, r); err != nil {
+			return wide(err)
+		}
+	}
+	return nil
 }
 
 // lastAsked are some of what was denied last.

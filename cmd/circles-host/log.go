@@ -19,6 +19,7 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/audit"
 	"github.com/circles-host/circles/host/envelope"
+	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
@@ -617,6 +618,13 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	if !r.Module.IsZero() {
 		row(" ", p.dim(r.Module.String()))
 	}
+	for i, part := range r.Parts {
+		label := "ran"
+		if i > 0 {
+			label = " "
+		}
+		row(label, partText(part)+p.dim("  "+part.Module.String()))
+	}
 	row("policies", orNone(r.Policies))
 	if !r.Pending.IsZero() {
 		by := "nobody in time"
@@ -650,6 +658,31 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 	if len(r.Log) > 0 {
 		row("log", strings.TrimPrefix(indent(strings.Repeat(" ", 10), clean(string(r.Log))), strings.Repeat(" ", 10)))
 	}
+}
+
+// partText is a module that took part, and its share.
+func partText(part script.Part) string {
+	name := part.Name
+	if name == "" {
+		name = "carried code"
+	}
+	text := line(name) + " of the " + line(part.Layer)
+	if part.Layer == module.Carried {
+		text = line(name)
+	}
+	if part.Calls > 1 {
+		text += fmt.Sprintf(" ×%d", part.Calls)
+	}
+	return text + ", " + number(part.Fuel) + " fuel"
+}
+
+// partsText is all of them on a line; "" for none.
+func partsText(parts []script.Part) string {
+	var texts []string
+	for _, part := range parts {
+		texts = append(texts, partText(part))
+	}
+	return strings.Join(texts, "; ")
 }
 
 // codeText says what a script ran.

@@ -33,6 +33,7 @@ func touchFlags(let string) []cli.Flag {
 		flag(script.Put, "put records of `COLLECTION`, or one"),
 		flag(script.Query, "see which records `COLLECTION` has"),
 		flag(script.Delete, "delete records of `COLLECTION`, or one"),
+		flag(policy.Call, "have the module `NAME` run"),
 	}
 }
 
@@ -54,6 +55,7 @@ func policyAllowCommand() *cli.Command {
 	flags = append(flags, touchFlags("let it")...)
 	flags = append(flags,
 		langFlag(),
+		&cli.BoolFlag{Name: "called", Usage: "let it do that where it is called, or stands before another; not be sent"},
 		&cli.StringFlag{Name: "review", Usage: "look first at what it would do, each time; it waits for `TIME`, as in 36h or 7d"},
 		&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
 		&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"})
@@ -65,7 +67,10 @@ func policyAllowCommand() *cli.Command {
 name, sha256:DIGEST or a file; of a text --lang says the language, or its file's
 suffix. The policy is a readable Cedar file in the target's policy
 folder; policy revoke takes it back, and so does deleting it. On a terminal it is
-shown, and written when you say so. It is in force when it is saved.`,
+shown, and written when you say so. It is in force when it is saved.
+
+A module that others call, or that compose.toml puts before another, needs no permit
+to be sent: --called permits what it touches, and that alone.`,
 		Flags:  append(flags, editFlags()...),
 		Action: policyAllow,
 	}
@@ -115,7 +120,7 @@ code is 7. So it is when others still permit the same.`,
 // permitOf is the permit, or forbid, that the command line is about.
 func permitOf(c *cli.Context, root *host.Root) (p policy.Permit, err error) {
 	for _, action := range []script.Action{
-		script.Read, script.List, script.Write, script.Remove, script.Get, script.Put, script.Query, script.Delete,
+		script.Read, script.List, script.Write, script.Remove, script.Get, script.Put, script.Query, script.Delete, policy.Call,
 	} {
 		for _, path := range c.StringSlice(string(action)) {
 			p.Add(action, path)
@@ -180,6 +185,9 @@ func policyAllow(c *cli.Context) error {
 		if permit.Review, err = policy.ParseReview(text); err != nil {
 			return usage("--review %w", err)
 		}
+	}
+	if permit.Within = c.Bool("called"); permit.Within && (!permit.Touches() || permit.Limits != (policy.Limits{}) || permit.Review != 0) {
+		return usage("--called is about what a module does while another runs: say that with --read and the like, without --limits and --review, which are for what is sent")
 	}
 	text, err := permit.Format()
 	if err != nil {

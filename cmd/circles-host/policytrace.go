@@ -34,7 +34,8 @@ more that a permit could allow. A receipt has no params: give those that count, 
 for send.
 
 What is suggested is for that caller, that entry, those bytes of the module, and each
-file and record by itself. --save writes it, as policy allow does.`,
+file and record by itself. A module that runs for it, as it is called or stands before
+it, gets a policy of its own. --save writes it, as policy allow does.`,
 		Flags: append([]cli.Flag{
 			rootFlag(),
 			&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it should run"},
@@ -84,18 +85,31 @@ func policySuggest(c *cli.Context) error {
 	for _, a := range g.Forbidden {
 		e.f("%s %s %s: %s\n", e.yellow("!"), actionText(a.Action), line(a.Path), line(a.Reason))
 	}
+	edits := g.Edits()
 	switch {
-	case g.Edit.After == "" && c.Bool("json"):
+	case edits == nil && c.Bool("json"):
 		return p.json(editJSON{})
-	case g.Edit.After == "":
+	case edits == nil:
 		e.f("nothing is missing that a permit could allow\n")
 		return nil
 	case c.Bool("save"):
-		return edit(c, root, target, g.Edit)
+		return edit(c, root, target, edits...)
 	case c.Bool("json"):
-		return p.json(editJSON{File: g.Edit.File, Policy: g.Edit.After, Diff: g.Edit.Diff()})
+		var views []editJSON
+		for _, x := range edits {
+			views = append(views, editJSON{File: x.File, Policy: x.After, Diff: x.Diff()})
+		}
+		if len(views) == 1 {
+			return p.json(views[0])
+		}
+		return p.json(views)
 	}
-	p.f("%s", clean(g.Edit.After))
+	for i, x := range edits {
+		if i > 0 {
+			p.f("\n")
+		}
+		p.f("%s", clean(x.After))
+	}
 	e.f("%s\n", e.dim("nothing was written; --save does that"))
 	return nil
 }
@@ -274,6 +288,9 @@ func showMay(p *printer, reach []policy.Reached, whole bool, needs []policy.Expl
 		}
 		l := mayLine{where: line(r.Path), why: strings.Join(r.By, ", "), allowed: r.Allowed}
 		switch {
+		case r.Action == policy.Call && r.Path == policy.OtherModules:
+			l.where = "any other module"
+		case r.Action == policy.Call:
 		case r.Path == policy.OtherCollections:
 			l.where = "of any other collection"
 		case r.Below && !r.Action.OfRecords() && r.Path == "/":
@@ -323,6 +340,7 @@ type traceJSON struct {
 type accessJSON struct {
 	Action  string   `json:"action"`
 	Path    string   `json:"path,omitempty"`
+	Module  string   `json:"module,omitempty"` // that asked
 	Count   int      `json:"count"`
 	Allowed bool     `json:"allowed"`
 	By      []string `json:"policies"`
@@ -335,7 +353,7 @@ func traceView(r *host.Rehearsal) *traceJSON {
 	}
 	v := &traceJSON{Receipt: &r.Receipt, Accesses: []accessJSON{}, More: r.More}
 	for _, a := range r.Accesses {
-		v.Accesses = append(v.Accesses, accessJSON{actionText(a.Action), a.Path, a.Count, a.Allowed, append([]string{}, a.By...), a.Reason})
+		v.Accesses = append(v.Accesses, accessJSON{actionText(a.Action), a.Path, a.Module, a.Count, a.Allowed, append([]string{}, a.By...), a.Reason})
 	}
 	return v
 }
@@ -364,10 +382,16 @@ func showTrace(p *printer, r *host.Rehearsal) {
 		if a.Count > 1 {
 			times = fmt.Sprintf(" ×%d", a.Count)
 		}
+		if len(r.Receipt.Parts) > 0 && a.Module != "" {
+			times += " by " + line(a.Module)
+		}
 		p.f("  %s %s %s%s  %s\n", mark, pad(actionText(a.Action), 6), line(a.Path), times, p.dim(line(why)))
 	}
 	if r.More > 0 {
 		p.f("  and %d more\n", r.More)
+	}
+	if parts := partsText(r.Receipt.Parts); parts != "" {
+		p.f("  %s\n", p.dim("what ran: "+parts))
 	}
 	wouldChange(p, r.Receipt.Effects)
 }

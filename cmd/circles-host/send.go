@@ -379,10 +379,15 @@ func report(c *cli.Context, sent host.Sent) error {
 	if len(r.Log) > 0 {
 		e.f("%s\n", indent(e.dim("log │ "), clean(string(r.Log))))
 	}
+	parts := partsText(r.Parts)
+	if parts != "" {
+		parts = e.dim("what ran: "+parts) + "\n"
+	}
 	if code == exitOK {
 		if err := p.result(r.Result, e); err != nil {
 			return err
 		}
+		e.f("%s", parts)
 		if r.DryRun {
 			wouldChange(e, r.Effects)
 			e.f("%s\n", e.dim(fmt.Sprintf("dry run, nothing was changed: took %s, would be permitted by %s, receipt %s", took(r.Usage.Wall), strings.Join(r.Policies, ", "), short(r.Script))))
@@ -401,7 +406,7 @@ func report(c *cli.Context, sent host.Sent) error {
 	if hint != "" {
 		e.f("%s %s\n", e.dim("to allow it:"), clean(hint))
 	}
-	e.f("%s\n", e.dim("receipt "+short(r.Script)))
+	e.f("%s%s\n", parts, e.dim("receipt "+short(r.Script)))
 	return silently(code)
 }
 

@@ -257,6 +257,9 @@ func (f touch) scope() types.EntityUID {
 	return types.NewEntityUID(kind, types.String(f.path))
 }
 
+// Touches reports whether it is about more than running.
+func (p Permit) Touches() bool { return len(p.touched()) > 0 }
+
 // touched groups p's actions by what they are done to, in the order in which they
 // are given.
 func (p Permit) touched() []touch {

@@ -52,6 +52,9 @@ func (p Permit) Narrow(before, after *Set, r Request) error {
 		"other bytes":           func(r *Request) { r.Code.Digest[0] ^= 1 },
 		"a module of that name": func(r *Request) { r.Code.Digest = script.Digest{1} },
 	} {
+		if name == "another entry" && p.Entries == nil {
+			continue
+		}
 		near := r
 		if change(&near); near.Parties.Caller.ID == r.Parties.Caller.ID && name == "somebody else" {
 			continue // the caller is the owner
