@@ -104,11 +104,7 @@ func logicOf(c *cli.Context) (l script.Logic, entry string, used int, err error)
 		l, entry, err = logic(c, c.Args().First())
 		return l, entry, 1, err
 	}
-	name := c.String("lang")
-	if name == "" {
-		name = defaultLanguage
-	}
-	language, err := languageNamed(name)
+	language, err := languageNamed(lang(c))
 	if err != nil {
 		return l, "", 0, err
 	}

@@ -150,24 +150,32 @@ func scriptFrom(c *cli.Context) (s script.Script, err error) {
 	if s.Params, err = params(c.Args().Get(used), c.App.Reader); err != nil {
 		return s, err
 	}
-	for _, text := range c.StringSlice("lend") {
-		action, path, ok := strings.Cut(text, ":")
-		if !ok || action == "" || path == "" {
-			return s, usage("--lend %q: want ACTION:PATH, as in read:/card.txt or get:cards/home", text)
-		}
-		if a := script.Action(action); !a.Reads() {
-			if strings.HasPrefix(path, "/") {
-				return s, usage("--lend %q: what is lent can be read or listed: want read:%s or list:%s", text, path, path)
-			}
-			return s, usage("--lend %q: what is lent can be got or queried: want get:%s or query:%s", text, path, path)
-		} else if err := script.CheckResource(a, path); err != nil {
-			return s, usage("--lend %q: %w", text, err)
-		}
-		s.Lent = append(s.Lent, script.Grant{Action: script.Action(action), Path: path})
+	if s.Lent, err = lent(c); err != nil {
+		return s, err
 	}
 	s.DryRun = c.Bool("dry-run")
 	s.NotBefore, s.Deadline, err = times(c)
 	return s, err
+}
+
+// lent is what --lend names.
+func lent(c *cli.Context) (grants []script.Grant, err error) {
+	for _, text := range c.StringSlice("lend") {
+		action, path, ok := strings.Cut(text, ":")
+		if !ok || action == "" || path == "" {
+			return nil, usage("--lend %q: want ACTION:PATH, as in read:/card.txt or get:cards/home", text)
+		}
+		if a := script.Action(action); !a.Reads() {
+			if strings.HasPrefix(path, "/") {
+				return nil, usage("--lend %q: what is lent can be read or listed: want read:%s or list:%s", text, path, path)
+			}
+			return nil, usage("--lend %q: what is lent can be got or queried: want get:%s or query:%s", text, path, path)
+		} else if err := script.CheckResource(a, path); err != nil {
+			return nil, usage("--lend %q: %w", text, err)
+		}
+		grants = append(grants, script.Grant{Action: script.Action(action), Path: path})
+	}
+	return grants, nil
 }
 
 // params reads PARAMS, @FILE or "-".
