@@ -40,6 +40,17 @@ const contents = (v) => {
   throw new CirclesError("invalid", "a file is written as text or as a Uint8Array; make text of other values with String(value) or JSON.stringify(value)");
 };
 
+// What get returns, or the fallback, if there is one, where there is no such thing.
+const or = (fallback, get) => {
+  if (fallback.length === 0) return get();
+  try {
+    return get();
+  } catch (e) {
+    if (e instanceof CirclesError && e.code === "not-found") return fallback[0];
+    throw e;
+  }
+};
+
 class Context {
   #of;
 
@@ -57,15 +68,17 @@ class Context {
     return this.#of.name;
   }
 
-  read(path) {
-    const text = host.text(this.readBytes(path).buffer);
-    if (text === undefined) throw new CirclesError("invalid", `${path} is not text in UTF-8; readBytes(path) gives its bytes`);
-    return text;
+  read(path, ...fallback) {
+    return or(fallback, () => {
+      const text = host.text(this.readBytes(path).buffer);
+      if (text === undefined) throw new CirclesError("invalid", `${path} is not text in UTF-8; readBytes(path) gives its bytes`);
+      return text;
+    });
   }
 
-  readBytes(path) {
+  readBytes(path, ...fallback) {
     reach();
-    return this.#of.read(path);
+    return or(fallback, () => this.#of.read(path));
   }
 
   readAt(path, offset, length) {
@@ -83,15 +96,17 @@ class Context {
     this.#of.append(path, contents(text));
   }
 
-  list(path) {
+  list(path, ...fallback) {
     reach();
-    return this.#of.list(path);
+    return or(fallback, () => this.#of.list(path));
   }
 
-  stat(path) {
+  stat(path, ...fallback) {
     reach();
-    const { kind, size, modified } = this.#of.stat(path);
-    return { kind, size, modified: modified.getTime() };
+    return or(fallback, () => {
+      const { kind, size, modified } = this.#of.stat(path);
+      return { kind, size, modified: modified.getTime() };
+    });
   }
 
   remove(path) {
@@ -121,9 +136,9 @@ class Records {
     this.#of = context.collection(name);
   }
 
-  get(key) {
+  get(key, ...fallback) {
     reach();
-    return decode(this.#of.get(key));
+    return or(fallback, () => decode(this.#of.get(key)));
   }
 
   put(key, value) {
