@@ -29,7 +29,17 @@ var javascriptTexts = map[string]string{
 		notes.delete("c");
 		const some = notes.list("a", "a", 1);
 		({ b: notes.get("b"), a: notes.get("a"), keys: notes.list().items.map((r) => r.key), some: some.items.map((r) => r.key), next: some.next, gone: code(() => notes.get("c")) });`,
-	"log": `log.debug("one"); log.info("two"); log.warn("three"); log.error("four");`,
+	"replace": `
+		const code = (f) => { try { f(); return "none"; } catch (e) { return e.code; } };
+		const r = target.records("replaced");
+		code(() => r.delete("k"));
+		r.replace("k", null, { n: 1 });
+		const again = code(() => r.replace("k", null, { n: 2 })), other = code(() => r.replace("k", { n: 5 }, { n: 2 }));
+		r.replace("k", { n: 1 }, { n: 3 });
+		({ again, other, value: r.get("k") });`,
+	"calls": `modules.call("entries", "sign", { by: "bob" })`,
+	"base":  `"over " + base.call(params)`,
+	"log":   `log.debug("one"); log.info("two"); log.warn("three"); log.error("four");`,
 	"entries": `
 		const by = (params) => params.by;
 		export function sign(params) { return "signed " + by(params); }

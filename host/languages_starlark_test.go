@@ -34,6 +34,17 @@ some = notes.list(start = "a", prefix = "a", limit = 1)
     "next": some.next,
     "gone": attempt(notes.get, "c").code,
 }`,
+	"replace": `
+r = target.records("replaced")
+attempt(r.delete, "k")
+r.replace("k", None, {"n": 1})
+again = attempt(r.replace, "k", None, {"n": 2})
+other = attempt(r.replace, "k", {"n": 5}, {"n": 2})
+r.replace("k", {"n": 1}, {"n": 3})
+{"again": again.code, "other": other.code, "value": r.get("k")}
+`,
+	"calls": `modules.call("entries", "sign", {"by": "bob"})`,
+	"base":  `"over " + base.call(params)`,
 	"log": `
 log.debug("one")
 log.info("two")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +64,10 @@ var textCases = []textCase{
 		result: `{"text":"ab","names":["f"],"kind":"file","size":2,"gone":"not-found"}`},
 	{name: "records", about: `in the collection notes: puts b = {"n":1}, a = "x", a/1 = 5 and c = [], deletes c, and returns an object: b is what it gets for b, a for a, keys a list of the keys, some the keys of the list from a on with prefix a and a limit of 1, next its next, gone the code of the error of getting c`,
 		result: `{"b":{"n":1},"a":"x","keys":["a","a/1","b"],"some":["a"],"next":"a/1","gone":"not-found"}`},
+	{name: "replace", about: `in the collection replaced: deletes k, whether it is there or not, replaces k, if there is no such record, by {"n":1}, and returns an object: again is the code of the error of doing that again, other that of replacing {"n":5} by {"n":2}, value what k is after {"n":1} was replaced by {"n":3}`,
+		result: `{"again":"conflict","other":"conflict","value":{"n":3}}`},
+	{name: "calls", about: `calls the module entries, its entry sign, with {"by":"bob"}, and returns its result`, result: "signed bob"},
+	{name: "base", about: `returns "over " and the result of what it stands before, called with its own params`, params: "x", result: "over x!"},
 	{name: "log", about: `logs "one" as debug, "two" as info, "three" as warn, "four" as error`, log: "four"},
 	{name: "entries", about: `has the entry sign, which returns "signed " and params.by, and read-all, which returns "all", spelled as the language likes, and something that is no entry`,
 		entry: "sign", params: `{"by":"alice"}`, result: "signed alice"},
@@ -123,7 +128,14 @@ func runLanguage(t *testing.T, l engine.Language, texts map[string]string) {
 			t.Fatalf("there is no text %q, which %s", c.name, c.about)
 		}
 		text, places[c.name] = marked(text)
-		if err := os.WriteFile(filepath.Join(dir, c.name+l.Suffix), []byte(text), 0o644); err != nil {
+		at := dir
+		if c.name == "base" { // the peer's own, before one of the host's
+			at = filepath.Join(w.entry("bob").Dir, "modules")
+			if err := os.WriteFile(filepath.Join(dir, "base"+l.Suffix), []byte(texts["text"]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(at, c.name+l.Suffix), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -158,7 +170,7 @@ func runLanguage(t *testing.T, l engine.Language, texts map[string]string) {
 		if c.at && (places[c.name] == "" || !strings.HasPrefix(r.Message, places[c.name])) {
 			t.Errorf("%s: %q, want it to begin with %q", c.name, r.Message, places[c.name])
 		}
-		if again := send(c); code == script.Done && again.Usage.Fuel != r.Usage.Fuel && c.name != "files" && c.name != "records" && c.name != "hello" {
+		if again := send(c); code == script.Done && again.Usage.Fuel != r.Usage.Fuel && !slices.Contains([]string{"files", "records", "hello", "replace", "query"}, c.name) {
 			t.Errorf("%s takes %d fuel, and then %d", c.name, r.Usage.Fuel, again.Usage.Fuel)
 		}
 	}
