@@ -337,6 +337,8 @@ var guests = map[string]func(ts *testscript.TestScript, arg string) []byte{
 		m.Func("_start", "", "", abitest.Call(f))
 		return m.Bytes()
 	},
+	"source": sourced,
+	"splice": spliced,
 	// The guest of the tests of package wasi, which makes the calls that its
 	// standard input says.
 	"wasi": func(ts *testscript.TestScript, _ string) []byte {

@@ -23,7 +23,7 @@ import (
 func moduleCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "module",
-		Usage: "build, sign, add, list, inspect, pin and map modules, and go back",
+		Usage: "build, sign, add, list, inspect, compare, pin and map modules",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "add",
@@ -44,6 +44,7 @@ func moduleCommand() *cli.Command {
 			moduleBuildCommand(),
 			moduleSignCommand(),
 			moduleVersionsCommand(), moduleRollbackCommand(), modulePinCommand(), moduleUnpinCommand(), moduleMapCommand(), moduleUnmapCommand(),
+			moduleSourceCommand(), moduleDiffCommand(), moduleVerifyCommand(),
 		},
 	}
 }
@@ -235,6 +236,8 @@ type moduleJSON struct {
 	Held        string                      `json:"held,omitempty"`    // the file that its pin keeps from running
 	Instead     string                      `json:"instead,omitempty"` // the module that runs for who asks for it
 	Problem     string                      `json:"problem,omitempty"`
+
+	text bool
 }
 
 func moduleView(name, layer string, i engine.Info) moduleJSON {

@@ -31,10 +31,15 @@ main, else a reactor; circles.h comes with this program. A manifest.json in the
 folder goes into the module. For other languages, compile for wasip1 and use
 module add.
 
+With embed-source = true in a ` + build.SettingsFile + `, as circles-host new writes it, the module carries
+its source, for everybody who has the module: what builds read of the folder, without
+what is hidden, ignored by a .gitignore, or looks like a secret. The command lists it.
+
 The file is written when this host can run the module, and not before.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE` instead of DIR.wasm in the folder itself"},
 			&cli.StringFlag{Name: "sdk", EnvVars: []string{"CIRCLES_C_SDK"}, Usage: "take circles.h and circles.c from `DIR` instead of those that are built in"},
+			&cli.BoolFlag{Name: "embed-source", Usage: "have the module carry its source, as embed-source in " + build.SettingsFile + " says; =false to have it not"},
 			jsonFlag(),
 		},
 		Action: moduleBuild,
@@ -65,6 +70,10 @@ func moduleBuild(c *cli.Context) error {
 		return buildError(c, err)
 	}
 	errOut.f("%s", clean(built.Warnings))
+	embedded, left, err := embedSource(c, dir, built)
+	if err != nil {
+		return coded{exitInvalid, fmt.Errorf("%s was built, and is not written: %w", dir, err)}
+	}
 	info, err := engine.Inspect(built.Wasm)
 	if err == nil {
 		err = checkManifest(built.Manifest, info)
@@ -82,14 +91,21 @@ func moduleBuild(c *cli.Context) error {
 	v := moduleView("", "", info)
 	if c.Bool("json") {
 		return p.json(struct {
-			File string `json:"file"`
+			File   string   `json:"file"`
+			Source []string `json:"source,omitempty"` // the files that it carries
 			moduleJSON
-		}{file, v})
+		}{file, embedded, v})
 	}
 	p.f("%s %s  %s, %s in %s\n", p.green("✓"), p.bold(relative(file)), v.Shape, bytesText(uint64(v.Size)), built.Language)
 	p.f("  digest   %s\n", v.Digest)
 	if v.Shape == engine.Reactor {
 		p.f("  entries  %s\n", line(strings.Join(v.Entries, " ")))
+	}
+	if embedded != nil {
+		p.f("  source   %s\n", p.flow(11, 11, line(strings.Join(embedded, " "))))
+	}
+	for _, l := range left {
+		p.f("  %s\n", p.dim("without  "+line(l.Name)+", "+l.Why))
 	}
 	if info.Manifest == nil {
 		p.f("  %s\n", p.dim("no manifest.json: nobody is told what it does and needs"))
@@ -103,6 +119,37 @@ func moduleBuild(c *cli.Context) error {
 	}
 	p.f("\nNext: %s %s\n", host.Command, next)
 	return nil
+}
+
+// embedSource puts the source into what was built, if the project or the command line
+// says so, and returns what it is, and what was left out.
+func embedSource(c *cli.Context, dir string, b *build.Built) (names []string, left []build.LeftOut, err error) {
+	settings, err := build.ReadSettings(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.IsSet("embed-source") {
+		settings.EmbedSource = c.Bool("embed-source")
+	}
+	if !settings.EmbedSource {
+		return nil, nil, nil
+	}
+	files, left, err := build.Sources(dir, settings)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, _ := build.Find(b.Name)
+	toolchain, err := l.Toolchain(c.Context)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := module.Source{Recipe: module.Recipe{Format: 1, Language: b.Name, Toolchain: toolchain, Builder: version}}
+	for _, f := range files {
+		s.Files = append(s.Files, module.SourceFile(f))
+		names = append(names, f.Name)
+	}
+	b.Wasm, err = module.WithSource(b.Wasm, s)
+	return names, left, err
 }
 
 // checkManifest refuses a manifest of which a host would ignore a part: whoever

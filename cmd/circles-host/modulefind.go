@@ -13,26 +13,15 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/script"
-	"github.com/circles-host/circles/modules/languages"
 )
 
 // moduleSuffixes are those of files in which modules lie.
 func moduleSuffixes() []string {
 	suffixes := []string{module.Suffix}
-	for _, l := range languages.All() {
+	for _, l := range hostLanguages() {
 		suffixes = append(suffixes, l.Suffix)
 	}
 	return suffixes
-}
-
-// textLanguage is the language of a text's file; "" of a compiled module.
-func textLanguage(path string) string {
-	for _, l := range languages.All() {
-		if filepath.Ext(path) == l.Suffix {
-			return l.Name
-		}
-	}
-	return ""
 }
 
 // surveyed are the layers that a command works on, and what is wrong with them: the
@@ -103,8 +92,8 @@ func findModule(c *cli.Context, word string) (m aModule, err error) {
 			}
 			m.name, m.layer = name, list[i]
 			m.code, err = v.Read(s.Dir)
-			m.path = word
-			return m, err
+			m.path = v.Path(s.Dir)
+			return m, notFound(err)
 		}
 		if !ok {
 			continue

@@ -94,8 +94,8 @@ func moduleList(c *cli.Context) error {
 			continue
 		}
 		about := []string{string(m.Shape), bytesText(uint64(m.Size))}
-		if m.Shape == "" {
-			about[0] = line(m.Language)
+		if m.text {
+			about[0] = "text in " + line(m.Language)
 		}
 		if len(m.Entries) > 0 {
 			about = append(about, "entries "+strings.Join(m.Entries, " "))
@@ -124,20 +124,15 @@ func moduleList(c *cli.Context) error {
 // listed describes a module of a layer.
 func listed(layer string, m module.Standing) moduleJSON {
 	var info engine.Info
-	code, digest, err := m.Code()
+	code, _, err := m.Code()
+	if err == nil {
+		info, _, err = inspectCode(languageBySuffix(m.Path), code)
+	}
 	if m.Problem != nil {
 		err = m.Problem
 	}
-	switch text := textLanguage(m.Path); {
-	case err != nil:
-	case text != "":
-		info.Digest, info.Size, info.Language = digest, len(code), text
-	default:
-		if info, err = engine.Inspect(code); err == nil {
-			_, err = module.Publisher(code, info.Digest)
-		}
-	}
 	v := moduleView(m.Name, layer, info)
+	v.text = info.Text()
 	v.Pinned, v.Held = !m.Pin.IsZero(), m.Held
 	if err != nil {
 		v.Problem = err.Error()

@@ -311,7 +311,7 @@ func (l *Layer) bring(name string, want script.Digest) (file, error) {
 	if !ok {
 		return file{}, fmt.Errorf("%w: it is pinned to %s, which is in no language that this host has", engine.ErrInvalid, want)
 	}
-	return file{name, v.path(l.dir), language}, nil
+	return file{name, v.Path(l.dir), language}, nil
 }
 
 func (l *Layer) suffixes() []string {

@@ -344,7 +344,7 @@ func sections(wasm []byte, each func(name string, custom bool, content []byte, s
 		}
 		end := from + int(n)
 		content := wasm[from:end]
-		name, custom := fmt.Sprint("section ", wasm[at]), wasm[at] == 0
+		name, custom := sectionName(wasm[at]), wasm[at] == 0
 		if custom {
 			length, k := binary.Uvarint(content)
 			if k <= 0 || length > uint64(len(content)-k) {
@@ -356,4 +356,14 @@ func sections(wasm []byte, each func(name string, custom bool, content []byte, s
 		at = end
 	}
 	return nil
+}
+
+// sectionName is what the specification calls a section.
+// https://webassembly.github.io/spec/core/binary/modules.html#sections
+func sectionName(id byte) string {
+	names := [...]string{"custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code", "data", "data count", "tag"}
+	if int(id) < len(names) {
+		return names[id]
+	}
+	return fmt.Sprint("section ", id)
 }

@@ -89,7 +89,7 @@ func (s Standing) pinned(dir string, to script.Digest) Standing {
 	i := slices.IndexFunc(all, func(v Version) bool { return v.Digest == to })
 	switch {
 	case i >= 0:
-		p.Path = all[i].path(dir)
+		p.Path = all[i].Path(dir)
 		_, p.Problem = all[i].Read(dir)
 	case s.Path != "" && p.Held == "":
 		p.Path = s.Path

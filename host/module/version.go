@@ -70,7 +70,7 @@ func (v *version) run(ctx context.Context, e *engine.Engine) (*engine.Program, e
 func (v *version) read() ([]byte, error) {
 	wasm, err := v.readFile(v.path)
 	if errors.Is(err, ErrNotFound) {
-		wasm, err = v.readFile(v.kept().path(v.dir))
+		wasm, err = v.readFile(v.kept().Path(v.dir))
 	}
 	if err != nil {
 		return nil, err

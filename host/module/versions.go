@@ -64,8 +64,8 @@ type Version struct {
 	Since  time.Time // when it last came into force
 }
 
-// path is where it is kept in a layer's directory.
-func (v Version) path(dir string) string {
+// Path is where it is kept in a layer's directory.
+func (v Version) Path(dir string) string {
 	return filepath.Join(dir, versionsDir, v.Name, hex.EncodeToString(v.Digest[:])+v.Suffix)
 }
 
@@ -88,7 +88,7 @@ func Versions(dir, name string) ([]Version, error) {
 	for _, e := range entries {
 		v := Version{Name: name, Suffix: filepath.Ext(e.Name())}
 		v.Digest, err = script.ParseDigest(strings.TrimSuffix(e.Name(), v.Suffix))
-		if err != nil || v.Suffix == "" || filepath.Base(v.path("")) != e.Name() {
+		if err != nil || v.Suffix == "" || filepath.Base(v.Path("")) != e.Name() {
 			continue // being written, or somebody else's
 		}
 		info, err := e.Info()
@@ -107,7 +107,7 @@ func Versions(dir, name string) ([]Version, error) {
 // Read returns the bytes of a version that is kept in dir. Errors wrap ErrNotFound
 // if they are not what they were.
 func (v Version) Read(dir string) ([]byte, error) {
-	wasm, err := readKept(v.path(dir))
+	wasm, err := readKept(v.Path(dir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read version of %s: %w", v.Name, err)
 	}
@@ -136,7 +136,7 @@ func readKept(path string) ([]byte, error) {
 
 // keep writes down that v, which is b, comes into force.
 func keep(dir string, v Version, b []byte) error {
-	path := v.path(dir)
+	path := v.Path(dir)
 	if isKept(dir, v, len(b)) {
 		return touch(dir, v)
 	}
@@ -159,7 +159,7 @@ func touch(dir string, v Version) error {
 	if len(all) > 0 && !now.After(all[0].Since) { // a clock that was put back, or is coarse
 		now = all[0].Since.Add(time.Millisecond)
 	}
-	if err := os.Chtimes(v.path(dir), now, now); err != nil {
+	if err := os.Chtimes(v.Path(dir), now, now); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
 	return nil
@@ -171,7 +171,7 @@ func (v Version) same(as Version) bool { return v.Digest == as.Digest && v.Suffi
 
 // isKept reports whether a version of some size is kept, without a look inside.
 func isKept(dir string, v Version, size int) bool {
-	info, err := os.Lstat(v.path(dir))
+	info, err := os.Lstat(v.Path(dir))
 	return err == nil && info.Mode().IsRegular() && info.Size() == int64(size)
 }
 
@@ -208,7 +208,7 @@ func forget(dir string, k Keep, inForce func(Version) bool) error {
 	var count int
 	var errs []error
 	remove := func(v Version) {
-		errs = append(errs, os.Remove(v.path(dir)))
+		errs = append(errs, os.Remove(v.Path(dir)))
 		_ = os.Remove(filepath.Join(dir, versionsDir, v.Name)) // if it was the last
 	}
 	for _, e := range names {

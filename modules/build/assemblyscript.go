@@ -5,12 +5,14 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // assemblyscript is compiled by asc, of the project's own node_modules or of PATH, as
 // asconfig.json says: a reactor whose entries are what it exports.
 var assemblyscript = Language{
 	Name: "assemblyscript", Title: "AssemblyScript", Sign: "asconfig.json",
+	Runs:    "transforms, and whatever compiler package.json names",
 	Install: "install Node.js 20 or newer, from https://nodejs.org, and then in the project: npm install",
 	command: ascCommand,
 	version: func(ctx context.Context) (string, error) {
@@ -25,6 +27,11 @@ var assemblyscript = Language{
 }
 
 func ascCommand(ctx context.Context, l Language, p project) (recipe, error) {
+	if p.foreign && len(p.below(filepath.Join("node_modules", ".bin", "asc"))) == 0 {
+		if err := npmInstall(ctx, l, p); err != nil {
+			return recipe{}, err
+		}
+	}
 	tool, err := exec.LookPath(filepath.Join(p.dir, "node_modules", ".bin", "asc"))
 	if err != nil {
 		tool, err = exec.LookPath("asc")
@@ -46,4 +53,22 @@ func ascCommand(ctx context.Context, l Language, p project) (recipe, error) {
 	cmd.Dir = p.dir
 	cmd.Env = environment("NODE_PATH")
 	return recipe{cmd: cmd, out: out, reactor: true}, nil
+}
+
+// npmInstall brings what package.json names, as package-lock.json has it if that is
+// there, without running any of it.
+func npmInstall(ctx context.Context, l Language, p project) error {
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		return l.missing("npm is not in PATH")
+	}
+	how := "install"
+	if len(p.below("package-lock.json")) > 0 {
+		how = "ci"
+	}
+	cmd := exec.CommandContext(ctx, npm, how, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+	cmd.Dir = p.dir
+	cmd.Env = environment("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "npm_config_registry", "npm_config_cafile", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+	_, err = run(ctx, cmd, 10*time.Minute, nil)
+	return err
 }

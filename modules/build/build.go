@@ -39,11 +39,20 @@ type Config struct {
 	Dir     string        // of the project
 	SDK     string        // the folder with circles.h and circles.c; "" takes what comes with this package
 	Timeout time.Duration // of the compiler; 0 means 10 minutes
+	// Language, if it is not "", is the one that the project must be in. Nothing is done
+	// for one in another: some languages' builds run code, see Language.Runs.
+	Language string
+	// Foreign is for somebody else's project. The compiler that it names as a package
+	// is brought with npm, into Dir, without running what packages want run; and what
+	// it depends on comes from Go's proxy, or does not, for version control is not
+	// started.
+	Foreign bool
 }
 
 // Built is a module that was built.
 type Built struct {
 	Wasm     []byte // with the manifest in it
+	Name     string // of its language: "go"
 	Language string // its title: "Go", "C", …
 	Reactor  bool
 	Manifest []byte // as manifest.json has it; nil if there is none. Only its being JSON was checked
@@ -78,7 +87,7 @@ const (
 )
 
 // Build builds the project in c.Dir. It writes nothing there, but for the Cargo.lock
-// that cargo makes where there is none. Errors are a
+// that cargo makes where there is none, and what c.Foreign brings. Errors are a
 // *CompileError, wrap ErrNoCompiler, or say what is wrong with the project.
 func Build(ctx context.Context, c Config) (*Built, error) {
 	if c.Timeout == 0 {
@@ -92,13 +101,16 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build module: %w", err)
 	}
-	p := project{dir: dir, sdk: c.SDK, files: map[string]bool{}}
+	p := project{dir: dir, sdk: c.SDK, foreign: c.Foreign, files: map[string]bool{}}
 	for _, e := range entries {
 		p.files[e.Name()] = e.Type().IsRegular()
 	}
 	l, ok := p.language()
 	if !ok {
 		return nil, fmt.Errorf("build module: %s is not a project in a language that can be built here, which has %s; for another, compile it for wasip1 and add the file", c.Dir, signs())
+	}
+	if c.Language != "" && c.Language != l.Name {
+		return nil, fmt.Errorf("build module: it is to be in %s, and its files are a project in %s", c.Language, l.Title)
 	}
 	b := &Built{}
 	if b.Manifest, err = readManifest(filepath.Join(dir, manifestFile)); err != nil {
@@ -112,7 +124,7 @@ func Build(ctx context.Context, c Config) (*Built, error) {
 	}
 	defer os.RemoveAll(made)
 	p.made = made
-	b.Language = l.Title
+	b.Name, b.Language = l.Name, l.Title
 	r, err := l.command(ctx, l, p)
 	if err != nil {
 		return nil, err

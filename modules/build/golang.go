@@ -64,6 +64,9 @@ func goCommand(ctx context.Context, l Language, p project) (recipe, error) {
 		"GOFLAGS=-trimpath", // instead of what go env -w may have left
 		"PWD="+p.dir,        // as os/exec does it for the whole environment
 		"GO111MODULE=on")
+	if p.foreign {
+		cmd.Env = append(cmd.Env, "GOVCS=*:off")
+	}
 	return recipe{cmd: cmd, out: out, reactor: reactor}, nil
 }
 

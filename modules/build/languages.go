@@ -21,6 +21,9 @@ type Language struct {
 	Sign string
 	// Install is how to get what is missing, in words that can be pasted.
 	Install string
+	// Runs is what of a project's own runs on the machine that builds it, in words;
+	// "" if nothing does. Somebody else's project is then to be read first.
+	Runs string
 
 	command func(ctx context.Context, l Language, p project) (recipe, error)
 	// version asks the tools what they are. Its error says what is missing.
@@ -97,10 +100,11 @@ func signs() string {
 
 // project is a folder that is built.
 type project struct {
-	dir   string          // absolute
-	files map[string]bool // names in it, and whether they are regular files
-	sdk   string          // the C SDK's folder, if there is to be one of one's own
-	made  string          // a folder for what is made, which is removed afterwards
+	dir     string          // absolute
+	files   map[string]bool // names in it, and whether they are regular files
+	sdk     string          // the C SDK's folder, if there is to be one of one's own
+	foreign bool            // as in Config
+	made    string          // a folder for what is made, which is removed afterwards
 }
 
 // named are the regular files of p that match pattern, in order.

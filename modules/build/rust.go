@@ -23,6 +23,7 @@ import (
 // which we make it, once: see standardLibrary.
 var rust = Language{
 	Name: "rust", Title: "Rust", Sign: "Cargo.toml",
+	Runs: "build.rs and macros, its own and those of the crates that it depends on",
 	Install: "install Rust from https://rustup.rs, and then: rustup target add " + rustTarget +
 		"; or on Debian or Ubuntu: apt install " + debianRust,
 	command: rustCommand,

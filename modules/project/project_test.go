@@ -1,6 +1,7 @@
 package project_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,37 @@ import (
 	"github.com/circles-host/circles/modules/build"
 	"github.com/circles-host/circles/modules/project"
 )
+
+// again builds of the sources that the module would carry what was built, elsewhere:
+// the same comes out.
+func again(t *testing.T, dir string, built *build.Built) {
+	t.Helper()
+	settings, err := build.ReadSettings(dir)
+	if err != nil || !settings.EmbedSource {
+		t.Fatalf("%+v, %v", settings, err)
+	}
+	files, left, err := build.Sources(dir, settings)
+	if err != nil || len(left) > 0 {
+		t.Fatalf("left out: %v, %v", left, err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "another", "place")
+	for _, f := range files {
+		file := filepath.Join(elsewhere, filepath.FromSlash(f.Name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, f.Text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same, err := build.Build(t.Context(), build.Config{Dir: elsewhere, Language: built.Name, Foreign: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(same.Wasm, built.Wasm) {
+		t.Errorf("built elsewhere it has %d bytes, and others; it had %d", len(same.Wasm), len(built.Wasm))
+	}
+	if _, err := build.Build(t.Context(), build.Config{Dir: elsewhere, Language: "none"}); err == nil || !strings.Contains(err.Error(), "it is to be in none") {
+		t.Errorf("in another language: %v", err)
+	}
+}
 
 // A project builds as it stands, in every language whose toolchain is here. What
 // it does is tested with the command, in testdata/script/new.txtar there.
@@ -54,6 +86,7 @@ func TestNew(t *testing.T) {
 			if built.Language != l.Title || built.Manifest == nil || !built.Reactor || built.Warnings != "" {
 				t.Errorf("%s, reactor %v, manifest %s, %s", built.Language, built.Reactor, built.Manifest, built.Warnings)
 			}
+			again(t, dir, built)
 		})
 	}
 }
