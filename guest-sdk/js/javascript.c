@@ -338,40 +338,38 @@ HOST(host_replace) {
   return ok ? JS_UNDEFINED : refuse(&e);
 }
 
-/* Another module's or script's result: of n names, and params behind them. */
-static JSValue result(JSValueConst *a, int n, bool (*run)(const char **, const void *, size_t, circles_bytes *, circles_error *)) {
+/* Another module's or script's result: of n names, and params behind them. c is who sends. */
+static JSValue result(JSValueConst *a, int n, circles_context c,
+                      bool (*run)(circles_context, const char **, const void *, size_t, circles_bytes *, circles_error *)) {
   const void *data;
   size_t len;
   const char *owned, *texts[3];
   if (!bytes_of(a[n], &data, &len, &owned)) return JS_EXCEPTION;
   circles_bytes b;
   circles_error e;
-  bool asked = names(a, n, texts), ok = asked && run(texts, data, len, &b, &e);
+  bool asked = names(a, n, texts), ok = asked && run(c, texts, data, len, &b, &e);
   free_names(texts, n);
   JS_FreeCString(ctx, owned);
   if (!asked) return JS_EXCEPTION;
   return ok ? buffer(b) : refuse(&e);
 }
 
-static bool run_call(const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+static bool run_call(circles_context c, const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+  (void)c;
   return circles_call(n[0], n[1], data, len, b, e);
 }
-static bool run_base(const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+static bool run_base(circles_context c, const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+  (void)c;
   return circles_base(n[0], data, len, b, e);
 }
-static circles_context sender; /* of the send that is under way */
-static bool run_send(const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
-  return circles_send(sender, n[0], n[1], n[2], data, len, b, e);
+static bool run_send(circles_context c, const char **n, const void *data, size_t len, circles_bytes *b, circles_error *e) {
+  return circles_send(c, n[0], n[1], n[2], data, len, b, e);
 }
 
-HOST(host_call) { UNUSED; return result(a, 2, run_call); }
-HOST(host_base) { UNUSED; return result(a, 1, run_base); }
+HOST(host_call) { UNUSED; return result(a, 2, CIRCLES_TARGET, run_call); }
+HOST(host_base) { UNUSED; return result(a, 1, CIRCLES_TARGET, run_base); }
+HOST(host_send) { UNUSED; return result(a + 1, 3, which(a[0]), run_send); }
 HOST(host_entry) { UNUSED; (void)a; return text(circles_entry_name()); }
-HOST(host_send) {
-  UNUSED;
-  sender = which(a[0]);
-  return result(a + 1, 3, run_send);
-}
 
 HOST(host_log) {
   UNUSED;
