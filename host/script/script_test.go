@@ -157,6 +157,8 @@ func codecs(t testing.TB) []codec {
 	s, r, q := sampleScript(t), sampleReceipt(t), sampleQuestion()
 	undo, undone := sampleUndo(t), sampleUndone(t)
 	decision, held := sampleDecision(t), sampleHeld(t)
+	carried := sampleScript(t)
+	carried.Logic = Logic{Text: Text{"javascript", "target.write(\"hi.txt\", `né ${caller.name}`)\n"}}
 	all := []codec{
 		{"script", must(s.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
 			s, err := DecodeScript(b)
@@ -206,6 +208,10 @@ func codecs(t testing.TB) []codec {
 		codec{"revocation", must(revocation.Encode()), &scriptpb.Revocation{}, func(b []byte) (func() ([]byte, error), error) {
 			r, err := DecodeRevocation(b)
 			return r.Encode, err
+		}},
+		codec{"script", must(carried.Encode()), &scriptpb.Script{}, func(b []byte) (func() ([]byte, error), error) {
+			s, err := DecodeScript(b)
+			return s.Encode, err
 		}},
 		codec{"head", must(head.Encode()), &scriptpb.Head{}, func(b []byte) (func() ([]byte, error), error) {
 			h, err := DecodeHead(b)
