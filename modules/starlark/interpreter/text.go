@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"go.starlark.net/starlark"
@@ -84,6 +85,9 @@ func load(source []byte) (*program, error) {
 			return nil, err
 		}
 	}
+	// Who runs out of memory gets a sentence of the host's, and not where in the interpreter
+	// that was.
+	debug.SetTraceback("none")
 	// What parsing left behind would be in the image, and bring the next collection nearer.
 	runtime.GC()
 	return p, nil
