@@ -58,6 +58,32 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// TestGuestbookGuides: the guestbook is walked through in several languages, and but for
+// the code what is done and shown is the same, so that the guides hold each other to it.
+func TestGuestbookGuides(t *testing.T) {
+	guides, err := filepath.Glob("docs/examples/guestbook-*.md")
+	if err != nil || len(guides) < 2 {
+		t.Fatalf("there are %d guides: %v", len(guides), err)
+	}
+	var first string
+	for _, guide := range guides {
+		text, err := os.ReadFile(guide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, ok := strings.Cut(string(text), "\n## The policy\n")
+		if !ok {
+			t.Fatalf("%s has no policy", guide)
+		}
+		if first == "" {
+			first = after
+		}
+		if after != first {
+			t.Errorf("%s goes on otherwise than %s", guide, guides[0])
+		}
+	}
+}
+
 // shown are the blocks that are not run, because they need what a test may not
 // have: a C compiler, root, another machine.
 var shown = []string{"clang ", "go build ", "go install ", "rustup ", "cargo ", "apt install ", "pip install ", "systemctl", "openssl", "cp -a"}
