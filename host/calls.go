@@ -113,7 +113,7 @@ func (f *frame) run(ctx context.Context, call engine.Call) (engine.Output, error
 	call.Quiet = f.guard.grants.May(policy.Log) != nil
 	call.State = state{
 		caller:  f.caller,
-		target:  contexts.Local(string(target.ID), string(target.Name), in.tx.Files(f.guard), in.tx.records.As(watchedRecords{f.guard}), f.report),
+		target:  &sendingContext{contexts.Local(string(target.ID), string(target.Name), in.tx.Files(f.guard), in.tx.records.As(watchedRecords{f.guard}), f.report), f, f.guard},
 		modules: f,
 		watched: f.guard,
 	}

@@ -16,6 +16,9 @@ import (
 // turned away at once, before anything is decided about the script, and told when to
 // come again; what is called in the end gives back what was taken.
 func (cs *openContexts) enter(ctx context.Context, s *script.Script) (*peerContext, func(), error) {
+	if isInside(ctx) {
+		return cs.open(ctx, s.Target)
+	}
 	here, retry, ok := cs.host.places.Take(string(s.Caller))
 	if !ok {
 		return nil, nil, full("this host runs", retry)
@@ -43,9 +46,23 @@ func full(who string, retry time.Duration) error {
 }
 
 // share waits for the memory that a may take, no longer than a's own deadline: what
-// comes after it would be for nothing.
+// comes after it would be for nothing. For a script that others wait for it does not
+// wait long: who has the memory may wait for what those hold.
 func (h *Host) share(ctx context.Context, a *policy.Accepted) (*turns.Turn, error) {
 	ctx, cancel := h.deadline(ctx, a)
 	defer cancel()
-	return h.turns.Enter(ctx, string(a.Script().Caller), h.limits(a).Memory)
+	level := len(a.Script().Within.Contexts)
+	if level == 0 {
+		return h.turns.Enter(ctx, string(a.Script().Caller), 0, h.limits(a).Memory)
+	}
+	shortly, cancel := context.WithTimeout(ctx, nestedShare)
+	defer cancel()
+	turn, err := h.turns.Enter(shortly, string(a.Script().Caller), level, h.limits(a).Memory)
+	if err != nil && shortly.Err() != nil && ctx.Err() == nil {
+		return nil, &transport.Error{Code: transport.Standstill, Message: "this host has no memory for it while others wait for it; send it again"}
+	}
+	return turn, err
 }
+
+// nestedShare is how long a script that others wait for waits for memory.
+const nestedShare = 200 * time.Millisecond

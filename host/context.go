@@ -45,6 +45,7 @@ type peerContext struct {
 	unwatch    func()
 
 	places *turns.Places // for scripts that are delivered
+	waits  waits         // of scripts for each other
 
 	dir fs.FileInfo // entry.Dir as it was when this was opened
 

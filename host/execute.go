@@ -46,6 +46,7 @@ type running struct {
 	target *peerContext
 	tx     transaction
 	guard  *watched
+	sends  *sends
 	turn   *turns.Turn
 	back   transport.Back
 }
@@ -122,6 +123,9 @@ func (p program) do(ctx context.Context, in running) (engine.Output, error) {
 	defer c.release()
 	output, err := c.first(ctx)
 	in.guard.parts = c.parts
+	if in.sends.stuck != nil {
+		err = in.sends.stuck // whatever they made of that
+	}
 	if err == nil {
 		err = in.tx.records.Flush(ctx)
 	}
@@ -214,6 +218,13 @@ type watched struct {
 	wrote  atomic.Int64  // how often it was allowed to change something
 	trace  *trace        // of a rehearsal; else nil
 	parts  []script.Part // that took part, if it is not one alone; set when they have ended
+	sends  sends
+}
+
+// names has what the run sends named in its receipt.
+func (w *watched) names(r *script.Receipt) *sends {
+	w.sends.receipt = r
+	return &w.sends
 }
 
 const maxDenied = 3 // in one receipt's message

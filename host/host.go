@@ -80,7 +80,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext, work work, turn *turns.Turn, back transport.Back) ([]byte, error) {
 	ctx, cancel := h.deadline(ctx, a)
 	defer cancel()
-	transact := target.store.Update // alone among the writers of this context
+	transact := target.updates(a) // alone among the writers of this context
 	if work.readsOnly() {
 		transact = target.store.View // side by side; a write fails
 	}
@@ -90,7 +90,7 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	var sealed []byte
 	attempt := func(of store.Tx) error {
 		tx := target.transaction(of, work.readsOnly())
-		output, err := work.do(ctx, running{a, target, tx, watched, turn, back})
+		output, err := work.do(ctx, running{a, target, tx, watched, watched.names(&r.Receipt), turn, back})
 		r.files, r.Parts = tx.Usage(), watched.parts
 		if err != nil {
 			return err
@@ -110,11 +110,14 @@ func (h *Host) run(ctx context.Context, a *policy.Accepted, target *peerContext,
 	for runs := 1; errors.Is(err, store.ErrConflict) && runs < maxRuns && ctx.Err() == nil; runs++ {
 		// Another worker committed first, or the owner changed a file, and nothing of
 		// this run is left. It might do something else now: so it runs again.
-		r, watched = h.receipt(a, work), watching(a.Target())
+		r, watched = h.anew(a, work, r), watching(a.Target())
 		err = transact(ctx, attempt)
 	}
 	if errors.Is(err, store.ErrExists) {
 		return h.first(ctx, target, a.Verified) // it was delivered twice at once
+	}
+	if stands(err) {
+		return nil, h.bare(err) // whoever sent it, and waits for it, is undone too
 	}
 	if err != nil {
 		if !errors.Is(err, errDryRun) {

@@ -48,6 +48,7 @@ type world struct {
 	root   *host.Root
 	host   *host.Host
 	stores map[peer.ID]store.Store
+	wrap   func(peer.ID, store.Store) store.Store // what hosts get of stores; nil for themselves
 }
 
 func newWorld(t testing.TB, names ...peer.Name) *world {
@@ -80,6 +81,9 @@ func (w *world) start(c host.Config) {
 		defer mu.Unlock()
 		if w.stores[e.ID] == nil {
 			w.stores[e.ID] = mem.New(mem.Config{})
+		}
+		if s := store.Store(unclosed{w.stores[e.ID]}); w.wrap != nil {
+			return w.wrap(e.ID, s), nil
 		}
 		return unclosed{w.stores[e.ID]}, nil
 	}

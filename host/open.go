@@ -60,6 +60,12 @@ type Config struct {
 	// for others: alone half. 0 means 64 and 48.
 	MaxScripts    int
 	MaxPerContext int
+	// MaxSends bounds the scripts that one script sends to other peers. 0 means 16; it
+	// is no more than script.MaxSent.
+	MaxSends int
+	// Dial makes a way to another host, for scripts that are sent there by others. nil
+	// means that none is.
+	Dial func(url string) (transport.Sender, error)
 	// Turns bounds what all scripts together take of the machine, and how many
 	// wait. Its zero value works; a memory that is less than what one script may
 	// have is raised to that.
@@ -95,9 +101,13 @@ type Host struct {
 	turns    *turns.Turns
 	places   *turns.Places // for scripts that are delivered
 	contexts *openContexts
+	ways     ways // to other hosts
 	watcher  *watch.Watcher
 	log      *slog.Logger
 	now      func() time.Time
+
+	delegations string // the folder of those that the host was given
+	workerOf    func(context.Context, peer.Entry) string
 
 	running context.Context // until Close
 	stop    context.CancelFunc
@@ -131,6 +141,10 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if c.MaxPerContext <= 0 {
 		c.MaxPerContext = 48
 	}
+	if c.MaxSends <= 0 {
+		c.MaxSends = defaultSends
+	}
+	c.MaxSends = min(c.MaxSends, script.MaxSent)
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -144,6 +158,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 	if c.Turns.Memory != 0 {
 		c.Turns.Memory = max(c.Turns.Memory, c.Limits.Memory)
 	}
+	c.Turns.Script, c.Turns.Levels = c.Limits.Memory, script.MaxWithin
 	key, err := root.Key()
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
@@ -153,6 +168,7 @@ func Open(ctx context.Context, root *Root, c Config) (*Host, error) {
 		return nil, fmt.Errorf("open host: %w", err)
 	}
 	h := &Host{config: c, key: key, peers: root.Peers, quota: root.Config.Quota, engine: e, revoked: revoked.Open(root.RevokedDir()), turns: turns.New(c.Turns), places: turns.NewPlaces(c.MaxScripts), log: c.Log, now: c.Now}
+	h.delegations, h.workerOf = root.DelegationsDir(), root.Worker
 	h.running, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.contexts = &openContexts{host: h, byID: map[peer.ID]*opening{}}
 	h.watcher = watch.New(watch.Options{Warn: func(err error) { c.Log.Warn("follow files", "error", err) }})
@@ -189,6 +205,7 @@ func (h *Host) Close() error {
 	h.stop()
 	h.tasks.Wait()
 	err := h.contexts.close()
+	h.ways.close()
 	h.modules.Close()
 	h.watcher.Close()
 	return errors.Join(err, h.engine.Close(context.Background()))

@@ -88,6 +88,14 @@ func (h *Host) receipt(a *policy.Accepted, w work) *receipt {
 	return r
 }
 
+// anew is the receipt of another run of the same script, before of the one before. What
+// that one sent was sent.
+func (h *Host) anew(a *policy.Accepted, w work, before *receipt) *receipt {
+	r := h.receipt(a, w)
+	r.Sent = before.Sent
+	return r
+}
+
 // accountTime bounds how long it may take to find out what a script has done.
 const accountTime = 30 * time.Second
 
@@ -193,6 +201,8 @@ func (h *Host) codeOf(err error) (script.Code, string) {
 		return script.Conflict, touched.Error()
 	case errors.As(err, &violation): // of an undo: what a script puts it is told itself
 		return script.Failed, "what was there is not as the collection's schema has it by now, so it is not brought back: " + violation.Error()
+	case errors.Is(err, errStandstill):
+		return script.Unavailable, "each time that it ran it would have waited for a script that waited for it, and nothing of it was kept; send a new one when the contexts that it sends to are less busy"
 	case errors.Is(err, store.ErrConflict):
 		return script.Unavailable, "its files were changed, by another worker or by their owner, each time that it ran, and nothing of it was kept; send a new one when the context is less busy"
 	case errors.Is(err, store.ErrUnknown):
@@ -288,7 +298,7 @@ func (h *Host) bare(err error) error {
 	switch {
 	case known:
 		return &transport.Error{Code: code, Message: err.Error()}
-	case errors.Is(err, turns.ErrBusy):
+	case errors.Is(err, turns.ErrBusy), errors.Is(err, turns.ErrTooDeep):
 		return &transport.Error{Code: transport.Unavailable, Message: err.Error() + "; send it again in a while"}
 	case errors.Is(err, store.ErrLogFull):
 		return &transport.Error{Code: transport.Unavailable, Message: "the log of this context has no room for another receipt, and without one nothing is run; the context's owner has to make room"}

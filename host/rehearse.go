@@ -144,7 +144,11 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 		r.Code, r.Message = h.codeOf(err)
 		return Rehearsal{Receipt: r.Receipt}, nil
 	}
-	turn, err := h.turns.Enter(ctx, string(s.Caller), h.limits(accepted).Memory)
+	if reviewed(accepted) && !s.Within.IsZero() { // and not for its owner
+		r.Code, r.Message = script.Refused, label(accepted.Parties().Target)+" looks at what this would do before it is done, and nobody else does"
+		return Rehearsal{Receipt: r.Receipt}, nil
+	}
+	turn, err := h.share(ctx, accepted)
 	if err != nil {
 		return Rehearsal{}, err
 	}
@@ -154,9 +158,10 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 	r = h.receipt(accepted, work)
 	w := watching(accepted.Target())
 	w.trace = &trace{at: map[traced]int{}}
-	err = target.store.Update(ctx, func(of store.Tx) error {
+	w.sends.try = true
+	err = target.updates(accepted)(ctx, func(of store.Tx) error {
 		tx := target.transaction(of, work.readsOnly())
-		output, err := work.do(ctx, running{accepted, target, tx, w, turn, nil})
+		output, err := work.do(ctx, running{accepted, target, tx, w, w.names(&r.Receipt), turn, nil})
 		if r.files, r.Parts = tx.Usage(), w.parts; err == nil {
 			err = r.done(ctx, output, tx, accepted, target.history)
 		}
@@ -165,6 +170,9 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 		}
 		return err
 	})
+	if stands(err) {
+		return Rehearsal{}, err
+	}
 	if !errors.Is(err, errDryRun) {
 		r.failed(h, accepted, err, w)
 	}

@@ -67,13 +67,14 @@ func (h *Host) hold(ctx context.Context, a *policy.Accepted, target *peerContext
 	would.DryRun = true
 	defer func() { target.spending.spent(&would.Receipt) }()
 	watched, asked := watching(a.Target()), review.Record(back)
-	transact := target.store.Update
+	watched.sends.try = true
+	transact := target.updates(a)
 	if work.readsOnly() {
 		transact = target.store.View
 	}
 	err = transact(ctx, func(of store.Tx) error {
 		tx := target.transaction(of, work.readsOnly())
-		output, err := work.do(ctx, running{a, target, tx, watched, turn, blind(asked.Back(), watched)})
+		output, err := work.do(ctx, running{a, target, tx, watched, watched.names(&would.Receipt), turn, blind(asked.Back(), watched)})
 		would.files, would.Parts = tx.Usage(), watched.parts
 		if err != nil {
 			return err
@@ -83,6 +84,9 @@ func (h *Host) hold(ctx context.Context, a *policy.Accepted, target *peerContext
 		}
 		return errDryRun // the transaction is dropped
 	})
+	if stands(err) {
+		return nil, h.bare(err)
+	}
 	if !errors.Is(err, errDryRun) {
 		if !ofScript(err) {
 			r := h.receipt(a, work)
@@ -98,7 +102,7 @@ func (h *Host) hold(ctx context.Context, a *policy.Accepted, target *peerContext
 	pending.Code, pending.Expires = script.Pending, h.now().Add(a.Review()).Truncate(time.Millisecond)
 	pending.Message = fmt.Sprintf("held until %s has looked at what it would do, and refused if that is not before %s; nothing is done yet, and the same script, sent again, is answered with what became of it",
 		label(a.Parties().Target), pending.Expires.UTC().Format(time.RFC3339))
-	sealed, err := h.keepHeld(ctx, target, a, &would.Receipt, asked.Answers(), pending)
+	sealed, err := h.keepHeld(ctx, target, a, &would.Receipt, outcomeOf(&would.Receipt, watched.sends.ids), asked.Answers(), pending)
 	var full *review.FullError
 	switch {
 	case errors.Is(err, store.ErrExists):
@@ -115,10 +119,10 @@ func (h *Host) hold(ctx context.Context, a *policy.Accepted, target *peerContext
 }
 
 // keepHeld keeps a script with its pending receipt, both or neither.
-func (h *Host) keepHeld(ctx context.Context, target *peerContext, a *policy.Accepted, would *script.Receipt, answers map[script.Digest][]byte, pending *receipt) (sealed []byte, err error) {
+func (h *Host) keepHeld(ctx context.Context, target *peerContext, a *policy.Accepted, would *script.Receipt, outcome review.Outcome, answers map[script.Digest][]byte, pending *receipt) (sealed []byte, err error) {
 	held := &review.Held{
 		Script: a.ID(), Caller: a.Script().Caller, Key: logKey(a.Verified), Expires: pending.Expires,
-		Sealed: a.Sealed(), Transport: transport.Name(ctx), Outcome: outcomeOf(would), Answers: answers,
+		Sealed: a.Sealed(), Transport: transport.Name(ctx), Outcome: outcome, Answers: answers,
 	}
 	would.Finished = h.now()
 	if held.Would, err = would.Encode(); err != nil {
@@ -139,9 +143,9 @@ func (h *Host) keepHeld(ctx context.Context, target *peerContext, a *policy.Acce
 
 // transact is Update, again where others were faster.
 func (h *Host) transact(ctx context.Context, target *peerContext, f func(store.Tx) error) error {
-	err := target.store.Update(ctx, f)
+	err := target.update(ctx, f)
 	for runs := 1; errors.Is(err, store.ErrConflict) && runs < maxRuns && ctx.Err() == nil; runs++ {
-		err = target.store.Update(ctx, f)
+		err = target.update(ctx, f)
 	}
 	return err
 }
@@ -173,9 +177,10 @@ func ofScript(err error) bool {
 	return errors.Is(err, store.ErrQuota) && !errors.Is(err, store.ErrLogFull) || errors.Is(err, store.ErrTooBig)
 }
 
-// outcomeOf is what two runs are compared by. r is as the owner sees it. Times and
-// usage are left out, as they differ from run to run, and so does a limit's message.
-func outcomeOf(r *script.Receipt) review.Outcome {
+// outcomeOf is what two runs are compared by. r is as the owner sees it, and sent are the
+// scripts that it sends, as they are when they are tried. Times and usage are left out,
+// as they differ from run to run, and so does a limit's message.
+func outcomeOf(r *script.Receipt, sent []script.ID) review.Outcome {
 	var changes, answer []byte
 	add := func(to *[]byte, parts ...string) {
 		for _, p := range parts {
@@ -187,6 +192,9 @@ func outcomeOf(r *script.Receipt) review.Outcome {
 		for _, b := range []script.Blob{e.Before, e.After, e.End.Before, e.End.After} {
 			add(&changes, fmt.Sprint(b.Size), string(b.Digest[:]))
 		}
+	}
+	for _, id := range sent {
+		add(&changes, "sent", string(id[:]))
 	}
 	message := ""
 	if r.Code == script.Failed || r.Code == script.Trapped {
@@ -495,6 +503,15 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 		return nil, err
 	}
 	defer release()
+	if would, err := script.DecodeReceipt(held.Would); err == nil && len(would.Sent) > 0 && !own.DryRun {
+		// What it sends is done where it is sent to, also if this turns out to be something
+		// else than what was looked at. So that is found out first.
+		try := &receipt{Receipt: own.Receipt}
+		try.DryRun = true
+		if _, err := h.approve(ctx, a, target, turn, try, w); err != nil {
+			return nil, err
+		}
+	}
 
 	var final *receipt
 	committed := false
@@ -506,9 +523,14 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 			return store.ErrExists // somebody else was faster
 		}
 		tx := target.transaction(of, work.readsOnly())
+		before := final
 		final, watched = h.receipt(accepted, work), watching(accepted.Target())
+		if before != nil {
+			final.Sent = before.Sent
+		}
+		watched.sends.try, watched.sends.decision = own.DryRun, a.Script()
 		final.Pending, final.Decision = script.DigestOf(w.entry), a.ID()
-		output, err := work.do(ctx, running{accepted, target, tx, watched, turn, blind(held.Back(), watched)})
+		output, err := work.do(ctx, running{accepted, target, tx, watched, watched.names(&final.Receipt), turn, blind(held.Back(), watched)})
 		final.files, final.Parts = tx.Usage(), watched.parts
 		if err != nil {
 			return err
@@ -519,7 +541,7 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 		if err != nil {
 			return err
 		}
-		if err := h.asApproved(a, held.Outcome, &would.Receipt, own); err != nil {
+		if err := h.asApproved(a, held.Outcome, &would.Receipt, watched.sends.ids, own); err != nil {
 			return err
 		}
 		if _, err := final.did(ctx, output, tx, mayRead(accepted.Target()), target.history); err != nil {
@@ -547,7 +569,7 @@ func (h *Host) approve(ctx context.Context, a *policy.Accepted, target *peerCont
 		// It has no effects, and whether that is what was looked at is compared too.
 		committed = false
 		final.failed(h, accepted, err, watched)
-		if err := h.asApproved(a, held.Outcome, &final.Receipt, own); errors.Is(err, errDryRun) {
+		if err := h.asApproved(a, held.Outcome, &final.Receipt, watched.sends.ids, own); errors.Is(err, errDryRun) {
 			return nil, nil
 		} else if err != nil {
 			return nil, err
@@ -619,8 +641,8 @@ func (c *peerContext) acceptHeld(v *envelope.Verified, code policy.Code, by stri
 
 // asApproved compares what a script does with what its owner has looked at, as far
 // as the decision minds. Of a dry run of the decision it is what it shows.
-func (h *Host) asApproved(a *policy.Accepted, seen review.Outcome, does *script.Receipt, own *receipt) error {
-	d, now := a.Script().Logic.Decide, outcomeOf(does)
+func (h *Host) asApproved(a *policy.Accepted, seen review.Outcome, does *script.Receipt, sent []script.ID, own *receipt) error {
+	d, now := a.Script().Logic.Decide, outcomeOf(does, sent)
 	var differs string
 	switch changes, answer := now.Changes != seen.Changes && !d.OtherChanges, now.Answer != seen.Answer && !d.OtherAnswer; {
 	case changes && answer:

@@ -17,6 +17,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/units"
 )
@@ -65,6 +66,7 @@ type RootConfig struct {
 		Entries   units.Count    `toml:"entries"` // names that it makes, removes, moves, or whose files it writes
 		Handles   units.Count    `toml:"handles"` // open at once
 		Depth     units.Count    `toml:"depth"`   // names in a path
+		Sends     units.Count    `toml:"sends"`   // scripts that it sends to others
 	} `toml:"limits"`
 	Worker struct {
 		Memory   units.Size `toml:"memory"`   // that all scripts together may take
@@ -128,6 +130,9 @@ func (c RootConfig) Files() store.Limits {
 	}
 }
 
+// Sends returns the limit for scripts that a script sends; 0 if it is not set.
+func (c RootConfig) Sends() int { return int(min(c.Limits.Sends, script.MaxSent)) }
+
 const newConfig = `# A circles host. What is commented out shows the default.
 
 # listen = "127.0.0.1:7070"   # any other address than loopback needs [tls]
@@ -146,6 +151,7 @@ const newConfig = `# A circles host. What is commented out shows the default.
 # entries = 100000            # names that it makes, removes, moves, or whose files it writes
 # handles = 256               # open at once
 # depth = 128                 # names in a path
+# sends = 16                  # scripts that it sends to other peers
 
 # [store]
 # backend = "fs"              # of peers that are added: fs, sqlite, s3, natsobj or plugin:NAME

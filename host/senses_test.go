@@ -70,7 +70,7 @@ var accesses = map[string]string{
 	"circles:host/contexts.[method]context.list-records":   "query get",
 	"circles:host/contexts.[method]context.replace-record": "put get",
 	"circles:host/contexts.[method]context.query-records":  "query get",
-	"circles:host/contexts.[method]context.send":           "- sends nothing yet",
+	"circles:host/contexts.[method]context.send":           "send",
 	"circles:host/modules.call":                            "call",
 	"circles:host/modules.base":                            "- runs what the owner of the context has put there, as it would run without the caller",
 	"circles:host/modules.entry":                           "- what the script asked for",

@@ -98,6 +98,13 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 			case a.Action == "":
 				a.Action = script.Read // whoever may do anything may look; to read is the least
 			}
+			if a.Action == script.Send {
+				other, ok := parties.Other(a.Path)
+				if !ok {
+					continue // nobody is called that
+				}
+				a.Path = string(other.ID)
+			}
 			if missing := (traced{script.Grant{Action: a.Action, Path: a.Path}, a.Lacks}); !asked[missing] {
 				asked[missing], more = true, true
 				g.add(missing)

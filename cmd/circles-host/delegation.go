@@ -98,19 +98,6 @@ Until then, and where nobody tells, a delegation is good until it ends by itself
 	}
 }
 
-// touched reads touchFlags.
-func touched(c *cli.Context) (grants []script.Grant, err error) {
-	for _, a := range []script.Action{script.Read, script.List, script.Write, script.Remove, script.Get, script.Put, script.Query, script.Delete} {
-		for _, on := range c.StringSlice(string(a)) {
-			if err := script.CheckResource(a, on); err != nil {
-				return nil, usage("--%s: %w", a, err)
-			}
-			grants = append(grants, script.Grant{Action: a, Path: on})
-		}
-	}
-	return grants, nil
-}
-
 // signerOf is who signs as --as, or without it this host, and where the delegations
 // are that it was given.
 func signerOf(c *cli.Context, root *host.Root) (key *peer.Key, dir string, err error) {
@@ -159,8 +146,13 @@ func delegationCreate(c *cli.Context) error {
 		return coded{exitNotFound, err}
 	}
 	d := script.Delegation{To: to.ID, Depth: uint32(max(c.Int("depth"), 0)), Entries: c.Args().Tail()}
-	if d.Allows, err = touched(c); err != nil {
+	if d.Allows, err = touched(c, root); err != nil {
 		return err
+	}
+	for _, g := range d.Allows {
+		if err := script.CheckResource(g.Action, g.Path); err != nil {
+			return usage("--%s: %w", g.Action, err)
+		}
 	}
 	var lasts units.Age
 	if err := lasts.UnmarshalText([]byte(c.String("lasts"))); err != nil || lasts < 0 {

@@ -652,6 +652,13 @@ func showReceipt(p *printer, root *host.Root, l logged) {
 		}
 		row(label, effectText(e))
 	}
+	for i, s := range r.Sent {
+		label := "sent"
+		if i > 0 {
+			label = " "
+		}
+		row(label, sentText(root, s))
+	}
 	if r.Usage != (script.Usage{}) {
 		row("used", usageText(r.Usage))
 	}
@@ -703,6 +710,22 @@ func codeText(r *script.Receipt) string {
 		what += " → " + line(r.Instead)
 	}
 	return what
+}
+
+// sentText is a script that another one sent.
+func sentText(root *host.Root, s script.Sent) string {
+	what := s.Code.String()
+	if s.Code == script.Unknown {
+		what = "nobody knows: no receipt came"
+	}
+	return fmt.Sprintf("%s to %s: %s", short(s.Script), nameOf(root, s.Target), what)
+}
+
+// wouldSend prints the scripts that a try sent.
+func wouldSend(p *printer, root *host.Root, sent []script.Sent) {
+	for _, s := range sent {
+		p.f("would send a script to %s, which was tried: %s\n", nameOf(root, s.Target), s.Code)
+	}
 }
 
 func effectText(e script.Effect) string {

@@ -173,9 +173,9 @@ func policyExplain(c *cli.Context) error {
 		p.f("  %s %s %s  %s\n", mark(n.Denied == nil), pad(string(n.Action), 6), n.Path, p.dim(why))
 	}
 	if x.Submit.Permitted {
-		showMay(p, reach, whole, x.Needs)
+		showMay(p, root, reach, whole, x.Needs)
 		if traced != nil {
-			showTrace(p, traced)
+			showTrace(p, root, traced)
 		}
 		return nil
 	}

@@ -34,6 +34,7 @@ func touchFlags(let string) []cli.Flag {
 		flag(script.Query, "see which records `COLLECTION` has"),
 		flag(script.Delete, "delete records of `COLLECTION`, or one"),
 		flag(policy.Call, "have the module `NAME` run"),
+		flag(script.Send, "send scripts to `PEER`, as the owner of the context"),
 	}
 }
 
@@ -117,14 +118,34 @@ code is 7. So it is when others still permit the same.`,
 	}
 }
 
+// touched reads touchFlags. Peers are named as in the root, and what comes of them are
+// their ids.
+func touched(c *cli.Context, root *host.Root) (grants []script.Grant, err error) {
+	for _, a := range []script.Action{
+		script.Read, script.List, script.Write, script.Remove, script.Get, script.Put, script.Query, script.Delete, policy.Call, script.Send,
+	} {
+		for _, on := range c.StringSlice(string(a)) {
+			if a == script.Send {
+				e, err := root.Peers.Resolve(on)
+				if err != nil {
+					return nil, coded{exitNotFound, err}
+				}
+				on = string(e.ID)
+			}
+			grants = append(grants, script.Grant{Action: a, Path: on})
+		}
+	}
+	return grants, nil
+}
+
 // permitOf is the permit, or forbid, that the command line is about.
 func permitOf(c *cli.Context, root *host.Root) (p policy.Permit, err error) {
-	for _, action := range []script.Action{
-		script.Read, script.List, script.Write, script.Remove, script.Get, script.Put, script.Query, script.Delete, policy.Call,
-	} {
-		for _, path := range c.StringSlice(string(action)) {
-			p.Add(action, path)
-		}
+	grants, err := touched(c, root)
+	if err != nil {
+		return p, err
+	}
+	for _, g := range grants {
+		p.Add(g.Action, g.Path)
 	}
 	if who := c.Args().First(); c.Bool("circle") {
 		p.Circle = who

@@ -237,20 +237,18 @@ func openRehearsal(c *cli.Context, root *host.Root, target peer.Entry) (*host.Ho
 	}
 	opened := make(chan store.Store, 1)
 	opened <- first
-	h, err := host.Open(c.Context, root, host.Config{
-		Languages: hostLanguages(),
-		OpenStore: func(ctx context.Context, e peer.Entry) (store.Store, error) {
-			if e.ID == target.ID {
-				select {
-				case s := <-opened:
-					return s, nil
-				default:
-				}
+	config := configOf(root)
+	config.OpenStore = func(ctx context.Context, e peer.Entry) (store.Store, error) {
+		if e.ID == target.ID {
+			select {
+			case s := <-opened:
+				return s, nil
+			default:
 			}
-			return open(ctx, e)
-		},
-		Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep(),
-	})
+		}
+		return open(ctx, e)
+	}
+	h, err := host.Open(c.Context, root, config)
 	if err != nil {
 		return nil, errors.Join(err, first.Close())
 	}
@@ -277,7 +275,7 @@ func mayView(reach []policy.Reached) []mayJSON {
 
 // showMay prints what a script may do, but for what stands among its needs, and for
 // what everything has.
-func showMay(p *printer, reach []policy.Reached, whole bool, needs []policy.Explained) {
+func showMay(p *printer, root *host.Root, reach []policy.Reached, whole bool, needs []policy.Explained) {
 	var lines []*mayLine // those that say the same of several actions are one
 	for _, r := range reach {
 		said := slices.ContainsFunc(needs, func(n policy.Explained) bool {
@@ -288,6 +286,10 @@ func showMay(p *printer, reach []policy.Reached, whole bool, needs []policy.Expl
 		}
 		l := mayLine{where: line(r.Path), why: strings.Join(r.By, ", "), allowed: r.Allowed}
 		switch {
+		case r.Action == script.Send && r.Path == policy.OtherPeers:
+			l.where = "to anybody else"
+		case r.Action == script.Send:
+			l.where = "to " + nameOf(root, peer.ID(r.Path))
 		case r.Action == policy.Call && r.Path == policy.OtherModules:
 			l.where = "any other module"
 		case r.Action == policy.Call:
@@ -366,7 +368,7 @@ func actionText(a script.Action) string {
 	return string(a)
 }
 
-func showTrace(p *printer, r *host.Rehearsal) {
+func showTrace(p *printer, root *host.Root, r *host.Rehearsal) {
 	if r.Receipt.Code == script.Done {
 		p.f("%s\n", p.dim(fmt.Sprintf("a dry run asked for this in %s, and nothing of it is kept:", took(r.Receipt.Usage.Wall))))
 	} else {
@@ -393,5 +395,6 @@ func showTrace(p *printer, r *host.Rehearsal) {
 	if parts := partsText(r.Receipt.Parts); parts != "" {
 		p.f("  %s\n", p.dim("what ran: "+parts))
 	}
+	wouldSend(p, root, r.Receipt.Sent)
 	wouldChange(p, r.Receipt.Effects)
 }

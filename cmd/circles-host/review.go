@@ -333,6 +333,7 @@ func reviewShow(c *cli.Context) error {
 		return coded{code: exitInvalid}
 	}
 	showWould(p, w.Would)
+	wouldSend(p, root, w.Would.Sent)
 	p.f("%s %s review approve %s %s\n", p.dim("to let it:"), host.Command, e.Name, short(w.Script))
 	p.f("%s %s review reject %s %s --reason TEXT\n", p.dim("or not:   "), host.Command, e.Name, short(w.Script))
 	return nil

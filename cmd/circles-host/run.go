@@ -86,7 +86,8 @@ const (
 func startWorker(c *cli.Context, root *host.Root, listen string, adjust func(*host.Config)) (_ *worker, err error) {
 	log := logger(c)
 	contexts, closed := workersContexts(root)
-	config := host.Config{Languages: hostLanguages(), OpenStore: contexts.Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep(), Log: log}
+	config := configOf(root)
+	config.OpenStore, config.Log = contexts.Open, log
 	bounds := root.Config.Worker
 	config.Turns = turns.Config{Memory: uint64(bounds.Memory), Waiting: bounds.Waiting}
 	config.MaxContexts = bounds.Contexts

@@ -362,12 +362,26 @@ func route(ctx context.Context, root *host.Root, to peer.Entry, url string) (*wa
 type here struct{ *host.Host }
 
 func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
-	h, err := host.Open(ctx, root, host.Config{Languages: hostLanguages(), OpenStore: contextsOf(root).Open, Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(), Versions: root.Config.Modules.Keep()})
+	config := configOf(root)
+	config.OpenStore = contextsOf(root).Open
+	h, err := host.Open(ctx, root, config)
 	if err != nil {
 		return nil, err
 	}
 	return here{h}, nil
 }
+
+// configOf is how every worker of a root is configured; how it stores contexts is not in
+// it.
+func configOf(root *host.Root) host.Config {
+	return host.Config{
+		Languages: hostLanguages(), Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(),
+		Versions: root.Config.Modules.Keep(), MaxSends: root.Config.Sends(), Dial: dialHost,
+	}
+}
+
+// dialHost is how scripts that others send get to another host.
+func dialHost(url string) (transport.Sender, error) { return http2.Dial(url, nil) }
 
 func (h here) Send(ctx context.Context, sealed []byte, answer transport.Back) ([]byte, error) {
 	return h.Deliver(ctx, sealed, answer)

@@ -248,7 +248,7 @@ func (d *Directory) Meet(caller, target ID, circles *Circles, via ...ID) Parties
 		name := d.NameOf(target, id)
 		return Peer{ID: id, Name: name, Circles: circles.Of(id, name)}
 	}
-	p := Parties{Caller: of(caller), Target: of(target)}
+	p := Parties{Caller: of(caller), Target: of(target), known: d, circles: circles}
 	for _, id := range via {
 		p.Via = append(p.Via, of(id))
 	}

@@ -69,6 +69,34 @@ type Parties struct {
 	// Via is whom the caller's delegation came by, in order; the last sent the
 	// script, on the caller's behalf. nil if the caller did.
 	Via []Peer
+
+	known   *Directory
+	circles *Circles
+}
+
+// Other finds somebody as the owner of the target's context knows them, by petname or
+// did:key; ok is false if there is nobody of that name.
+func (p Parties) Other(s string) (other Peer, ok bool) {
+	id, err := ParseID(s)
+	if err != nil {
+		name, err := ParseName(s)
+		if err != nil || p.known == nil {
+			return Peer{}, false
+		}
+		e, ok := p.known.ByName(name)
+		if !ok {
+			return Peer{}, false
+		}
+		id = e.ID
+	}
+	other.ID = id
+	if p.known != nil {
+		other.Name = p.known.NameOf(p.Target.ID, id)
+	}
+	if p.circles != nil {
+		other.Circles = p.circles.Of(id, other.Name)
+	}
+	return other, true
 }
 
 // Known reports whether the owner knows the caller, and all whom its delegation

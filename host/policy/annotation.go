@@ -21,6 +21,7 @@ type Limits struct {
 	Log       uint64 // bytes
 	HostCalls uint64
 	Fuel      uint64
+	Sends     uint64 // scripts that it sends to others
 
 	// Of the target's files; store.Limits says what is counted.
 	Bytes   uint64
@@ -40,7 +41,7 @@ type limit struct {
 func (l *Limits) all() []limit {
 	return []limit{
 		{"memory", &l.Memory, true}, {"output", &l.Output, true}, {"log", &l.Log, true},
-		{"host_calls", &l.HostCalls, false}, {"fuel", &l.Fuel, false},
+		{"host_calls", &l.HostCalls, false}, {"fuel", &l.Fuel, false}, {"sends", &l.Sends, false},
 		{"bytes", &l.Bytes, true}, {"file", &l.File, true},
 		{"entries", &l.Entries, false}, {"handles", &l.Handles, false}, {"depth", &l.Depth, false},
 	}

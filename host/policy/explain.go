@@ -39,9 +39,19 @@ func (s *Set) Explain(r Request, needs ...Need) Explanation {
 	for _, n := range needs {
 		x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}
 		if x.Denied == nil {
-			x.By = g.question.ask(n.Action, resourceUID(n.Action, n.Path)).Policies
+			x.By = g.by(n)
 		}
 		e.Needs = append(e.Needs, x)
 	}
 	return e
+}
+
+// by is the policies that allow what decide has just allowed.
+func (g *Grants) by(n Need) []string {
+	resource := resourceUID(n.Action, n.Path)
+	if n.Action == script.Send {
+		to, _ := g.question.request.Parties.Other(n.Path)
+		resource = peerUID(to.ID)
+	}
+	return g.question.ask(n.Action, resource).Policies
 }

@@ -69,6 +69,9 @@ func (e *DeniedError) Error() string {
 		return fmt.Sprintf("may not have what %s is, in the context of %s: %s", e.Action, label(e.Owner), reason)
 	}
 	what := ""
+	if e.Action == script.Send {
+		return fmt.Sprintf("may not send to %s from the context of %s: %s", shortened(e.Path), label(e.Owner), reason)
+	}
 	if e.Action == Call {
 		what = "module "
 	}
@@ -158,6 +161,58 @@ func (g *Grants) may(action script.Action) error {
 	return &e
 }
 
+// Send reports, with a *DeniedError, whether the script may send another one to a peer,
+// whom it calls by petname or did:key, and who that is. Of somebody whom the owner does
+// not know by that name it is as of one whom no policy knows, and if that is allowed,
+// the peer has no ID: or who is known here could be found out by trying names.
+func (g *Grants) Send(as string) (peer.Peer, error) {
+	if g == nil || g.question == nil {
+		return peer.Peer{}, &DeniedError{Action: script.Send, Path: as, Reason: "nothing is granted"}
+	}
+	to, _ := g.question.request.Parties.Other(as)
+	g.mu.Lock()
+	denied := g.sends(to, as)
+	g.mu.Unlock()
+	if denied != nil {
+		return peer.Peer{}, denied
+	}
+	if g.called != nil {
+		to, err := g.called.Send(as)
+		return to, byCaller(err)
+	}
+	return to, nil
+}
+
+// sends is decide for a peer, as the script calls it. The caller holds g.mu.
+func (g *Grants) sends(to peer.Peer, as string) *DeniedError {
+	e := &DeniedError{Action: script.Send, Path: as, Owner: g.owner, Module: g.question.request.Code.Name}
+	if e.Reason = g.behalf.allow(script.Send, string(to.ID)); e.Reason != "" {
+		return e
+	}
+	resource := peerUID(to.ID)
+	g.question.about(to)
+	g.behalf.about(to)
+	if e.Verdict = g.behalf.narrow(g.question.ask(script.Send, resource), script.Send, resource); e.Verdict.Permitted {
+		return nil
+	}
+	return e
+}
+
+// about says what is in the circles of a peer to whom something is to be sent.
+func (q *question) about(to peer.Peer) {
+	if q.set.problem == nil {
+		q.evaluation().entities.to = peerEntity(to)
+	}
+}
+
+func (b *behalf) about(to peer.Peer) {
+	if b != nil {
+		for _, q := range b.via {
+			q.about(to)
+		}
+	}
+}
+
 // surely reports whether the policies allow it whatever else is asked. It is
 // what nearly every access of a script that may do it comes to.
 func (g *Grants) surely(action script.Action, path string) bool {
@@ -177,6 +232,10 @@ func (g *Grants) decide(action script.Action, path string) *DeniedError {
 	if g.lending && !g.isLent(action, path) {
 		e.Reason = "the script does not lend it"
 		return e
+	}
+	if action == script.Send {
+		to, _ := g.question.request.Parties.Other(path)
+		return g.sends(to, path)
 	}
 	if e.Reason = g.behalf.allow(action, path); e.Reason != "" {
 		return e

@@ -479,7 +479,7 @@ func typeErrors(tree *ast.Policy) (messages []string) {
 			if len(errs) > 1 {
 				continue // it follows from the others
 			}
-			message = "can never apply: submit is done to a Context, and so are clock, random and log, read, list, write and remove to a Path, get, put and delete to a Record, and query to a Collection"
+			message = "can never apply: submit is done to a Context, and so are clock, random and log, read, list, write and remove to a Path, get, put and delete to a Record, query to a Collection, and send to a Peer"
 		}
 		if what, action, ok := strings.Cut(message, " in context for "); ok {
 			// Said again for every action that the policy is about.
@@ -598,10 +598,24 @@ func wrongResource(action script.Action, name string) string {
 	switch {
 	case action == Call:
 		return checkModule(name)
+	case action == script.Send:
+		return wrongPeer(name)
 	case !action.OfRecords():
 		return cleanPath(name)
 	}
 	if err := script.CheckResource(action, name); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// wrongPeer says what is wrong with s as what a peer is called by, or "".
+func wrongPeer(s string) string {
+	if strings.HasPrefix(s, "did:") {
+		if _, err := peer.ParseID(s); err != nil {
+			return err.Error()
+		}
+	} else if _, err := peer.ParseName(s); err != nil {
 		return err.Error()
 	}
 	return ""

@@ -47,6 +47,8 @@ type Permit struct {
 	Get, Put, Query, Delete []string
 	// Call are the names of modules.
 	Call []string
+	// Send are the did:keys of those to whom it may send scripts as the context's owner.
+	Send []string
 	// Exact leaves out what is below: just these files and records, and of a
 	// directory or a collection just itself.
 	Exact bool
@@ -59,6 +61,7 @@ func (p *Permit) Add(action script.Action, path string) {
 	if list := map[script.Action]*[]string{
 		script.Read: &p.Read, script.List: &p.List, script.Write: &p.Write, script.Remove: &p.Remove,
 		script.Get: &p.Get, script.Put: &p.Put, script.Query: &p.Query, script.Delete: &p.Delete, Call: &p.Call,
+		script.Send: &p.Send,
 	}[action]; list != nil {
 		*list = append(*list, path)
 	}
@@ -227,7 +230,7 @@ func (p Permit) example() Request {
 
 // touch is what may be done to one path, collection or record.
 type touch struct {
-	path    string // or record, or module
+	path    string // or record, module or peer
 	exact   bool   // that alone, and nothing below
 	actions []script.Action
 }
@@ -237,6 +240,8 @@ func (f touch) kind() (group script.Action, what string) {
 	switch {
 	case f.actions[0] == Call:
 		return Call, "module"
+	case f.actions[0] == script.Send:
+		return script.Send, "peer"
 	case f.actions[0].OfRecords():
 		return records, "record"
 	}
@@ -249,6 +254,8 @@ func (f touch) scope() types.EntityUID {
 	switch group, _ := f.kind(); {
 	case group == Call:
 		kind = typeModule
+	case group == script.Send:
+		kind = typePeer
 	case group == records && strings.Contains(f.path, "/"):
 		kind = typeRecord
 	case group == records:
@@ -264,22 +271,22 @@ func (p Permit) Touches() bool { return len(p.touched()) > 0 }
 // are given.
 func (p Permit) touched() []touch {
 	var all []touch
-	for _, of := range []struct {
+	for _, x := range []struct {
 		action script.Action
 		paths  []string
 	}{
 		{script.Read, p.Read}, {script.List, p.List}, {script.Write, p.Write}, {script.Remove, p.Remove},
-		{script.Get, p.Get}, {script.Put, p.Put}, {script.Query, p.Query}, {script.Delete, p.Delete}, {Call, p.Call},
+		{script.Get, p.Get}, {script.Put, p.Put}, {script.Query, p.Query}, {script.Delete, p.Delete}, {Call, p.Call}, {script.Send, p.Send},
 	} {
-		group, _ := touch{actions: []script.Action{of.action}}.kind()
-		for _, path := range of.paths {
+		group, _ := touch{actions: []script.Action{x.action}}.kind()
+		for _, path := range x.paths {
 			i := slices.IndexFunc(all, func(f touch) bool { g, _ := f.kind(); return f.path == path && g == group })
 			if i < 0 {
 				i = len(all)
-				all = append(all, touch{path: path, exact: p.Exact || of.action == Call, actions: []script.Action{of.action}})
+				all = append(all, touch{path: path, exact: p.Exact || x.action == Call || x.action == script.Send, actions: []script.Action{x.action}})
 			}
-			if !slices.Contains(all[i].actions, of.action) {
-				all[i].actions = append(all[i].actions, of.action)
+			if !slices.Contains(all[i].actions, x.action) {
+				all[i].actions = append(all[i].actions, x.action)
 			}
 		}
 	}

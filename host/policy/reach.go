@@ -33,7 +33,7 @@ func (g *Grants) why(n Need) Explained {
 	defer g.mu.Unlock()
 	x := Explained{Need: n, Denied: g.decide(n.Action, n.Path)}
 	if x.Denied == nil {
-		x.By = g.question.ask(n.Action, resourceUID(n.Action, n.Path)).Policies
+		x.By = g.by(n)
 	}
 	return x
 }
@@ -97,6 +97,8 @@ func (s *Set) Reach(r Request) (all []Reached, whole bool) {
 			all = append(all, a)
 		}
 	}
+	peers := few(s.named(typePeer, OtherPeers))
+	all = append(all, g.reachPeers(peers)...)
 	for _, action := range given {
 		x := g.Why(Need{Action: action})
 		a := Reached{Action: action, Allowed: x.Denied == nil, By: x.By}
@@ -125,6 +127,45 @@ func notNamed(names []string) string {
 // OtherModules is the Path of a Reached that is about calling the modules that are not
 // listed.
 const OtherModules = "*"
+
+// OtherPeers is the Path of a Reached that is about sending to those that are not
+// listed, and in no circle that policies name.
+const OtherPeers = "*"
+
+// reachPeers decides to whom the script may send others. Who else is in a circle is not
+// known here, so that it may depend on that.
+func (g *Grants) reachPeers(peers []string) (list []Reached) {
+	inCircles := false
+	for _, r := range g.question.set.rules {
+		if mayMatch(actionUID(script.Send), r.action) {
+			_, in, _ := resourceOf(r.resource)
+			inCircles = inCircles || in.Type == typeCircle
+		}
+	}
+	others := Reached{}
+	for _, at := range peers { // OtherPeers is the first
+		a := Reached{Action: script.Send, Path: at}
+		if at == OtherPeers {
+			a.Depends = inCircles
+		}
+		g.mu.Lock()
+		to, _ := g.question.request.Parties.Other(at)
+		denied := g.sends(to, at)
+		g.mu.Unlock()
+		if a.Allowed = denied == nil; a.Allowed {
+			a.By = g.by(Need{script.Send, at})
+		} else {
+			a.By = denied.Verdict.Policies
+		}
+		if at == OtherPeers {
+			others = a
+		}
+		if at == OtherPeers && (a.Allowed || len(a.By) > 0 || a.Depends) || at != OtherPeers && (a.Allowed != others.Allowed || !slices.Equal(a.By, others.By)) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
 
 // OtherCollections is the Path of a Reached that is about the collections that are
 // not listed.

@@ -82,6 +82,9 @@ func TestReachIsWhatIsDecided(t *testing.T) {
 				} else {
 					here = here || x.Below && covers(x.Path, path)
 				}
+				if at.Path == path && x.Path == path && !at.Below {
+					continue // at is about the place itself, and x about what is below alone
+				}
 				if x.Action == action && (here || other) {
 					at = x
 				}

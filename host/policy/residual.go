@@ -72,6 +72,12 @@ func (q *question) residualOf(action script.Action, kind types.EntityType) *resi
 
 // add puts a policy where those look that ask about a resource of this kind.
 func (r *residual) add(l left, kind types.EntityType) {
+	if kind == typePeer { // which may be in circles: nobody sends so often that it would pay to look at that here
+		l.certain = false
+		r.anywhere = append(r.anywhere, l)
+		r.size++
+		return
+	}
 	switch scope := l.rule.resource.(type) {
 	case ast.ScopeTypeEq:
 		l.exact = true

@@ -40,8 +40,8 @@ const (
 )
 
 // submit is the action of running a script in a context. The others are those of
-// package script, which are all in the group files or records, and Clock, Random
-// and Log, which are in the group host.
+// package script, which are all in the group files or records, but for script.Send,
+// and Clock, Random and Log, which are in the group host.
 const (
 	submit  script.Action = "submit"
 	files   script.Action = "files"

@@ -338,6 +338,8 @@ func resourceUID(action script.Action, name string) types.EntityUID {
 	switch {
 	case action == Call:
 		return types.NewEntityUID(typeModule, types.String(name))
+	case action == script.Send:
+		return peerUID(peer.ID(name))
 	case !action.OfRecords():
 		return pathUID(name)
 	case action == script.Query:
@@ -366,6 +368,7 @@ func peerEntity(p peer.Peer) types.Entity {
 type entityStore struct {
 	peers  [3]types.Entity // the principal, the caller and the target
 	via    []types.Entity  // whom a delegation came by
+	to     types.Entity    // to whom something is to be sent
 	target peer.ID
 	args   args // nil until a policy looks at them
 	paths  map[types.String]types.Entity
@@ -395,6 +398,7 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 				return s.via[i], true
 			}
 		}
+		return s.to, s.to.UID == uid
 	case typeAction:
 		e, ok := known().actions[uid]
 		return e, ok

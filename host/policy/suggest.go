@@ -70,6 +70,9 @@ func (p Permit) Narrow(before, after *Set, r Request) error {
 		}
 		actions := []script.Action{script.Read, script.List, script.Write, script.Remove}
 		near := []string{n.Path, n.Path + "x", path.Join(n.Path, "x"), path.Dir(n.Path)}
+		if n.Action == script.Send {
+			actions, near = []script.Action{script.Send}, []string{n.Path, string(r.Parties.Caller.ID), string(r.Parties.Target.ID)}
+		}
 		if n.Action.OfRecords() {
 			actions = []script.Action{script.Get, script.Put, script.Query, script.Delete}
 			collection, _, _ := strings.Cut(n.Path, "/")

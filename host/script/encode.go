@@ -53,6 +53,7 @@ func (s *Script) Encode() ([]byte, error) {
 	default:
 		m.Logic.Logic = &scriptpb.Logic_Digest{Digest: s.Logic.Digest[:]}
 	}
+	m.Within = s.Within.message()
 	for _, g := range s.Lent {
 		m.Lent = append(m.Lent, &scriptpb.Grant{Action: string(g.Action), Path: g.Path})
 	}
@@ -109,6 +110,11 @@ func DecodeScript(b []byte) (Script, error) {
 			s.Lent[i] = Grant{Action: Action(g.Action), Path: g.Path}
 		}
 	}
+	if m.Within != nil {
+		if err := s.Within.set(m.Within); err != nil {
+			return Script{}, fmt.Errorf("decode script: within: %w", err)
+		}
+	}
 	if err := s.check(); err != nil {
 		return Script{}, fmt.Errorf("decode script: %w", err)
 	}
@@ -155,6 +161,12 @@ func (s *Script) check() error {
 		if err := g.check(); err != nil {
 			return err
 		}
+		if g.Action == Send {
+			return errors.New("grant: send: scripts are sent from the target's context, and that of the caller cannot be lent for it")
+		}
+	}
+	if err := s.checkWithin(); err != nil {
+		return err
 	}
 	return s.checkChain()
 }
@@ -362,6 +374,9 @@ func (r *Receipt) Encode() ([]byte, error) {
 		Instead:    fit.Instead,
 		Asked:      fit.Asked.bytes(),
 	}
+	for _, s := range fit.Sent {
+		m.Sent = append(m.Sent, &scriptpb.Sent{Script: s.Script[:], Target: string(s.Target), Code: scriptpb.Code(s.Code), Receipt: s.Receipt.bytes()})
+	}
 	for _, v := range fit.Via {
 		m.Via = append(m.Via, &scriptpb.Via{Delegation: v.Delegation[:], To: string(v.To)})
 	}
@@ -484,6 +499,17 @@ func decodeReceipt(b []byte) (Receipt, error) {
 		}
 		r.Parts = append(r.Parts, part)
 	}
+	for _, s := range m.Sent {
+		sent := Sent{Target: peer.ID(s.Target), Code: Code(s.Code)}
+		err := sent.Script.set(s.Script)
+		if err == nil && len(s.Receipt) > 0 {
+			err = sent.Receipt.set(s.Receipt)
+		}
+		if err != nil {
+			return Receipt{}, fmt.Errorf("sent: %w", err)
+		}
+		r.Sent = append(r.Sent, sent)
+	}
 	if len(m.Effects) > 0 {
 		r.Effects = make([]Effect, len(m.Effects))
 	}
@@ -535,6 +561,7 @@ func (r *Receipt) check() error {
 		{"log", len(r.Log), MaxLog}, {"list of policies", len(r.Policies), MaxPolicies},
 		{"list of effects", len(r.Effects), MaxEffects}, {"chain", len(r.Via), MaxChain},
 		{"list of parts", len(r.Parts), MaxParts},
+		{"list of what it sent", len(r.Sent), MaxSent},
 	} {
 		if p.len > p.max {
 			return fmt.Errorf("the %s is %d long, at most %d is allowed", p.what, p.len, p.max)
@@ -566,6 +593,14 @@ func (r *Receipt) check() error {
 			return fmt.Errorf("the name of a part is longer than %d bytes", MaxModule)
 		case p.Calls == 0:
 			return errors.New("a part did not take part")
+		}
+	}
+	for _, s := range r.Sent {
+		if _, err := peer.ParseID(string(s.Target)); err != nil {
+			return fmt.Errorf("sent: %w", err)
+		}
+		if s.Script.IsZero() {
+			return errors.New("sent: it does not say which script")
 		}
 	}
 	if r.Usage.Wall < 0 {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/circles-host/circles/host/peer"
 )
 
 // Limits of what a record is found by.
@@ -72,6 +74,10 @@ func SplitRecord(name string) (collection, key string, err error) {
 // CheckResource says what is wrong with name as that of something to which an
 // action can be done.
 func CheckResource(a Action, name string) error {
+	if a == Send {
+		_, err := peer.ParseID(name)
+		return err
+	}
 	if !a.OfRecords() {
 		return checkPath(name)
 	}

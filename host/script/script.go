@@ -50,6 +50,8 @@ const (
 	MaxLent   = 64        // grants
 	MaxPath   = 4096      // bytes
 	MaxReason = 1024      // bytes
+	MaxWithin = 4         // scripts that wait for one
+	MaxSent   = 256       // scripts that one sends, as its receipt names them
 	// MaxLifetime is the longest time from now to a script's deadline; it bounds
 	// how long a captured script can be held back before it is delivered.
 	MaxLifetime = 24 * time.Hour
@@ -82,6 +84,18 @@ type Script struct {
 	// if the caller signs it. Such a script lends nothing, as the caller's context
 	// is not the signer's to lend, and undoes nothing.
 	Chain [][]byte
+	// Within is said by a script that another one sends while it runs, and that this
+	// one keeps waiting; it lends nothing, and undoes and decides nothing.
+	Within Within
+}
+
+// Within says which scripts wait for one: each sent the next one, the last this one.
+// It is zero if none does.
+type Within struct {
+	Root ID // the first of them
+	// Contexts are those that they run in, Root's first, and the caller's own last.
+	// None of them can be the target: it would wait for itself.
+	Contexts []peer.ID
 }
 
 // Logic names the code, or the script to undo, or to decide about: exactly one of
@@ -158,6 +172,10 @@ const (
 	Query  Action = "query"  // the keys of a collection, in order
 	Delete Action = "delete" // remove a record
 )
+
+// Send is to send a script to another peer. It is a Cedar action id too, and what it
+// is done to is a peer's did:key. It cannot be lent.
+const Send Action = "send"
 
 // OfRecords reports whether a is done to records, and not to files.
 func (a Action) OfRecords() bool {
@@ -241,6 +259,9 @@ type Receipt struct {
 	Pending  Digest
 	Decision ID
 	Decided  ID // Logic.Decide.Script of the script, whatever became of it
+	// Sent are the scripts that it sent, in order, in all its runs. What they did
+	// stands, whatever became of this one.
+	Sent []Sent
 	// Instead is the name of the module that ran in place of what the script named or
 	// brought, as the target's owner maps that, or ""; Module is its digest, and
 	// ModuleName or Asked what was asked for.
@@ -258,6 +279,14 @@ type Part struct {
 	Module Digest
 	Calls  uint64 // how often it ran
 	Fuel   uint64 // its own share of Usage.Fuel, which is that of all parts
+}
+
+// Sent is a script that another one sent while it ran.
+type Sent struct {
+	Script  ID
+	Target  peer.ID
+	Code    Code   // of its receipt; Unknown if none came, and then it may have been done
+	Receipt Digest // of that, sealed; zero if none came
 }
 
 // Effect is one change that a committed script made to its target's files and

@@ -16,10 +16,12 @@ import (
 var maxItems = map[protoreflect.FullName]int{
 	"circles.v1.Script.lent":      MaxLent,
 	"circles.v1.Script.chain":     MaxChain,
+	"circles.v1.Within.contexts":  MaxWithin,
 	"circles.v1.Receipt.policies": MaxPolicies,
 	"circles.v1.Receipt.effects":  MaxEffects,
 	"circles.v1.Receipt.via":      MaxChain,
 	"circles.v1.Receipt.parts":    MaxParts,
+	"circles.v1.Receipt.sent":     MaxSent,
 	"circles.v1.Listing.entries":  MaxListing,
 	"circles.v1.Records.records":  MaxRecords,
 

@@ -146,10 +146,10 @@ func ParseDigest(s string) (Digest, error) {
 // ParseAction returns the action of that name.
 func ParseAction(s string) (Action, error) {
 	switch a := Action(s); a {
-	case Read, List, Write, Remove, Get, Put, Query, Delete:
+	case Read, List, Write, Remove, Get, Put, Query, Delete, Send:
 		return a, nil
 	}
-	return "", fmt.Errorf("no such action %.40q: use read, list, write or remove for files, get, put, query or delete for records", s)
+	return "", fmt.Errorf("no such action %.40q: use read, list, write or remove for files, get, put, query or delete for records, send for peers", s)
 }
 
 // MarshalJSON writes the receipt for people and programs. Field names are
@@ -172,6 +172,9 @@ func ParseAction(s string) (Action, error) {
 // and "decision", with the owner's script that approved or rejected it, which in its
 // own receipt has "decided". Where more than one module took part:
 // "parts":[{"name":"audit","layer":"peer","module":"sha256:…","calls":1,"fuel":1200}].
+// Scripts that it sent while it ran are in "sent":
+// [{"script":"sha256:…","target":"did:key:…","code":"done","receipt":"sha256:…"}], the
+// last being the digest of the sealed receipt.
 //
 // This form is not signed, and cannot be turned back into a receipt.
 func (r Receipt) MarshalJSON() ([]byte, error) {
@@ -208,6 +211,12 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Delegation Digest  `json:"delegation"`
 		To         peer.ID `json:"to"`
 	}
+	type sentJSON struct {
+		Script  ID      `json:"script"`
+		Target  peer.ID `json:"target"`
+		Code    Code    `json:"code"`
+		Receipt string  `json:"receipt,omitempty"`
+	}
 	out := struct {
 		Script       ID           `json:"script"`
 		Caller       peer.ID      `json:"caller"`
@@ -240,6 +249,7 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 		Instead      string       `json:"instead,omitempty"`
 		Asked        string       `json:"asked,omitempty"`
 		Parts        []partJSON   `json:"parts,omitempty"`
+		Sent         []sentJSON   `json:"sent,omitempty"`
 	}{
 		Script: r.Script, Caller: r.Caller, Target: r.Target, Host: r.Host, Code: r.Code,
 		Message: r.Message, Policies: r.Policies, ModuleName: r.ModuleName, Entry: r.Entry,
@@ -267,6 +277,13 @@ func (r Receipt) MarshalJSON() ([]byte, error) {
 	}
 	for _, p := range r.Parts {
 		out.Parts = append(out.Parts, partJSON(p))
+	}
+	for _, s := range r.Sent {
+		j := sentJSON{Script: s.Script, Target: s.Target, Code: s.Code}
+		if !s.Receipt.IsZero() {
+			j.Receipt = s.Receipt.String()
+		}
+		out.Sent = append(out.Sent, j)
 	}
 	out.Result, out.ResultBase64 = Readable(r.Result)
 	out.Log, out.LogBase64 = Readable(r.Log)

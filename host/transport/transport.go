@@ -61,6 +61,9 @@ const (
 	Conflict        Code = "conflict"    // the nonce was used for other bytes
 	Unavailable     Code = "unavailable" // overload or shutdown; try again
 	Internal        Code = "internal"
+	// Standstill: the script, and one that it would wait for, would wait for each other;
+	// whoever sent it, and waits for it, gives up what others wait for and tries again.
+	Standstill Code = "standstill"
 )
 
 // Error is an answer in place of a receipt: the sender could not be

@@ -19,6 +19,14 @@
 //
 // Who waits in vain is told at once: beyond Config.Waiting scripts, or a caller's
 // share of them, Enter fails.
+//
+// A script may send another one and wait for it, and keeps its memory meanwhile. Were
+// all memory taken by scripts that wait for such as wait for memory, none would ever
+// go on. So there is memory for one script of each level that nobody else may have,
+// and who finds none in its turn takes that. The deepest sends none and comes to an
+// end; then one that waits for such a one can; and so on (Günther, IEEE Transactions
+// on Communications 29, 1981, of the buffers of networks). It is no more than one,
+// since how deep a script is may be the word of whoever sent it.
 package turns
 
 import (
@@ -40,12 +48,19 @@ type Config struct {
 	Share int
 	// Quantum is how long a script computes before it lets another go. Default 500 µs.
 	Quantum time.Duration
+	// Levels is how deep scripts send others: those that nobody waits for are of level
+	// 0, and those of level Levels send none. Default 0.
+	Levels int
+	// Script is what a script takes at most, which is kept back of Memory for each level
+	// but 0. Where Memory has not so much, there are fewer levels.
+	Script uint64
 }
 
-// Errors of Enter. ErrBusy is for now, and ErrTooLarge for good.
+// Errors of Enter. ErrBusy is for now, and the others for good.
 var (
 	ErrBusy     = errors.New("as many scripts as may are waiting for their turn")
 	ErrTooLarge = errors.New("a script may take more memory than all scripts together")
+	ErrTooDeep  = errors.New("this host has no memory for a script that so many others wait for")
 )
 
 var errOwn = fmt.Errorf("%w: those of this caller", ErrBusy)
@@ -53,11 +68,13 @@ var errOwn = fmt.Errorf("%w: those of this caller", ErrBusy)
 // Turns is safe for concurrent use.
 type Turns struct {
 	config Config
+	most   uint64 // memory that is not kept back
 
 	mu         sync.Mutex
 	callers    map[string]*caller // those who have a Turn
 	clock      time.Duration      // the virtual time at which the last place was given
 	memory     uint64             // that is not reserved
+	kept       []uint64           // of what is kept back for each level, what is not reserved
 	processors int                // places that are free
 	entering   queue              // wait for memory
 	computing  queue              // wait for a place
@@ -76,7 +93,9 @@ type caller struct {
 type Turn struct {
 	ts     *Turns
 	caller *caller
+	level  int
 	memory uint64
+	ofKept bool          // it has what was kept back
 	ready  chan struct{} // has one element when what it waits for was given to it
 
 	placed bool
@@ -102,13 +121,27 @@ func New(c Config) *Turns {
 	if c.Quantum <= 0 {
 		c.Quantum = 500 * time.Microsecond
 	}
-	return &Turns{config: c, callers: map[string]*caller{}, memory: c.Memory, processors: c.Processors}
+	if c.Script == 0 || c.Levels < 0 {
+		c.Levels = 0
+	} else {
+		c.Levels = int(min(uint64(c.Levels), max(c.Memory/c.Script, 1)-1))
+	}
+	ts := &Turns{config: c, callers: map[string]*caller{}, memory: c.Memory, processors: c.Processors, kept: make([]uint64, c.Levels+1)}
+	for level := 1; level <= c.Levels; level++ {
+		ts.kept[level] = c.Script
+		ts.memory -= c.Script
+	}
+	ts.most = ts.memory
+	return ts
 }
 
-// Enter reserves memory for a script of a caller, and waits for it until ctx
-// ends. Who gets a Turn must Leave.
-func (ts *Turns) Enter(ctx context.Context, name string, memory uint64) (*Turn, error) {
-	if memory > ts.config.Memory {
+// Enter reserves memory for a script of a caller, for which as many others wait as
+// level says, and waits for it until ctx ends. Who gets a Turn must Leave.
+func (ts *Turns) Enter(ctx context.Context, name string, level int, memory uint64) (*Turn, error) {
+	if level > ts.config.Levels {
+		return nil, ErrTooDeep
+	}
+	if memory > ts.most {
 		return nil, ErrTooLarge
 	}
 	ts.mu.Lock()
@@ -121,14 +154,20 @@ func (ts *Turns) Enter(ctx context.Context, name string, memory uint64) (*Turn, 
 		c.virtual = max(c.virtual, ts.clock)
 	}
 	c.turns++
-	t := &Turn{ts: ts, caller: c, memory: memory, ready: make(chan struct{}, 1)}
+	t := &Turn{ts: ts, caller: c, level: level, memory: memory, ready: make(chan struct{}, 1)}
 	if ts.memory >= memory && ts.entering.empty() {
 		ts.memory -= memory
 		ts.mu.Unlock()
 		return t, nil
 	}
+	if ts.keeps(t) {
+		ts.mu.Unlock()
+		return t, nil
+	}
+	// Those that others wait for have to come to an end, however many there are.
 	var full error
 	switch {
+	case level > 0:
 	case ts.entering.len() >= ts.config.Waiting:
 		full = ErrBusy
 	case c.waiting >= ts.config.Share:
@@ -152,7 +191,7 @@ func (ts *Turns) Enter(ctx context.Context, name string, memory uint64) (*Turn, 
 	if ts.entering.remove(t) {
 		c.waiting--
 	} else {
-		ts.memory += memory // given at the same moment
+		t.giveBack() // given at the same moment
 	}
 	ts.gone(c)
 	ts.enter()
@@ -168,7 +207,7 @@ func (t *Turn) Leave() {
 		return
 	}
 	t.release()
-	ts.memory += t.memory
+	t.giveBack()
 	ts.gone(t.caller)
 	t.caller = nil
 	ts.enter()
@@ -181,18 +220,44 @@ func (ts *Turns) gone(c *caller) {
 	}
 }
 
-// enter gives memory to those who wait for it, in their order.
-func (ts *Turns) enter() {
-	for {
-		t := ts.entering.first()
-		if t == nil || t.memory > ts.memory {
-			return
-		}
-		ts.entering.remove(t)
-		ts.memory -= t.memory
-		t.caller.waiting--
-		t.ready <- struct{}{}
+// keeps gives t what is kept back for its level, if that is enough. The caller holds
+// ts.mu.
+func (ts *Turns) keeps(t *Turn) bool {
+	if ts.kept[t.level] < t.memory || t.level == 0 {
+		return false
 	}
+	ts.kept[t.level] -= t.memory
+	t.ofKept = true
+	return true
+}
+
+// giveBack is the inverse of what gave t its memory. The caller holds ts.mu.
+func (t *Turn) giveBack() {
+	if t.ofKept {
+		t.ts.kept[t.level] += t.memory
+		return
+	}
+	t.ts.memory += t.memory
+}
+
+// enter gives memory to those who wait for it, in their order, and then what is kept
+// back for some to those.
+func (ts *Turns) enter() {
+	for t := ts.entering.first(); t != nil && t.memory <= ts.memory; t = ts.entering.first() {
+		ts.memory -= t.memory
+		ts.give(t)
+	}
+	for level := 1; level < len(ts.kept); level++ {
+		for t := ts.entering.firstOf(level); t != nil && ts.keeps(t); t = ts.entering.firstOf(level) {
+			ts.give(t)
+		}
+	}
+}
+
+func (ts *Turns) give(t *Turn) {
+	ts.entering.remove(t)
+	t.caller.waiting--
+	t.ready <- struct{}{}
 }
 
 // Begin waits for a place, until ctx ends, which must be the script's. End gives
@@ -322,9 +387,12 @@ func (q *queue) push(t *Turn) { q.turns = append(q.turns, t) }
 
 // first is the one whose caller has computed least, the one that came first of
 // several; nil if nobody waits.
-func (q *queue) first() (first *Turn) {
+func (q *queue) first() *Turn { return q.firstOf(-1) }
+
+// firstOf is the same among those of a level; below 0 all are.
+func (q *queue) firstOf(level int) (first *Turn) {
 	for _, t := range q.turns {
-		if first == nil || t.caller.virtual < first.caller.virtual {
+		if (level < 0 || t.level == level) && (first == nil || t.caller.virtual < first.caller.virtual) {
 			first = t
 		}
 	}

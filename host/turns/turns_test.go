@@ -32,7 +32,7 @@ func compute(t *testing.T, turn *turns.Turn, d time.Duration) time.Duration {
 
 func enter(t *testing.T, ts *turns.Turns, caller string, memory uint64) *turns.Turn {
 	t.Helper()
-	turn, err := ts.Enter(t.Context(), caller, memory)
+	turn, err := ts.Enter(t.Context(), caller, 0, memory)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestPauseLetsOthersCompute(t *testing.T) {
 		}
 		other.Leave()
 		sleeper.Resume()
-		third, _ := ts.Enter(t.Context(), "c", 1)
+		third, _ := ts.Enter(t.Context(), "c", 0, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := third.Begin(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -218,14 +218,14 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 func TestMemoryIsReserved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ts := turns.New(turns.Config{Memory: 100, Waiting: 4, Share: 2})
-		if _, err := ts.Enter(t.Context(), "a", 101); !errors.Is(err, turns.ErrTooLarge) {
+		if _, err := ts.Enter(t.Context(), "a", 0, 101); !errors.Is(err, turns.ErrTooLarge) {
 			t.Errorf("more than there is: %v", err)
 		}
 		holder := enter(t, ts, "a", 90)
 		entered := make(chan string, 10)
 		wait := func(caller string, memory uint64) {
 			go func() {
-				turn, err := ts.Enter(t.Context(), caller, memory)
+				turn, err := ts.Enter(t.Context(), caller, 0, memory)
 				if err != nil {
 					t.Error(err)
 					return
@@ -242,11 +242,11 @@ func TestMemoryIsReserved(t *testing.T) {
 		if len(entered) != 0 {
 			t.Errorf("%s overtook", <-entered)
 		}
-		if _, err := ts.Enter(t.Context(), "b", 1); !errors.Is(err, turns.ErrBusy) {
+		if _, err := ts.Enter(t.Context(), "b", 0, 1); !errors.Is(err, turns.ErrBusy) {
 			t.Errorf("more than a caller's share: %v", err)
 		}
 		wait("d", 10)
-		if _, err := ts.Enter(t.Context(), "e", 1); !errors.Is(err, turns.ErrBusy) {
+		if _, err := ts.Enter(t.Context(), "e", 0, 1); !errors.Is(err, turns.ErrBusy) {
 			t.Errorf("more than may wait: %v", err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -257,7 +257,7 @@ func TestMemoryIsReserved(t *testing.T) {
 		if len(entered) != 4 {
 			t.Errorf("%d of 4 entered", len(entered))
 		}
-		if _, err := ts.Enter(ctx, "f", 50); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := ts.Enter(ctx, "f", 0, 50); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("until its deadline: %v", err)
 		}
 		time.Sleep(2 * time.Second)
@@ -304,7 +304,7 @@ func TestSlicesLetTheHostRun(t *testing.T) {
 // Slice is called some thousand times a second of each script.
 func BenchmarkSlice(b *testing.B) {
 	ts := turns.New(turns.Config{})
-	turn, err := ts.Enter(b.Context(), "a", 1)
+	turn, err := ts.Enter(b.Context(), "a", 0, 1)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func BenchmarkTurn(b *testing.B) {
 	ts := turns.New(turns.Config{})
 	b.ReportAllocs()
 	for b.Loop() {
-		turn, err := ts.Enter(b.Context(), "a", 1)
+		turn, err := ts.Enter(b.Context(), "a", 0, 1)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -329,5 +329,100 @@ func BenchmarkTurn(b *testing.B) {
 		}
 		turn.End()
 		turn.Leave()
+	}
+}
+
+// Scripts that wait for those that they sent hold their memory meanwhile. However
+// many there are, and however long others wait, one of each level goes on; and a level
+// that somebody only claims gets no more than that out of its turn.
+func TestLevels(t *testing.T) {
+	const script = 10
+	ts := turns.New(turns.Config{Memory: 6 * script, Script: script, Levels: 2, Waiting: 4, Share: 4})
+	enter := func(level int) (*turns.Turn, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		return ts.Enter(ctx, "a", level, script)
+	}
+	var held []*turns.Turn
+	for range 4 { // two of six are kept back
+		turn, err := enter(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, turn)
+	}
+	if _, err := enter(0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one too many of level 0: %v", err)
+	}
+	first, err := enter(1)
+	if err != nil {
+		t.Fatalf("one of level 1: %v", err)
+	}
+	if _, err := enter(1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second one of level 1, which somebody may only claim to be: %v", err)
+	}
+	second, err := enter(2)
+	if err != nil {
+		t.Fatalf("one of level 2: %v", err)
+	}
+	if _, err := enter(3); !errors.Is(err, turns.ErrTooDeep) {
+		t.Errorf("one of level 3: %v", err)
+	}
+	// One that waits takes what is kept back when that is free, and one of level 0 does
+	// not.
+	type result struct {
+		turn *turns.Turn
+		err  error
+	}
+	root, deep := make(chan result, 1), make(chan result, 1)
+	wait := func(level int, c chan result) {
+		turn, err := ts.Enter(t.Context(), "b", level, script)
+		c <- result{turn, err}
+	}
+	go wait(0, root)
+	go wait(1, deep)
+	second.Leave()
+	select {
+	case <-root:
+		t.Error("level 0 got what was kept back for level 2")
+	case <-deep:
+		t.Error("level 1 got what was kept back for level 2")
+	case <-time.After(20 * time.Millisecond):
+	}
+	first.Leave()
+	d := <-deep
+	if d.err != nil {
+		t.Fatal(d.err)
+	}
+	held[0].Leave()
+	r := <-root
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	d.turn.Leave()
+	r.turn.Leave()
+	for _, turn := range held[1:] {
+		turn.Leave()
+	}
+	for range 4 { // nothing was lost
+		if _, err := enter(0); err != nil {
+			t.Error(err)
+		}
+	}
+	for level := 1; level <= 2; level++ {
+		if _, err := enter(level); err != nil {
+			t.Error(err)
+		}
+	}
+
+	// Memory for one alone, or one and a half, has no levels.
+	for _, memory := range []uint64{script, script + script/2} {
+		ts = turns.New(turns.Config{Memory: memory, Script: script, Levels: 2})
+		if _, err := enter(1); !errors.Is(err, turns.ErrTooDeep) {
+			t.Errorf("%d bytes, level 1: %v", memory, err)
+		}
+		if _, err := enter(0); err != nil {
+			t.Errorf("%d bytes, level 0: %v", memory, err)
+		}
 	}
 }

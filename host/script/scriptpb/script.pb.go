@@ -505,6 +505,7 @@ type Script struct {
 	// Sealed delegations, from the caller's own to the one for who signs the script;
 	// none when the caller signs it.
 	Chain         [][]byte `protobuf:"bytes,11,rep,name=chain,proto3" json:"chain,omitempty"`
+	Within        *Within  `protobuf:"bytes,12,opt,name=within,proto3" json:"within,omitempty"` // of a script that another one sends while it runs; else none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +617,66 @@ func (x *Script) GetChain() [][]byte {
 	return nil
 }
 
+func (x *Script) GetWithin() *Within {
+	if x != nil {
+		return x.Within
+	}
+	return nil
+}
+
+// Within says which scripts wait for this one.
+type Within struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          []byte                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`         // SHA-256 of the payload of the first of them
+	Contexts      []string               `protobuf:"bytes,2,rep,name=contexts,proto3" json:"contexts,omitempty"` // did:keys of their targets, that of the first script first, the caller's last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Within) Reset() {
+	*x = Within{}
+	mi := &file_circles_v1_script_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Within) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Within) ProtoMessage() {}
+
+func (x *Within) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Within.ProtoReflect.Descriptor instead.
+func (*Within) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Within) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Within) GetContexts() []string {
+	if x != nil {
+		return x.Contexts
+	}
+	return nil
+}
+
 // Delegation lets somebody send scripts as its issuer. The issuer signs it.
 type Delegation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -634,7 +695,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_circles_v1_script_proto_msgTypes[2]
+	mi := &file_circles_v1_script_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +707,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[2]
+	mi := &file_circles_v1_script_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +720,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{2}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Delegation) GetIssuer() string {
@@ -737,7 +798,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_circles_v1_script_proto_msgTypes[3]
+	mi := &file_circles_v1_script_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +810,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[3]
+	mi := &file_circles_v1_script_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +823,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{3}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Revocation) GetDelegation() []byte {
@@ -794,7 +855,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_circles_v1_script_proto_msgTypes[4]
+	mi := &file_circles_v1_script_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +867,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[4]
+	mi := &file_circles_v1_script_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +880,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{4}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Head) GetContext() string {
@@ -874,7 +935,7 @@ type Logic struct {
 
 func (x *Logic) Reset() {
 	*x = Logic{}
-	mi := &file_circles_v1_script_proto_msgTypes[5]
+	mi := &file_circles_v1_script_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +947,7 @@ func (x *Logic) String() string {
 func (*Logic) ProtoMessage() {}
 
 func (x *Logic) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[5]
+	mi := &file_circles_v1_script_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +960,7 @@ func (x *Logic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logic.ProtoReflect.Descriptor instead.
 func (*Logic) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{5}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Logic) GetLogic() isLogic_Logic {
@@ -1014,7 +1075,7 @@ type Text struct {
 
 func (x *Text) Reset() {
 	*x = Text{}
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1087,7 @@ func (x *Text) String() string {
 func (*Text) ProtoMessage() {}
 
 func (x *Text) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[6]
+	mi := &file_circles_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1100,7 @@ func (x *Text) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Text.ProtoReflect.Descriptor instead.
 func (*Text) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Text) GetLanguage() string {
@@ -1071,7 +1132,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1144,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[7]
+	mi := &file_circles_v1_script_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1157,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Decision) GetRuling() Ruling {
@@ -1144,7 +1205,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1217,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[8]
+	mi := &file_circles_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1230,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Grant) GetAction() string {
@@ -1217,13 +1278,14 @@ type Receipt struct {
 	Parts         []*Part                `protobuf:"bytes,27,rep,name=parts,proto3" json:"parts,omitempty"`                           // the modules that took part, if there was more than one
 	Instead       string                 `protobuf:"bytes,28,opt,name=instead,proto3" json:"instead,omitempty"`                       // the module that ran in place of what the script named or brought, as the target's owner maps that; or empty
 	Asked         []byte                 `protobuf:"bytes,29,opt,name=asked,proto3" json:"asked,omitempty"`                           // with instead: SHA-256 of what the script brought, or named by it; empty if it named it by name
+	Sent          []*Sent                `protobuf:"bytes,30,rep,name=sent,proto3" json:"sent,omitempty"`                             // the scripts that it sent while it ran, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1297,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[9]
+	mi := &file_circles_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1310,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Receipt) GetScript() []byte {
@@ -1454,6 +1516,82 @@ func (x *Receipt) GetAsked() []byte {
 	return nil
 }
 
+func (x *Receipt) GetSent() []*Sent {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+// Sent is a script that another one sent, and waited for.
+type Sent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Script        []byte                 `protobuf:"bytes,1,opt,name=script,proto3" json:"script,omitempty"`                   // SHA-256 of its payload
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                   // did:key
+	Code          Code                   `protobuf:"varint,3,opt,name=code,proto3,enum=circles.v1.Code" json:"code,omitempty"` // of its receipt; CODE_UNSPECIFIED if there is none
+	Receipt       []byte                 `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`                 // SHA-256 of its sealed receipt; or empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sent) Reset() {
+	*x = Sent{}
+	mi := &file_circles_v1_script_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sent) ProtoMessage() {}
+
+func (x *Sent) ProtoReflect() protoreflect.Message {
+	mi := &file_circles_v1_script_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sent.ProtoReflect.Descriptor instead.
+func (*Sent) Descriptor() ([]byte, []int) {
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Sent) GetScript() []byte {
+	if x != nil {
+		return x.Script
+	}
+	return nil
+}
+
+func (x *Sent) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Sent) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_CODE_UNSPECIFIED
+}
+
+func (x *Sent) GetReceipt() []byte {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 // Part is a module that took part in a script.
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1468,7 +1606,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1618,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[10]
+	mi := &file_circles_v1_script_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1631,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Part) GetName() string {
@@ -1542,7 +1680,7 @@ type Via struct {
 
 func (x *Via) Reset() {
 	*x = Via{}
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1692,7 @@ func (x *Via) String() string {
 func (*Via) ProtoMessage() {}
 
 func (x *Via) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[11]
+	mi := &file_circles_v1_script_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1705,7 @@ func (x *Via) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Via.ProtoReflect.Descriptor instead.
 func (*Via) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{11}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Via) GetDelegation() []byte {
@@ -1599,7 +1737,7 @@ type Effect struct {
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1749,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[12]
+	mi := &file_circles_v1_script_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1762,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{12}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Effect) GetKind() EffectKind {
@@ -1688,7 +1826,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1838,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[13]
+	mi := &file_circles_v1_script_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1851,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{13}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *End) GetAt() int64 {
@@ -1747,7 +1885,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1897,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[14]
+	mi := &file_circles_v1_script_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1910,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{14}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Blob) GetSize() int64 {
@@ -1807,7 +1945,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1957,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[15]
+	mi := &file_circles_v1_script_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1970,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{15}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Usage) GetWallNs() int64 {
@@ -1916,7 +2054,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2066,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[16]
+	mi := &file_circles_v1_script_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2079,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{16}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Question) GetScript() []byte {
@@ -2019,7 +2157,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2169,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[17]
+	mi := &file_circles_v1_script_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2182,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{17}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Answer) GetQuestion() []byte {
@@ -2165,7 +2303,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2315,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[18]
+	mi := &file_circles_v1_script_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2328,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{18}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Records) GetRecords() []*RecordEntry {
@@ -2218,7 +2356,7 @@ type RecordEntry struct {
 
 func (x *RecordEntry) Reset() {
 	*x = RecordEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2368,7 @@ func (x *RecordEntry) String() string {
 func (*RecordEntry) ProtoMessage() {}
 
 func (x *RecordEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[19]
+	mi := &file_circles_v1_script_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2381,7 @@ func (x *RecordEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordEntry.ProtoReflect.Descriptor instead.
 func (*RecordEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{19}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordEntry) GetKey() string {
@@ -2276,7 +2414,7 @@ type Listing struct {
 
 func (x *Listing) Reset() {
 	*x = Listing{}
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2426,7 @@ func (x *Listing) String() string {
 func (*Listing) ProtoMessage() {}
 
 func (x *Listing) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[20]
+	mi := &file_circles_v1_script_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2439,7 @@ func (x *Listing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listing.ProtoReflect.Descriptor instead.
 func (*Listing) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{20}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Listing) GetEntries() []*ListEntry {
@@ -2321,7 +2459,7 @@ type ListEntry struct {
 
 func (x *ListEntry) Reset() {
 	*x = ListEntry{}
-	mi := &file_circles_v1_script_proto_msgTypes[21]
+	mi := &file_circles_v1_script_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2471,7 @@ func (x *ListEntry) String() string {
 func (*ListEntry) ProtoMessage() {}
 
 func (x *ListEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[21]
+	mi := &file_circles_v1_script_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2484,7 @@ func (x *ListEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntry.ProtoReflect.Descriptor instead.
 func (*ListEntry) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{21}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListEntry) GetName() string {
@@ -2374,7 +2512,7 @@ type Stat struct {
 
 func (x *Stat) Reset() {
 	*x = Stat{}
-	mi := &file_circles_v1_script_proto_msgTypes[22]
+	mi := &file_circles_v1_script_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2524,7 @@ func (x *Stat) String() string {
 func (*Stat) ProtoMessage() {}
 
 func (x *Stat) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[22]
+	mi := &file_circles_v1_script_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2537,7 @@ func (x *Stat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stat.ProtoReflect.Descriptor instead.
 func (*Stat) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{22}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Stat) GetKind() FileKind {
@@ -2433,7 +2571,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_circles_v1_script_proto_msgTypes[23]
+	mi := &file_circles_v1_script_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2583,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_circles_v1_script_proto_msgTypes[23]
+	mi := &file_circles_v1_script_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2596,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_circles_v1_script_proto_rawDescGZIP(), []int{23}
+	return file_circles_v1_script_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Problem) GetCode() ProblemCode {
@@ -2485,7 +2623,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\apayload\x18\x01 \x01(\fR\apayload\x12!\n" +
 	"\fpayload_type\x18\x02 \x01(\tR\vpayloadType\x12\x16\n" +
 	"\x06signer\x18\x03 \x01(\tR\x06signer\x12\x1c\n" +
-	"\tsignature\x18\x04 \x01(\fR\tsignature\"\xc0\x02\n" +
+	"\tsignature\x18\x04 \x01(\fR\tsignature\"\xec\x02\n" +
 	"\x06Script\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -2499,7 +2637,11 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x04lent\x18\t \x03(\v2\x11.circles.v1.GrantR\x04lent\x12\x17\n" +
 	"\adry_run\x18\n" +
 	" \x01(\bR\x06dryRun\x12\x14\n" +
-	"\x05chain\x18\v \x03(\fR\x05chain\"\xf9\x01\n" +
+	"\x05chain\x18\v \x03(\fR\x05chain\x12*\n" +
+	"\x06within\x18\f \x01(\v2\x12.circles.v1.WithinR\x06within\"8\n" +
+	"\x06Within\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\x12\x1a\n" +
+	"\bcontexts\x18\x02 \x03(\tR\bcontexts\"\xf9\x01\n" +
 	"\n" +
 	"Delegation\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x0e\n" +
@@ -2543,7 +2685,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\fother_answer\x18\x05 \x01(\bR\votherAnswer\"3\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\xbe\x06\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xe4\x06\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -2578,7 +2720,13 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\adecided\x18\x1a \x01(\fR\adecided\x12&\n" +
 	"\x05parts\x18\x1b \x03(\v2\x10.circles.v1.PartR\x05parts\x12\x18\n" +
 	"\ainstead\x18\x1c \x01(\tR\ainstead\x12\x14\n" +
-	"\x05asked\x18\x1d \x01(\fR\x05asked\"r\n" +
+	"\x05asked\x18\x1d \x01(\fR\x05asked\x12$\n" +
+	"\x04sent\x18\x1e \x03(\v2\x10.circles.v1.SentR\x04sent\"v\n" +
+	"\x04Sent\x12\x16\n" +
+	"\x06script\x18\x01 \x01(\fR\x06script\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12$\n" +
+	"\x04code\x18\x03 \x01(\x0e2\x10.circles.v1.CodeR\x04code\x12\x18\n" +
+	"\areceipt\x18\x04 \x01(\fR\areceipt\"r\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\tR\x05layer\x12\x16\n" +
@@ -2725,7 +2873,7 @@ func file_circles_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_circles_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_circles_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_circles_v1_script_proto_goTypes = []any{
 	(Ruling)(0),         // 0: circles.v1.Ruling
 	(Code)(0),           // 1: circles.v1.Code
@@ -2735,62 +2883,67 @@ var file_circles_v1_script_proto_goTypes = []any{
 	(ProblemCode)(0),    // 5: circles.v1.ProblemCode
 	(*Envelope)(nil),    // 6: circles.v1.Envelope
 	(*Script)(nil),      // 7: circles.v1.Script
-	(*Delegation)(nil),  // 8: circles.v1.Delegation
-	(*Revocation)(nil),  // 9: circles.v1.Revocation
-	(*Head)(nil),        // 10: circles.v1.Head
-	(*Logic)(nil),       // 11: circles.v1.Logic
-	(*Text)(nil),        // 12: circles.v1.Text
-	(*Decision)(nil),    // 13: circles.v1.Decision
-	(*Grant)(nil),       // 14: circles.v1.Grant
-	(*Receipt)(nil),     // 15: circles.v1.Receipt
-	(*Part)(nil),        // 16: circles.v1.Part
-	(*Via)(nil),         // 17: circles.v1.Via
-	(*Effect)(nil),      // 18: circles.v1.Effect
-	(*End)(nil),         // 19: circles.v1.End
-	(*Blob)(nil),        // 20: circles.v1.Blob
-	(*Usage)(nil),       // 21: circles.v1.Usage
-	(*Question)(nil),    // 22: circles.v1.Question
-	(*Answer)(nil),      // 23: circles.v1.Answer
-	(*Records)(nil),     // 24: circles.v1.Records
-	(*RecordEntry)(nil), // 25: circles.v1.RecordEntry
-	(*Listing)(nil),     // 26: circles.v1.Listing
-	(*ListEntry)(nil),   // 27: circles.v1.ListEntry
-	(*Stat)(nil),        // 28: circles.v1.Stat
-	(*Problem)(nil),     // 29: circles.v1.Problem
+	(*Within)(nil),      // 8: circles.v1.Within
+	(*Delegation)(nil),  // 9: circles.v1.Delegation
+	(*Revocation)(nil),  // 10: circles.v1.Revocation
+	(*Head)(nil),        // 11: circles.v1.Head
+	(*Logic)(nil),       // 12: circles.v1.Logic
+	(*Text)(nil),        // 13: circles.v1.Text
+	(*Decision)(nil),    // 14: circles.v1.Decision
+	(*Grant)(nil),       // 15: circles.v1.Grant
+	(*Receipt)(nil),     // 16: circles.v1.Receipt
+	(*Sent)(nil),        // 17: circles.v1.Sent
+	(*Part)(nil),        // 18: circles.v1.Part
+	(*Via)(nil),         // 19: circles.v1.Via
+	(*Effect)(nil),      // 20: circles.v1.Effect
+	(*End)(nil),         // 21: circles.v1.End
+	(*Blob)(nil),        // 22: circles.v1.Blob
+	(*Usage)(nil),       // 23: circles.v1.Usage
+	(*Question)(nil),    // 24: circles.v1.Question
+	(*Answer)(nil),      // 25: circles.v1.Answer
+	(*Records)(nil),     // 26: circles.v1.Records
+	(*RecordEntry)(nil), // 27: circles.v1.RecordEntry
+	(*Listing)(nil),     // 28: circles.v1.Listing
+	(*ListEntry)(nil),   // 29: circles.v1.ListEntry
+	(*Stat)(nil),        // 30: circles.v1.Stat
+	(*Problem)(nil),     // 31: circles.v1.Problem
 }
 var file_circles_v1_script_proto_depIdxs = []int32{
-	11, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
-	14, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
-	14, // 2: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
-	13, // 3: circles.v1.Logic.decide:type_name -> circles.v1.Decision
-	12, // 4: circles.v1.Logic.text:type_name -> circles.v1.Text
-	0,  // 5: circles.v1.Decision.ruling:type_name -> circles.v1.Ruling
-	1,  // 6: circles.v1.Receipt.code:type_name -> circles.v1.Code
-	18, // 7: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
-	21, // 8: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
-	17, // 9: circles.v1.Receipt.via:type_name -> circles.v1.Via
-	16, // 10: circles.v1.Receipt.parts:type_name -> circles.v1.Part
-	2,  // 11: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
-	20, // 12: circles.v1.Effect.before:type_name -> circles.v1.Blob
-	20, // 13: circles.v1.Effect.after:type_name -> circles.v1.Blob
-	19, // 14: circles.v1.Effect.end:type_name -> circles.v1.End
-	20, // 15: circles.v1.End.before:type_name -> circles.v1.Blob
-	20, // 16: circles.v1.End.after:type_name -> circles.v1.Blob
-	3,  // 17: circles.v1.Question.op:type_name -> circles.v1.Op
-	26, // 18: circles.v1.Answer.listing:type_name -> circles.v1.Listing
-	28, // 19: circles.v1.Answer.stat:type_name -> circles.v1.Stat
-	29, // 20: circles.v1.Answer.problem:type_name -> circles.v1.Problem
-	24, // 21: circles.v1.Answer.records:type_name -> circles.v1.Records
-	25, // 22: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
-	27, // 23: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	4,  // 24: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	4,  // 25: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	5,  // 26: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	12, // 0: circles.v1.Script.logic:type_name -> circles.v1.Logic
+	15, // 1: circles.v1.Script.lent:type_name -> circles.v1.Grant
+	8,  // 2: circles.v1.Script.within:type_name -> circles.v1.Within
+	15, // 3: circles.v1.Delegation.allows:type_name -> circles.v1.Grant
+	14, // 4: circles.v1.Logic.decide:type_name -> circles.v1.Decision
+	13, // 5: circles.v1.Logic.text:type_name -> circles.v1.Text
+	0,  // 6: circles.v1.Decision.ruling:type_name -> circles.v1.Ruling
+	1,  // 7: circles.v1.Receipt.code:type_name -> circles.v1.Code
+	20, // 8: circles.v1.Receipt.effects:type_name -> circles.v1.Effect
+	23, // 9: circles.v1.Receipt.usage:type_name -> circles.v1.Usage
+	19, // 10: circles.v1.Receipt.via:type_name -> circles.v1.Via
+	18, // 11: circles.v1.Receipt.parts:type_name -> circles.v1.Part
+	17, // 12: circles.v1.Receipt.sent:type_name -> circles.v1.Sent
+	1,  // 13: circles.v1.Sent.code:type_name -> circles.v1.Code
+	2,  // 14: circles.v1.Effect.kind:type_name -> circles.v1.EffectKind
+	22, // 15: circles.v1.Effect.before:type_name -> circles.v1.Blob
+	22, // 16: circles.v1.Effect.after:type_name -> circles.v1.Blob
+	21, // 17: circles.v1.Effect.end:type_name -> circles.v1.End
+	22, // 18: circles.v1.End.before:type_name -> circles.v1.Blob
+	22, // 19: circles.v1.End.after:type_name -> circles.v1.Blob
+	3,  // 20: circles.v1.Question.op:type_name -> circles.v1.Op
+	28, // 21: circles.v1.Answer.listing:type_name -> circles.v1.Listing
+	30, // 22: circles.v1.Answer.stat:type_name -> circles.v1.Stat
+	31, // 23: circles.v1.Answer.problem:type_name -> circles.v1.Problem
+	26, // 24: circles.v1.Answer.records:type_name -> circles.v1.Records
+	27, // 25: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	29, // 26: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	4,  // 27: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	4,  // 28: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	5,  // 29: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -2798,7 +2951,7 @@ func file_circles_v1_script_proto_init() {
 	if File_circles_v1_script_proto != nil {
 		return
 	}
-	file_circles_v1_script_proto_msgTypes[5].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[6].OneofWrappers = []any{
 		(*Logic_Name)(nil),
 		(*Logic_Digest)(nil),
 		(*Logic_Wasm)(nil),
@@ -2806,7 +2959,7 @@ func file_circles_v1_script_proto_init() {
 		(*Logic_Decide)(nil),
 		(*Logic_Text)(nil),
 	}
-	file_circles_v1_script_proto_msgTypes[17].OneofWrappers = []any{
+	file_circles_v1_script_proto_msgTypes[19].OneofWrappers = []any{
 		(*Answer_Data)(nil),
 		(*Answer_Listing)(nil),
 		(*Answer_Stat)(nil),
@@ -2820,7 +2973,7 @@ func file_circles_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_circles_v1_script_proto_rawDesc), len(file_circles_v1_script_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,6 +36,7 @@ var codes = map[transport.Code]connect.Code{
 	transport.Conflict:        connect.CodeAlreadyExists,
 	transport.Unavailable:     connect.CodeUnavailable,
 	transport.Internal:        connect.CodeInternal,
+	transport.Standstill:      connect.CodeAborted,
 }
 
 // toWire hides every error that is not a *transport.Error: its text is for

@@ -83,7 +83,7 @@ func Run(t *testing.T, start func(t *testing.T, handle transport.Handler) Rig) {
 
 	t.Run("errors cross with their code and text", func(t *testing.T) {
 		all := []transport.Code{transport.Malformed, transport.Unauthenticated, transport.NotFound, transport.Expired,
-			transport.TooLarge, transport.Conflict, transport.Unavailable, transport.Internal}
+			transport.TooLarge, transport.Conflict, transport.Unavailable, transport.Internal, transport.Standstill}
 		rig := start(t, func(_ context.Context, sealed []byte, _ transport.Back) ([]byte, error) {
 			code := transport.Code(sealed)
 			return nil, fmt.Errorf("wrapped: %w", &transport.Error{Code: code, Message: "told of " + string(code)})
