@@ -24,7 +24,9 @@ func newTransaction(tx store.Tx, readOnly bool) transaction {
 
 // transaction is one of this context's, whose records are bound to its schemas.
 func (c *peerContext) transaction(tx store.Tx, readOnly bool) transaction {
-	return transaction{tx, records.In(tx.Private(), records.Config{ReadOnly: readOnly, Schemas: &c.schemas})}
+	return transaction{tx, records.In(tx.Private(), records.Config{
+		ReadOnly: readOnly, Schemas: &c.schemas, Looked: &c.schemas.looked, Stale: c.reindexSoon,
+	})}
 }
 
 var recordActions = map[records.Op]script.Action{

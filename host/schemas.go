@@ -29,6 +29,8 @@ func SchemaDir(e peer.Entry) string { return filepath.Join(e.Dir, "schema") }
 type schemas struct {
 	inForce atomic.Pointer[map[string]*schema.Schema]
 	problem atomic.Pointer[error]
+	looked  records.Looked
+	making  sync.Map // collections whose indexes are to be made again
 
 	mu       sync.Mutex // one at a time looks at the files
 	problems map[string]error
@@ -164,7 +166,7 @@ func (c *peerContext) boundTo(ctx context.Context, collection string, file *sche
 func (c *peerContext) bind(ctx context.Context, collection string, file *schema.Schema) (*schema.Schema, error) {
 	was := c.boundTo(ctx, collection, file)
 	if was != nil && was.Digest() == file.Digest() {
-		return file, nil
+		return file, c.reindex(ctx, collection, file)
 	}
 	ctx, cancel := context.WithTimeout(ctx, rebindTime)
 	defer cancel()
@@ -188,6 +190,60 @@ func (c *peerContext) bind(ctx context.Context, collection string, file *schema.
 	}
 	c.host.notice(Notice{Peer: c.entry.Name, Kind: "schema", About: about})
 	return file, nil
+}
+
+// reindex has the indexes of a collection made again if its files are not those that
+// they were made from. To find out costs a look at each file.
+func (c *peerContext) reindex(ctx context.Context, collection string, s *schema.Schema) error {
+	right := false
+	err := c.store.View(ctx, func(tx store.Tx) (err error) {
+		right, err = records.In(tx.Private(), records.Config{ReadOnly: true, Looked: &c.schemas.looked}).Indexed(ctx, collection, s.Indexes())
+		return err
+	})
+	if right || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, rebindTime)
+	defer cancel()
+	for range maxRuns {
+		err = c.store.Update(ctx, func(tx store.Tx) error {
+			t := c.recordsOf(tx)
+			if _, err := t.Reindex(ctx, collection, s.Indexes()); err != nil {
+				return err
+			}
+			return t.Flush(ctx)
+		})
+		if !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make the indexes of %s again: %w", collection, err)
+	}
+	return nil
+}
+
+// reindexSoon has it done beside the scripts that run: one of them has found the
+// indexes not to be right.
+func (c *peerContext) reindexSoon(collection string) {
+	s := c.schemas.Of(collection)
+	if s == nil {
+		return
+	}
+	if _, making := c.schemas.making.LoadOrStore(collection, true); making {
+		return
+	}
+	go func() {
+		defer c.schemas.making.Delete(collection)
+		open, release, err := c.host.contexts.open(c.host.running, c.entry.ID)
+		if err != nil {
+			return // it is read again when the context opens
+		}
+		defer release()
+		if err := open.reindex(c.host.running, collection, s); err != nil && c.host.running.Err() == nil {
+			c.host.report(fmt.Errorf("peer %s: %w", c.entry.Name, err))
+		}
+	}()
 }
 
 // sayProblem notes what is wrong with a file, nil if nothing is any more.

@@ -162,14 +162,20 @@ func (t *Tx) Bind(ctx context.Context, collection string, s *schema.Schema) (Che
 	if c.Violating > 0 && !s.KeepsStored() {
 		return c, &StoredError{collection, c}
 	}
+	if _, err := t.Reindex(ctx, collection, s.Indexes()); err != nil {
+		return c, fmt.Errorf("make the indexes of %s: %w", collection, err)
+	}
 	if err := t.fs.Mkdir(bound); err != nil && !errors.Is(err, store.ErrExists) {
 		return c, err
 	}
 	return c, t.overwrite(boundFile(collection), s.Text())
 }
 
-// Unbind lets a collection take any values again.
-func (t *Tx) Unbind(_ context.Context, collection string) error {
+// Unbind lets a collection take any values again, and does away with its indexes.
+func (t *Tx) Unbind(ctx context.Context, collection string) error {
+	if _, err := t.Reindex(ctx, collection, nil); err != nil {
+		return err
+	}
 	err := t.fs.Unlink(boundFile(collection))
 	if errors.Is(err, store.ErrNotExist) {
 		return nil

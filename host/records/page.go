@@ -11,7 +11,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
 
@@ -95,7 +94,7 @@ func (e *lineError) Unwrap() error { return e.err }
 const shortest = `{"key":"k","text":""}`
 
 // parsePage reads a page. Values are looked at when they are asked for.
-func parsePage(text string) ([]entry, error) {
+func parsePage(text string, check func(string) error) ([]entry, error) {
 	entries := make([]entry, 0, min(strings.Count(text, "\n"), len(text)/len(shortest))+1)
 	sorted := true
 	for n, line := range lines(text) {
@@ -107,7 +106,7 @@ func parsePage(text string) ([]entry, error) {
 			}
 			key = *w.Key
 		}
-		if err := script.CheckKey(key); err != nil {
+		if err := check(key); err != nil {
 			return nil, &lineError{n, errors.New("it has no key that a record can have")}
 		}
 		sorted = sorted && (len(entries) == 0 || entries[len(entries)-1].key < key)

@@ -86,6 +86,13 @@ type Config struct {
 	ReadOnly bool
 	// Schemas are what values are held against; nil takes any.
 	Schemas Schemas
+	// Looked remembers, from one transaction to the next, when the indexes of a
+	// collection were last held against its pages. nil looks each time.
+	Looked *Looked
+	// Stale is told of a collection whose indexes are not used, since its pages are
+	// not those that they were made from, until Reindex. It must not block. nil drops
+	// it.
+	Stale func(collection string)
 }
 
 // Op is what a guard is asked about.
@@ -115,7 +122,12 @@ type Tx struct {
 	schemas     Schemas
 	collections map[string]*collection
 	cached      int64
-	indexed     int64   // bytes of indexes
+	listed      int64               // bytes of lists of pages
+	indexes     map[string]*indexes // nil for a collection that has none
+	scratch     []byte
+	peeked      *page // that scratch has the file of
+	looked      *Looked
+	stale       func(collection string)
 	loaded      []*page // those that are in memory
 	tick        uint64
 
@@ -130,6 +142,7 @@ func In(private store.FS, c Config) *Tx {
 	return &Tx{
 		fs: private, limits: c.Limits.withDefaults(), readOnly: c.ReadOnly, schemas: c.Schemas,
 		collections: map[string]*collection{}, changes: map[id]*Change{},
+		indexes: map[string]*indexes{}, looked: c.Looked, stale: c.Stale,
 	}
 }
 
@@ -441,7 +454,11 @@ func (t *Tx) put(ctx context.Context, collection, key string, value []byte, was 
 	atEnd := p.put(entry{key: strings.Clone(key), line: line})
 	t.cached += p.settle()
 	t.split(p, atEnd)
-	return t.evict()
+	if err := t.evict(); err != nil {
+		return err
+	}
+	t.maintain(ctx, of, key, before, after)
+	return nil
 }
 
 func (t *Tx) remove(ctx context.Context, collection, key string) error {
@@ -465,7 +482,11 @@ func (t *Tx) remove(ctx context.Context, collection, key string) error {
 	of.changed = true
 	p.remove(key)
 	t.cached += p.settle()
-	return t.join(p)
+	if err := t.join(p); err != nil {
+		return err
+	}
+	t.maintain(ctx, of, key, before, nil)
+	return nil
 }
 
 // change notes what a record was and is, and counts it, before it is changed.

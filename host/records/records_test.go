@@ -47,7 +47,9 @@ func (b *bench) update(f func(*Tx, *Collections) error) error {
 
 func (b *bench) view(f func(*Collections) error) error {
 	return b.s.View(context.Background(), func(tx store.Tx) error {
-		return f(In(tx.Private(), Config{ReadOnly: true, Limits: b.c.Limits}).As(nil))
+		c := b.c
+		c.ReadOnly = true
+		return f(In(tx.Private(), c).As(nil))
 	})
 }
 
@@ -228,7 +230,7 @@ func FuzzValue(f *testing.F) {
 			return
 		}
 		line := encodeLine(key, value)
-		entries, err := parsePage(line + "\n")
+		entries, err := parsePage(line+"\n", script.CheckKey)
 		if err != nil || len(entries) != 1 || entries[0].key != key {
 			t.Fatalf("%s is %v, %v", line, entries, err)
 		}
@@ -433,7 +435,7 @@ func (b *bench) checkFiles(collection string, records int) {
 		}
 		return
 	}
-	pages, err := parseIndex(b.file(root + "/" + collection + "/" + indexName))
+	pages, err := parseIndex(b.file(root+"/"+collection+"/"+indexName), script.CheckKey)
 	b.must(err)
 	if len(names) != len(pages)+1 {
 		b.Errorf("the files are %q, for %d pages", names, len(pages))
@@ -441,7 +443,7 @@ func (b *bench) checkFiles(collection string, records int) {
 	total, small := 0, 0
 	for i, p := range pages {
 		text := b.file(fmt.Sprintf("%s/%s/%d%s", root, collection, p.number, suffix))
-		entries, err := parsePage(text)
+		entries, err := parsePage(text, script.CheckKey)
 		b.must(err)
 		total += len(entries)
 		if len(text) > pageSize && len(entries) > 1 {

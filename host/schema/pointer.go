@@ -93,8 +93,8 @@ func (b *builder) indexes(v *Value, root *rule) ([]Index, error) {
 	for i := range list.items {
 		fields := &list.items[i]
 		pointer := join(at, strconv.Itoa(i))
-		if fields.kind != array || len(fields.items) == 0 || len(fields.items) > maxFields {
-			return nil, b.fail(fields.at, pointer, fmt.Errorf("%s; at most %d fields", form, maxFields))
+		if fields.kind != array || len(fields.items) == 0 || len(fields.items) > MaxFields {
+			return nil, b.fail(fields.at, pointer, fmt.Errorf("%s; at most %d fields", form, MaxFields))
 		}
 		var x Index
 		for j := range fields.items {

@@ -75,9 +75,11 @@ const (
 	maxProgram  = 5000      // instructions of a compiled one: matching takes that many steps a byte
 	maxPrograms = 50_000    // of all patterns together
 	maxIndexes  = 8         // each has to be written with every record
-	maxFields   = 4         // of an index
 	maxPointer  = 200       // bytes of a field's pointer
 )
+
+// MaxFields is how many fields an index, or an order, has.
+const MaxFields = 4
 
 // The URL of the only dialect that is read.
 const dialect = "https://json-schema.org/draft/2020-12/schema"

@@ -55,8 +55,12 @@ func (l *local) ReplaceRecord(ctx context.Context, collection, key string, expec
 	return nil
 }
 
-func (l *local) QueryRecords(_ context.Context, collection, _, _ string, _ int) (records.Page, error) {
-	return records.Page{}, &Error{Code: Unavailable, Message: "cannot query collection " + quoteRecord(collection, "") + ": this host answers no queries; list its records"}
+func (l *local) QueryRecords(ctx context.Context, collection, query, start string, limit int) (records.Page, error) {
+	page, err := l.records.Query(ctx, collection, query, start, limit)
+	if err != nil {
+		return records.Page{}, l.failRecord(ctx, "query", collection, "", err)
+	}
+	return page, nil
 }
 
 func (l *local) Send(context.Context, string, string, string, []byte) ([]byte, error) {
@@ -88,7 +92,15 @@ func (l *local) failRecord(ctx context.Context, verb, collection, key string, er
 	}
 	var damage *records.DamageError
 	var violation *records.ViolationError
+	var query *records.QueryError
+	var unindexed *records.UnindexedError
 	switch {
+	case errors.As(err, &query):
+		return say(Invalid, query.Error())
+	case errors.As(err, &unindexed):
+		return say(TooLarge, unindexed.Error())
+	case errors.Is(err, records.ErrIndexing):
+		return say(Unavailable, records.ErrIndexing.Error())
 	case errors.As(err, &violation):
 		return say(Violates, "it is not as the schema of "+collection+" has it\n"+violation.Error())
 	case errors.Is(err, records.ErrMismatch):
