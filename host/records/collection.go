@@ -263,66 +263,68 @@ func (t *Tx) rebuild(ctx context.Context, c *collection) error {
 
 // read returns a file of at most limit bytes.
 func (t *Tx) read(path string, limit int64) (text string, info store.Info, err error) {
-	b, info, err := t.readInto(nil, path, limit)
-	return string(b), info, err
+	var b strings.Builder // a large page is not in memory twice
+	info, err = t.readWith(path, limit, func(f *io.SectionReader) error {
+		b.Grow(int(f.Size()))
+		_, err := io.Copy(&b, f)
+		return err
+	})
+	return b.String(), info, err
 }
 
-// readInto is read into a buffer, which grows as it must.
-func (t *Tx) readInto(b []byte, path string, limit int64) (_ []byte, info store.Info, err error) {
+// readWith has a file of at most limit bytes read.
+func (t *Tx) readWith(path string, limit int64, read func(*io.SectionReader) error) (info store.Info, err error) {
 	f, err := t.fs.Open(path, store.FlagRead)
 	if err != nil {
-		return nil, info, err
+		return info, err
 	}
 	defer f.Close()
 	info, err = f.Stat()
 	switch {
 	case err != nil:
-		return nil, info, err
+		return info, err
 	case info.Kind != store.KindFile:
-		return nil, info, damaged(path, errors.New("it is no file"))
+		return info, damaged(path, errors.New("it is no file"))
 	case info.Size < 0 || info.Size > limit:
-		return nil, info, damaged(path, fmt.Errorf("it has %d bytes, and at most %d are read", info.Size, limit))
+		return info, damaged(path, fmt.Errorf("it has %d bytes, and at most %d are read", info.Size, limit))
 	}
-	b = slices.Grow(b[:0], int(info.Size))[:info.Size]
-	n, err := io.ReadFull(io.NewSectionReader(f, 0, info.Size), b)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil // it has become shorter meanwhile
-	}
-	return b[:n], info, err
+	return info, read(io.NewSectionReader(f, 0, info.Size))
 }
 
 // peek returns the value of one record for who only reads: of a page that is not in
 // memory its line is looked for, which takes a third of the time of reading the page,
 // and no memory. found is false if that was not enough to tell.
-func (t *Tx) peek(of *collection, key string) (value []byte, found bool, err error) {
+func (t *Tx) peek(of *collection, key string) (value []byte, found bool) {
 	if len(of.pages) == 0 || strings.ContainsAny(key, `"\`) {
-		return nil, false, nil
+		return nil, false
 	}
 	p := of.pages[of.find(key)]
 	if p.entries != nil || p.number == 0 {
-		return nil, false, nil
+		return nil, false
 	}
 	if t.peeked != p {
 		t.peeked = nil
-		if t.scratch, _, err = t.readInto(t.scratch, p.path(), maxPage); err != nil {
-			if errors.Is(err, store.ErrNotExist) {
-				err = nil
-			}
-			return nil, false, err
+		_, err := t.readWith(p.path(), pageSize*2, func(f *io.SectionReader) error {
+			t.scratch = slices.Grow(t.scratch[:0], int(f.Size()))[:f.Size()]
+			_, err := io.ReadFull(f, t.scratch)
+			return err
+		})
+		if err != nil {
+			return nil, false // reading the page says what is the matter
 		}
 		t.peeked = p
 	}
 	begins := append(append(append(make([]byte, 0, len(key)+len(canonicalTo)+2), canonicalTo...), key...), `",`...)
 	at := bytes.Index(t.scratch, begins)
 	if at < 0 || at > 0 && t.scratch[at-1] != '\n' {
-		return nil, false, nil
+		return nil, false
 	}
 	line := t.scratch[at:]
 	if end := bytes.IndexByte(line, '\n'); end >= 0 {
 		line = line[:end]
 	}
-	value, err = entry{key, string(line)}.value()
-	return value, err == nil, nil
+	value, err := entry{key, string(line)}.value()
+	return value, err == nil
 }
 
 // load brings a page into memory. One whose file is not there any more has lost

@@ -275,10 +275,10 @@ func (r *results) look(x *index, e entry) (*found, error) {
 
 // value is a record's value, nil if there is none.
 func (r *results) value(key string) ([]byte, error) {
-	value, ok, err := r.c.t.peek(r.of, key)
-	if !ok && err == nil {
-		value, _, err = r.c.t.at(r.of, key)
+	if value, ok := r.c.t.peek(r.of, key); ok {
+		return value, nil
 	}
+	value, _, err := r.c.t.at(r.of, key)
 	return value, err
 }
 
