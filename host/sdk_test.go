@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/circles-host/circles/guest-sdk/sdktest"
 	"github.com/circles-host/circles/host"
@@ -42,6 +43,10 @@ func suiteGuest(t *testing.T, language string) func() []byte {
 
 func runSuite(t *testing.T, wasm []byte) {
 	w := newWorld(t, "alice", "bob")
+	if err := w.host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.start(host.Config{Limits: engine.Limits{Wall: time.Minute}}) // 64 MiB take their time on a busy machine
 	e, err := engine.New(t.Context(), engine.Config{CacheDir: cacheDir}, host.HostModules()...)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +67,7 @@ func runSuite(t *testing.T, wasm []byte) {
 		Limits: policy.Limits{Memory: 512 << 20, Output: 65 << 20, Bytes: 100 << 20, File: 100 << 20},
 		Read:   []string{"/"}, List: []string{"/"}, Write: []string{"/"}, Remove: []string{"/"},
 		Get: []string{"notes/a", "notes/c", "notes/d/é", "notes/z", "many"}, Put: []string{"notes", "many", "checked"},
-		Query: []string{"notes", "none", "many"}, Delete: []string{"notes"}})
+		Query: []string{"notes", "none", "many"}, Delete: []string{"notes"}, Call: []string{"suite", "none"}})
 	w.put("alice", "/lent.txt", "lent by alice")
 	w.put("bob", "/dir/file", "abcdefgh")
 	w.put("bob", "/dir/sub/x", "")
@@ -104,6 +109,20 @@ func runSuite(t *testing.T, wasm []byte) {
 		want("record", params, says)
 	}
 	want("large", "4", "67108864")
+	for params, says := range map[string]string{
+		"entry":                          "others",
+		"call none - - x":                "code 0, with a message",
+		"call notes - - x":               "code 1, with a message",
+		"call suite - run né it is":      "9 né it is",
+		"call suite - - ":                "0 ",
+		"call suite - others entry":      "6 others",
+		"call suite - fail no":           "code 13, with a message",
+		"call suite - others base - - -": "22 code 0, with a message",
+		"base - - - x":                   "code 0, with a message",
+		"Send bob suite - x":             "code 8, with a message",
+	} {
+		want("others", params, says)
+	}
 	if r := call("fail", "no pén"); r.Code != script.Failed || r.Message != "no pén" {
 		t.Errorf("fail: %v %q", r.Code, r.Message)
 	}
