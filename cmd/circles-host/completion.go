@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
-	"github.com/circles-host/circles/host/module"
 )
 
 func completionCommand() *cli.Command {
@@ -145,7 +144,7 @@ func complete(app *cli.App, words []string, w io.Writer) {
 		}
 	case "module":
 		// Peers may have modules of their own; those of the host are a start.
-		for _, name := range names(filepath.Join(root, "modules"), module.Suffix) {
+		for _, name := range moduleNames(filepath.Join(root, "modules")) {
 			offer(name, "")
 		}
 	case "shell":

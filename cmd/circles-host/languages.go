@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -199,4 +200,14 @@ func addFile(dir, name string, l engine.Language, code []byte) (path string, err
 		return module.Add(dir, name, code)
 	}
 	return module.AddText(dir, name, l, code)
+}
+
+// moduleNames are the names of the modules, compiled or texts, in a layer's folder.
+func moduleNames(dir string) (list []string) {
+	list = names(dir, module.Suffix)
+	for _, l := range hostLanguages() {
+		list = append(list, names(dir, l.Suffix)...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
-	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/storage"
@@ -246,7 +245,7 @@ func peerShow(c *cli.Context) error {
 		} else if errors.Is(circlesErr, fs.ErrNotExist) {
 			circlesErr = nil
 		}
-		v.Modules = names(filepath.Join(e.Dir, "modules"), module.Suffix)
+		v.Modules = moduleNames(filepath.Join(e.Dir, "modules"))
 		v.Policy = names(filepath.Join(e.Dir, "policy"), ".cedar")
 		v.Problems = checkPeer(root, e).Problems
 	}

@@ -90,6 +90,8 @@ type heldScript struct {
 	// Would is what became of it when it was run to be looked at.
 	Would *script.Receipt `json:"would,omitempty"`
 	// Of what was sent, what no receipt has.
+	Language     string   `json:"language,omitempty"` // of the text that it carries
+	Text         string   `json:"text,omitempty"`
 	Params       string   `json:"params,omitempty"`
 	ParamsBase64 []byte   `json:"params_base64,omitempty"`
 	Lent         []string `json:"lent,omitempty"`
@@ -180,6 +182,7 @@ func (w *heldScript) look(c *cli.Context, private store.FS) error {
 	if err != nil {
 		return coded{exitInvalid, err}
 	}
+	w.Language, w.Text = v.Script().Logic.Text.Language, v.Script().Logic.Text.Source
 	w.Params, w.ParamsBase64 = script.Readable(v.Script().Params)
 	for _, g := range v.Script().Lent {
 		w.Lent = append(w.Lent, string(g.Action)+":"+g.Path)
@@ -321,6 +324,10 @@ func reviewShow(c *cli.Context) error {
 	showVia(p, root, r, row)
 	row("module", codeText(r))
 	row(" ", p.dim(r.Module.String()))
+	if w.Text != "" {
+		row("text", "in "+clean(w.Language))
+		p.f("%s\n", indent("  ", clean(w.Text)))
+	}
 	row("params", line(cut(w.Params, 500)))
 	if w.ParamsBase64 != nil {
 		row("params", bytesText(uint64(len(w.ParamsBase64)))+" that are no text; --json has them")
