@@ -232,6 +232,21 @@ type peers struct {
 
 func (p *peers) Caller() contexts.Context { return p.caller }
 func (p *peers) Target() contexts.Context { return p.target }
+func (p *peers) Clock() bool              { return true }
+func (p *peers) Modules() modules.Modules { return alone{} }
+
+// alone is a module without others.
+type alone struct{}
+
+func (alone) Entry() string { return "run" }
+
+func (alone) Call(context.Context, string, string, []byte) ([]byte, error) {
+	return nil, &contexts.Error{Code: contexts.NotFound, Message: "there are no others"}
+}
+
+func (alone) Base(context.Context, string, []byte) ([]byte, error) {
+	return nil, &contexts.Error{Code: contexts.NotFound, Message: "there is none below"}
+}
 
 // sameAnswers is WASI with a clock that goes on by a millisecond whenever it is
 // asked, and random bytes that are not. Else no two runs of a Go program would be
