@@ -211,6 +211,8 @@ var hints = []struct{ message, hint string }{
 	{"undefined: true", "Starlark says True"},
 	{"undefined: false", "Starlark says False"},
 	{"return statement not within", "the result of a text is its last expression, which stands alone: write it without return"},
+	{"unexpected input character '“'", `quotes are plain ones: "…" or '…'`},
+	{"unexpected input character '‘'", `quotes are plain ones: '…' or "…"`},
 	{"undefined: open", "the files are target's: target.read(path), target.write(path, text)"},
 	{"undefined: params", "in a text with functions each entry gets params as its parameter: def sign(params)"},
 	{"undefined: isinstance", `compare types by name: type(x) == "string"`},

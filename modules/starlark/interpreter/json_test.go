@@ -77,9 +77,12 @@ func TestJSONRefused(t *testing.T) {
 		}
 	}
 	for text, kind := range map[string]string{`{"a":1,"a":2}`: "", `1e999`: "", "": "NoneType", "no JSON": "string", "\xff": "bytes", "[1,": "string", "7": "int"} {
-		v, err := received([]byte(text))
+		v, err := given([]byte(text))
 		if kind == "" && err == nil || kind != "" && (err != nil || v.Type() != kind) {
 			t.Errorf("%q is received as %v, %v", text, v, err)
+		}
+		if kind == "" && text != "" && received([]byte(text)) != starlark.String(text) {
+			t.Errorf("%q is received as %v", text, received([]byte(text)))
 		}
 	}
 }

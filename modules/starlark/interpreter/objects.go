@@ -111,9 +111,19 @@ func record(pairs ...any) *starlarkstruct.Struct {
 
 // ---- What crosses ----
 
-// received is what a text gets of bytes from elsewhere, params or a result: what they
+// received is what a text gets of bytes from elsewhere, a record or a result: what they
 // say if they are JSON, else the text, or bytes if they are no text; None of nothing.
-func received(b []byte) (starlark.Value, error) {
+func received(b []byte) starlark.Value {
+	v, err := given(b)
+	if err != nil {
+		return starlark.String(b) // one odd record is no reason to see none
+	}
+	return v
+}
+
+// given is received of params, where what could be meant in two ways is an error: they may
+// have been looked at before, by somebody who took them for the other.
+func given(b []byte) (starlark.Value, error) {
 	if len(b) == 0 {
 		return starlark.None, nil
 	}
@@ -335,7 +345,7 @@ func (c context) send(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tup
 	if err != nil {
 		return nil, err
 	}
-	return received(result)
+	return received(result), nil
 }
 
 // ---- Records ----
@@ -362,7 +372,7 @@ func (c collection) get(_ *starlark.Thread, b *starlark.Builtin, args starlark.T
 	if err != nil {
 		return or(nil, otherwise, err)
 	}
-	return received(value)
+	return received(value), nil
 }
 
 func (c collection) put(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
@@ -406,10 +416,8 @@ func (c collection) replace(_ *starlark.Thread, b *starlark.Builtin, args starla
 		return nil, fmt.Errorf("%s: expected: %w", b.Name(), err)
 	}
 	if now, err := c.Get(key); err == nil {
-		if v, err := received(now); err == nil {
-			if same, err := starlark.EqualDepth(v, expected, maxNesting); err == nil && same {
-				before = now
-			}
+		if same, err := starlark.EqualDepth(received(now), expected, maxNesting); err == nil && same {
+			before = now
 		}
 	}
 	return starlark.None, c.Replace(key, before, text)
@@ -448,9 +456,7 @@ func page(found []circles.Record, next string, err error) (starlark.Value, error
 	for i, r := range found {
 		var value starlark.Value = starlark.None
 		if !r.Denied {
-			if value, err = received(r.Value); err != nil {
-				return nil, fmt.Errorf("the record %s: %w", cut(r.Key), err)
-			}
+			value = received(r.Value)
 		}
 		list[i] = record("key", starlark.String(r.Key), "value", value, "denied", starlark.Bool(r.Denied))
 	}
@@ -473,7 +479,7 @@ func modulesCall(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, k
 	if err != nil {
 		return nil, err
 	}
-	return received(result)
+	return received(result), nil
 }
 
 // baseCall is base.call(params), or base.call(entry, params).
@@ -497,7 +503,7 @@ func baseCall(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwar
 	if err != nil {
 		return nil, err
 	}
-	return received(result)
+	return received(result), nil
 }
 
 // ---- The log ----

@@ -35,6 +35,9 @@ const (
 	// maxTree is how deep the parts of a text may lie in each other. The parser has a bound
 	// of its own for brackets and blocks; a + a + a + … and f()()()… it reads in a loop.
 	maxTree = 2000
+	// What a host takes of entries: so many, with names of so many bytes.
+	maxEntries   = 256
+	maxEntryName = 128
 )
 
 // resultName is the variable that the value of a text's last expression is assigned
@@ -57,7 +60,12 @@ type entry struct {
 // load reads a text. A text that defines functions, other than those whose names begin
 // with an underscore, has them for entries; what is around them is done here and now, once
 // for all runs. Any other text is itself the entry run.
-func load(source []byte) (*program, error) {
+func load(source []byte) (p *program, err error) {
+	defer func() {
+		if v := recover(); v != nil { // go.starlark.net says so where it finds itself wrong
+			p, err = nil, fmt.Errorf("1:1: the interpreter cannot read this text, for a bug of its own: %v", v)
+		}
+	}()
 	file, err := dialect.Parse(fileName, source, 0)
 	if err != nil {
 		return nil, refused(string(source), err)
@@ -70,7 +78,7 @@ func load(source []byte) (*program, error) {
 		def, ok := s.(*syntax.DefStmt)
 		functions = functions || ok && public(def.Name.Name)
 	}
-	p := &program{names: predeclared}
+	p = &program{names: predeclared}
 	if !functions {
 		keepResult(file)
 		p.names = maps.Clone(predeclared)
@@ -169,9 +177,11 @@ func (p *program) define(file *syntax.File) error {
 			name, ok := kebab(id.Name)
 			switch {
 			case !ok:
-				bad = append(bad, fmt.Sprintf("%d:%d: %s is no name for an entry: use small letters and digits, in words with an underscore between them; or begin it with an underscore, and it is no entry", id.NamePos.Line, id.NamePos.Col, cut(id.Name)))
+				bad = append(bad, fmt.Sprintf("%d:%d: %s is no name for an entry: use small letters and digits, in words with an underscore between them, 128 at most; or begin it with an underscore, and it is no entry", id.NamePos.Line, id.NamePos.Col, cut(id.Name)))
 			case !takesParams(f):
 				bad = append(bad, fmt.Sprintf("%d:%d: an entry takes params, or nothing: def %s(params). A function that is no entry has a name that begins with an underscore", id.NamePos.Line, id.NamePos.Col, id.Name))
+			case len(p.entries) == maxEntries:
+				bad = append(bad, fmt.Sprintf("%d:%d: a text has at most %d entries; begin the name of a function that is none with an underscore", id.NamePos.Line, id.NamePos.Col, maxEntries))
 			default:
 				p.entries = append(p.entries, entry{name, f})
 			}
@@ -214,6 +224,9 @@ func takesParams(f *starlark.Function) bool {
 // kebab is a function's name as scripts have it: sign_book is sign-book. It is false for
 // what a WIT name cannot be.
 func kebab(name string) (string, bool) {
+	if len(name) > maxEntryName {
+		return "", false
+	}
 	for i := range len(name) {
 		c := name[i]
 		word := i > 0 && name[i-1] != '_'
@@ -252,11 +265,11 @@ func (p *program) call(name string, params []byte) (result []byte, err error) {
 			result, err = nil, fmt.Errorf("the interpreter failed: %v; if that is not for want of memory, it is a bug of its own", v)
 		}
 	}()
-	given, err := received(params)
+	value, err := given(params)
 	if err != nil {
 		return nil, fmt.Errorf("params: %w", err)
 	}
-	value, err := p.run(name, given)
+	value, err = p.run(name, value)
 	if err != nil {
 		return nil, told(err)
 	}

@@ -53,6 +53,15 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// many is a text with n entries.
+func many(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "def f%d(): pass\n", i)
+	}
+	return b.String()
+}
+
 // TestEntries are the entries of texts.
 func TestEntries(t *testing.T) {
 	for text, want := range map[string]string{
@@ -65,11 +74,14 @@ func TestEntries(t *testing.T) {
 		"def f(*args, **kwargs): pass":                                                            `{"entries":["f"]}`,
 		"def f(params, much = 1): pass\nf = lambda: 1":                                            `{"entries":["f"]}`,
 		"def f(a, b): pass\ndef g(*, a): pass\ndef Sign(): pass\ndef a__b(): pass\ndef h(): pass": "1:5: an entry takes params, or nothing: def f(params).",
-		"def g(*, a): pass":                "1:5: an entry takes params, or nothing",
-		"def Sign(): pass":                 "1:5: Sign is no name for an entry",
-		"def a__b(): pass":                 "1:5: a__b is no name for an entry",
-		"def a_1(): pass":                  "1:5: a_1 is no name for an entry",
-		"def é(): pass":                    "1:5: é is no name for an entry",
+		"def g(*, a): pass": "1:5: an entry takes params, or nothing",
+		"def Sign(): pass":  "1:5: Sign is no name for an entry",
+		"def a__b(): pass":  "1:5: a__b is no name for an entry",
+		"def a_1(): pass":   "1:5: a_1 is no name for an entry",
+		"def é(): pass":     "1:5: é is no name for an entry",
+		"def " + strings.Repeat("x", 129) + "(): pass": "1:5: " + strings.Repeat("x", 129) + " is no name for an entry",
+		many(256):                          `{"entries":["f0","f1",`,
+		many(300):                          "257:5: a text has at most 256 entries",
 		"def f(): pass\nx = 1 // 0":        "2:7: floored division by zero",
 		"def f(): pass\nparams":            "2:1: undefined: params\n  hint: in a text with functions",
 		"def f(): pass\nx = target.id":     "2:11: target.id is for functions: this text defines entries",
@@ -182,7 +194,7 @@ def _add(a, b):
 func TestHintsAreUsed(t *testing.T) {
 	texts := []string{
 		"null", "nil", "true", "false", "open('x')", "def f(): return params", "isinstance(1, 2)", "Exception()", "return 1",
-		"import x", "from x import y", "try: x", "raise x", "class A: x", "with x: y", "1 is 1", `f"x"`, `print "x"`, "del x", "global x",
+		"import x", "from x import y", "try: x", "raise x", "class A: x", "with x: y", "1 is 1", `f"x"`, `print "x"`, "del x", "global x", "“x”", "‘x’",
 		"if 1:\n    x = 1\n  y = 2", "'a' + 1", "1 + 'a'", "'a' + None",
 		"x = []\ndef f(): x.append(1)",
 	}
