@@ -37,6 +37,12 @@ var javascriptTexts = map[string]string{
 		const again = code(() => r.replace("k", null, { n: 2 })), other = code(() => r.replace("k", { n: 5 }, { n: 2 }));
 		r.replace("k", { n: 1 }, { n: 3 });
 		({ again, other, value: r.get("k") });`,
+	"query": `
+		const numbers = target.records("numbers");
+		for (let n = 0; n < 5; n++) numbers.put(String(n), { n });
+		const page = numbers.query({ where: { field: "/n", above: 1 }, order: [{ field: "/n", descending: true }], limit: 2 });
+		page.items.map((r) => r.key);`,
+	"sends": `target.send("alice", "entries", "sign", { by: "bob" })`,
 	"calls": `modules.call("entries", "sign", { by: "bob" })`,
 	"base":  `"over " + base.call(params)`,
 	"log":   `log.debug("one"); log.info("two"); log.warn("three"); log.error("four");`,

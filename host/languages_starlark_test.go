@@ -50,6 +50,14 @@ other = attempt(r.replace, "k", {"n": 5}, {"n": 2})
 r.replace("k", {"n": 1}, {"n": 3})
 {"again": again.code, "other": other.code, "value": r.get("k")}
 `,
+	"query": `
+numbers = target.records("numbers")
+for n in range(5):
+    numbers.put(str(n), {"n": n})
+page = numbers.query({"where": {"field": "/n", "above": 1}, "order": [{"field": "/n", "descending": True}], "limit": 2})
+[r.key for r in page.items]
+`,
+	"sends": `target.send("alice", "entries", "sign", {"by": "bob"})`,
 	"calls": `modules.call("entries", "sign", {"by": "bob"})`,
 	"base":  `"over " + base.call(params)`,
 	"log": `
