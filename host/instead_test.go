@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/modules"
@@ -43,6 +45,21 @@ func TestTheTargetDecidesWhatRuns(t *testing.T) {
 		r := w.send("alice", "bob", s)
 		if r.Code != script.Refused || !strings.Contains(r.Message, "policy allow --to bob alice wordcount") {
 			t.Errorf("%s: %s", r.Code, r.Message)
+		}
+	}
+	// And a stranger is not told what bob has in its place.
+	stranger, err := peer.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range asks {
+		s.Target = w.entry("bob").ID
+		sealed, id, err := envelope.SealScript(s, stranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := w.deliver(sealed, id); r.Code != script.Refused || r.Instead != "" || !r.Module.IsZero() || strings.Contains(r.Message, "wordcount") {
+			t.Errorf("a stranger is told %q, %s", r.Message, r.Instead)
 		}
 	}
 	w.allow("bob", policy.Permit{Peer: w.entry("alice").ID, Name: "alice", Module: "wordcount"})

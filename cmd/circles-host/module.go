@@ -98,8 +98,15 @@ func moduleAdd(c *cli.Context) error {
 	if other := sameName(dir, name, cmp.Or(language.Suffix, module.Suffix)); other != "" {
 		return coded{exitInvalid, fmt.Errorf("%s is there, and two files of one name are none: remove it first, or say another name after the file", relative(other))}
 	}
+	if err := module.KeepSaved(dir, name, moduleSuffixes()...); err != nil {
+		e := newPrinter(c.App.ErrWriter)
+		e.f("%s nobody can go back to what was there: %s\n", e.yellow("!"), line(err.Error()))
+	}
 	path, err := addFile(dir, name, language, wasm)
 	if err != nil {
+		return err
+	}
+	if err := module.KeepSaved(dir, name, moduleSuffixes()...); err != nil {
 		return err
 	}
 	p := printerOf(c)

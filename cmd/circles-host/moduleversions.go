@@ -119,7 +119,7 @@ func moduleRollback(c *cli.Context, name, typed string) error {
 			return err
 		}
 	}
-	from, now, err := module.Rollback(dir, name, to)
+	from, now, err := module.Rollback(dir, name, to, moduleSuffixes()...)
 	if err != nil {
 		return notFound(err)
 	}

@@ -504,7 +504,7 @@ func add(dir, name, suffix string, b []byte) (path string, err error) {
 		return "", fmt.Errorf("add module: %w", err)
 	}
 	path = filepath.Join(dir, name+suffix)
-	if err := writeWhole(dir, name+suffix, b, 0o644); err != nil {
+	if err := writeWhole(dir, name+suffix, b, 0o644, true); err != nil {
 		return "", fmt.Errorf("add module: %w", err)
 	}
 	return path, nil

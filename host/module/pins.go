@@ -340,7 +340,18 @@ func Obtain(name string, want script.Digest, dirs ...string) (Version, error) {
 	if err == nil && b != nil {
 		err = keep(dirs[0], v, b)
 	}
+	if err == nil { // from now on nothing else may have it
+		err = durable(v.Path(dirs[0]))
+	}
 	return v, err
+}
+
+func durable(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // obtain finds code that is kept, or lies in one of files. It comes without its bytes
@@ -552,7 +563,7 @@ func SetPins(dir string, c PinsChange) (changed bool, err error) {
 	if after.value(c) != c.Value {
 		return false, fmt.Errorf("change %s: [%s] %s is written there in a way that is not understood; edit it by hand", path, c.Section, c.Key)
 	}
-	return true, writeWhole(dir, PinsFile, made, 0o600)
+	return true, writeWhole(dir, PinsFile, made, 0o600, true)
 }
 
 func (p *Pins) value(c PinsChange) string {

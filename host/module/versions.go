@@ -143,7 +143,9 @@ func keep(dir string, v Version, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
-	if err := writeWhole(filepath.Dir(path), filepath.Base(path), b, 0o600); err != nil {
+	// It is not waited for until it is durable: a power cut in the seconds after costs a
+	// version that nothing runs, and what is torn has another digest.
+	if err := writeWhole(filepath.Dir(path), filepath.Base(path), b, 0o600, false); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
 	return touch(dir, v)
@@ -175,15 +177,19 @@ func isKept(dir string, v Version, size int) bool {
 	return err == nil && info.Mode().IsRegular() && info.Size() == int64(size)
 }
 
-// writeWhole writes a file, whole or not at all.
-func writeWhole(dir, name string, b []byte, mode fs.FileMode) error {
+// writeWhole writes a file, whole or not at all; durable, so that this holds after a
+// power cut too.
+func writeWhole(dir, name string, b []byte, mode fs.FileMode, durable bool) error {
 	f, err := os.CreateTemp(dir, ".adding-*") // the dot hides it from a Layer
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
+	if durable {
+		err = errors.Join(err, f.Sync())
+	}
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err == nil {
 		err = os.Rename(f.Name(), filepath.Join(dir, name))
 	}
 	if err != nil {
@@ -281,8 +287,9 @@ var ErrNoVersion = errors.New("no such version")
 // the one that was in force before. It returns what was in the file, a zero Version
 // if there was none, and what is now. The former is kept, so that going back can be
 // undone by going back. Errors wrap ErrNoVersion if there is no such version, or if
-// the name is pinned: then the file is not what runs.
-func Rollback(dir, name string, to script.Digest) (from, now Version, err error) {
+// the name is pinned: then the file is not what runs. Modules are the files with one of
+// the suffixes; none means Suffix.
+func Rollback(dir, name string, to script.Digest, suffixes ...string) (from, now Version, err error) {
 	pins, err := ReadPins(dir)
 	if err != nil {
 		return from, now, err
@@ -294,7 +301,7 @@ func Rollback(dir, name string, to script.Digest) (from, now Version, err error)
 	if err != nil {
 		return from, now, err
 	}
-	from, err = saved(dir, name, all)
+	from, err = saved(dir, name, suffixes)
 	if err != nil {
 		return from, now, err
 	}
@@ -319,7 +326,7 @@ func Rollback(dir, name string, to script.Digest) (from, now Version, err error)
 	if now.same(from) {
 		return from, now, nil
 	}
-	if err := writeWhole(dir, name+now.Suffix, b, 0o644); err != nil {
+	if err := writeWhole(dir, name+now.Suffix, b, 0o644, true); err != nil {
 		return from, now, fmt.Errorf("go back: %w", err)
 	}
 	if from.Suffix != "" && from.Suffix != now.Suffix { // else there would be two of one name
@@ -330,25 +337,30 @@ func Rollback(dir, name string, to script.Digest) (from, now Version, err error)
 	return from, now, touch(dir, now)
 }
 
+// KeepSaved keeps what is in the file of a name, if there is one, so that what is put
+// in its place can be taken back although no worker has run what was there.
+// Modules are the files with one of the suffixes; none means Suffix.
+func KeepSaved(dir, name string, suffixes ...string) error {
+	_, err := saved(dir, name, suffixes)
+	return err
+}
+
 // saved is what is in the file of a name, which is kept, if it is not yet; zero if
-// there is no file. all are the versions of the name: of texts, those suffixes are
-// looked for.
-func saved(dir, name string, all []Version) (found Version, err error) {
-	suffixes := []string{Suffix}
-	for _, v := range all {
-		suffixes = append(suffixes, v.Suffix)
+// there is no file.
+func saved(dir, name string, suffixes []string) (found Version, err error) {
+	if len(suffixes) == 0 {
+		suffixes = []string{Suffix}
 	}
-	slices.Sort(suffixes)
-	for _, suffix := range slices.Compact(suffixes) {
+	for _, suffix := range suffixes {
 		b, err := readKept(filepath.Join(dir, name+suffix))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return found, fmt.Errorf("go back: %w", err)
+			return found, fmt.Errorf("keep what is saved: %w", err)
 		}
 		if found.Suffix != "" {
-			return found, fmt.Errorf("go back: both %[1]s%[2]s and %[1]s%[3]s are in %[4]s; remove one", name, found.Suffix, suffix, dir)
+			return found, fmt.Errorf("keep what is saved: both %[1]s%[2]s and %[1]s%[3]s are in %[4]s; remove one", name, found.Suffix, suffix, dir)
 		}
 		found = Version{Name: name, Digest: sha256.Sum256(b), Suffix: suffix, Size: int64(len(b))}
 		if !isKept(dir, found, len(b)) {

@@ -172,7 +172,7 @@ func TestRollback(t *testing.T) {
 // are replaced. Nobody gets anything but whole versions, of that name; and while a
 // name is pinned nobody gets any other.
 func TestPinsAndRollbacksUnderLoad(t *testing.T) {
-	const rounds, callers = 60, 4
+	const rounds, callers = 30, 4
 	e, dir := newEngine(t), t.TempDir()
 	text := func(name string, n int) string { return fmt.Sprintf("%s %03d", name, n) }
 	for _, name := range []string{"pinned", "moved", "rolled"} {
@@ -255,4 +255,34 @@ func TestPinsAndRollbacksUnderLoad(t *testing.T) {
 		t.Errorf("kept of the last two: %v", got)
 	}
 	t.Logf("%d calls over %d rounds", calls.Load(), rounds)
+}
+
+// TestRollbackOfATextToAModule: a name has one file, whichever it goes back to.
+func TestRollbackOfATextToAModule(t *testing.T) {
+	dir := t.TempDir()
+	add(t, dir, "m", says("compiled"))
+	if err := module.KeepSaved(dir, "m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "m.wasm"), filepath.Join(dir, "m.js")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "m.js"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"m.wasm", "m.js", "m.wasm"} {
+		if _, now, err := module.Rollback(dir, "m", script.Digest{}, ".wasm", ".js"); err != nil || "m"+now.Suffix != want {
+			t.Errorf("%+v, %v; want %s", now, err, want)
+		}
+		files, _ := filepath.Glob(filepath.Join(dir, "m.*"))
+		if len(files) != 1 || filepath.Base(files[0]) != want {
+			t.Errorf("there are %v, want %s", files, want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "m.js"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := module.Rollback(dir, "m", script.Digest{}, ".wasm", ".js"); err == nil || !strings.Contains(err.Error(), "both m.wasm and m.js") {
+		t.Errorf("of two files: %v", err)
+	}
 }

@@ -100,6 +100,8 @@ func TestAcceptDecidesAboutWhatWasSent(t *testing.T) {
 	wasm := []byte("\x00asm\x01\x00\x00\x00")
 	carried := Code{Found: true, Digest: sha256.Sum256(wasm), Layer: "carried"}
 	byName := script.Logic{Name: "guestbook"}
+	mapped, mappedToCarried := guestbook, carried
+	mapped.Instead, mappedToCarried.Instead = true, true
 	tests := []struct {
 		name    string
 		logic   script.Logic
@@ -116,6 +118,9 @@ func TestAcceptDecidesAboutWhatWasSent(t *testing.T) {
 		{"another target", byName, bobsHost{}, peer.Parties{Caller: alice, Target: mallory}, guestbook, "decided as from"},
 		{"no parties", byName, bobsHost{}, peer.Parties{}, guestbook, "decided as from"},
 		{"another digest", script.Logic{Digest: script.Digest{9}}, bobsHost{}, parties, guestbook, "it asks for sha256:09"},
+		{"carried code that the target maps", script.Logic{Wasm: wasm}, bobsHost{}, parties, mapped, ""},
+		{"a digest that the target maps", script.Logic{Digest: script.Digest{9}}, bobsHost{}, parties, mapped, ""},
+		{"mapped to code that a stranger carries", byName, bobsHost{}, parties, mappedToCarried, "nobody can map"},
 		{"carried code under a name", script.Logic{Wasm: wasm}, bobsHost{}, parties, guestbook, "it carries its code"},
 		// Open does not look at the times of a script that was delivered before.
 		{"delivered before", byName, bobsHost{prior: []byte("receipt")}, parties, guestbook, "answer with its receipt"},
