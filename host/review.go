@@ -134,6 +134,9 @@ func (h *Host) keepHeld(ctx context.Context, target *peerContext, a *policy.Acce
 		if pending.Kept, err = review.Put(ctx, tx.Private(), held, h.config.Review); err != nil {
 			return err
 		}
+		if err := review.NoteUsed(tx.Private(), held.Script, pending.Started, review.Used{Fuel: would.Usage.Fuel, Bytes: would.Usage.FileBytes}); err != nil {
+			return err
+		}
 		if sealed, err = pending.seal(h); err != nil {
 			return err
 		}

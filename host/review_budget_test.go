@@ -8,10 +8,10 @@ import (
 )
 
 // What is held counts when it is held, once: not again when it is approved, and no
-// less when it is rejected. After a restart it counts as a script still; what it took
-// no receipt tells, as its caller has that.
+// less when it is rejected; so it does after a restart, though no receipt tells what it
+// took, as its caller has that.
 func TestReviewInBudgets(t *testing.T) {
-	w := newWorld(t, "alice", "bob", "carol")
+	w := newWorld(t, "alice", "bob", "carol", "dave")
 	budget := func(of string, most int) {
 		w.policy("bob", "all", `@id("all") @review permit(principal, action, resource) when {
 			action != Action::"submit" || context.used.day.`+of+fmt.Sprintf(" < %d };", most))
@@ -36,13 +36,18 @@ func TestReviewInBudgets(t *testing.T) {
 	w.hold("alice", sign("a fourth")) // three count, and not five
 	w.hold("carol", sign("her own"))
 
-	// Bytes, which a script writes though they are dropped.
+	// Bytes, which a script writes though they are dropped; also of those that were
+	// decided about before the restart.
 	budget("bytes", 1)
 	w.reopen()
-	_, first := w.hold("alice", sign("what is held has no bytes after a restart"))
 	w.want(w.send("alice", "bob", sign("another")), script.Refused, "send it again after")
+	_, first := w.hold("dave", sign("what is held has bytes"))
+	w.want(w.send("dave", "bob", sign("another")), script.Refused, "send it again after")
 	w.want(w.send("bob", "bob", reject(first, "")), script.Done)
-	w.want(w.send("alice", "bob", sign("another")), script.Refused, "send it again after")
+	w.want(w.send("dave", "bob", sign("another")), script.Refused, "send it again after")
 	w.reopen()
-	w.hold("alice", sign("as no receipt tells"))
+	w.want(w.send("dave", "bob", sign("another")), script.Refused, "send it again after")
+	budget("fuel", 1)
+	w.reopen()
+	w.want(w.send("dave", "bob", sign("another")), script.Refused, "send it again after")
 }

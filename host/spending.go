@@ -13,6 +13,7 @@ import (
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
+	"github.com/circles-host/circles/host/review"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/transport"
@@ -113,6 +114,14 @@ func (c *peerContext) recount(ctx context.Context, back time.Duration) error {
 	since := c.host.now().Add(-back - back/4) // its first part may have begun before
 	err := c.spending.ledger.Refill(func(add func(peer.ID, script.ID, time.Time, budget.Amount)) error {
 		c.spending.counted.Store(true)
+		var held map[script.ID]review.Used
+		err := c.store.View(ctx, func(tx store.Tx) (err error) {
+			held, err = review.AllUsed(tx.Private())
+			return err
+		})
+		if err != nil {
+			return err
+		}
 		first, err := firstSince(ctx, c.store, since)
 		if err != nil {
 			return err
@@ -124,6 +133,9 @@ func (c *peerContext) recount(ctx context.Context, back time.Duration) error {
 			r, err := envelope.ReadReceipt(e.Data)
 			if err != nil {
 				return fmt.Errorf("entry %d: %w", e.Seq, err)
+			}
+			if u, ok := held[r.Script]; ok && r.Code == script.Pending {
+				r.Usage.Fuel, r.Usage.FileBytes = u.Fuel, u.Bytes
 			}
 			if used, ran := usedBy(&r); ran {
 				add(r.Caller, r.Script, r.Started, used)
@@ -177,7 +189,8 @@ func firstSince(ctx context.Context, s store.Store, then time.Time) (uint64, err
 func usedBy(r *script.Receipt) (budget.Amount, bool) {
 	cut := func(n uint64) int64 { return int64(min(n, budget.Unlimited)) }
 	// What was held for review counts when it was held: it is the owner who ran it again.
-	// Its pending receipt, which its caller has, tells that it ran, and not what it took.
+	// Its pending receipt, which its caller has, tells that it ran, and not what it took:
+	// see review.Used.
 	return budget.Amount{Scripts: 1, Fuel: cut(r.Usage.Fuel), Bytes: cut(r.Usage.FileBytes)}, r.Usage.Wall > 0 && r.Pending.IsZero()
 }
 
