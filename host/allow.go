@@ -30,7 +30,9 @@ func (h *Host) allow(refused *policy.RefusedError, asked script.Logic, found *mo
 	words := allowWords(refused.Request.Parties, policy.Code{Name: name, Digest: digest, Text: refused.Request.Code.Text, Language: refused.Request.Code.Language})
 	if found != nil && found.Manifest != nil {
 		for _, need := range found.Manifest.Needs {
-			words = append(words, "--"+need.Action, need.Path)
+			if script.Action(need.Action) != script.Send { // to whom is not the module's to say
+				words = append(words, "--"+need.Action, need.Path)
+			}
 		}
 	}
 	return shell(words)

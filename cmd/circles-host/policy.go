@@ -102,7 +102,9 @@ func policyExplain(c *cli.Context) error {
 	var needs []policy.Need
 	if m.found && m.info.Manifest != nil {
 		for _, n := range m.info.Manifest.Needs {
-			needs = append(needs, policy.Need{Action: script.Action(n.Action), Path: n.Path})
+			if script.Action(n.Action) != script.Send { // to whom is not the module's to say
+				needs = append(needs, policy.Need{Action: script.Action(n.Action), Path: n.Path})
+			}
 		}
 	}
 	x := set.Explain(request, needs...)

@@ -57,13 +57,14 @@ func policyAllowCommand() *cli.Command {
 	flags = append(flags,
 		langFlag(),
 		&cli.BoolFlag{Name: "called", Usage: "let it do that where it is called, or stands before another; not be sent"},
+		&cli.StringFlag{Name: "publisher", Usage: "if `PEER` signed it; without MODULE, whatever they signed"},
 		&cli.StringFlag{Name: "review", Usage: "look first at what it would do, each time; it waits for `TIME`, as in 36h or 7d"},
 		&cli.StringFlag{Name: "limits", Usage: "let it use no more than `LIMITS`, as in \"time=200ms, memory=32MiB, fuel=50M\""},
 		&cli.BoolFlag{Name: "print", Usage: "print the policy and write nothing"})
 	return &cli.Command{
 		Name:      "allow",
 		Usage:     "write a policy that lets a peer run a module",
-		ArgsUsage: "WHO MODULE[:ENTRY]",
+		ArgsUsage: "WHO [MODULE[:ENTRY]]",
 		Description: `WHO is a petname, a did:key or, with --circle, a circle of the target. MODULE is a
 name, sha256:DIGEST or a file; of a text --lang says the language, or its file's
 suffix. The policy is a readable Cedar file in the target's policy
@@ -186,7 +187,11 @@ func permitOf(c *cli.Context, root *host.Root) (p policy.Permit, err error) {
 }
 
 func policyAllow(c *cli.Context) error {
-	if err := first(args(c, 2, 2, "WHO MODULE[:ENTRY]"), needs(c, "to")); err != nil {
+	least := 2
+	if c.IsSet("publisher") {
+		least = 1
+	}
+	if err := first(args(c, least, 2, "WHO MODULE[:ENTRY]"), needs(c, "to")); err != nil {
 		return err
 	}
 	root, target, err := rootAndTarget(c)
@@ -196,6 +201,13 @@ func policyAllow(c *cli.Context) error {
 	permit, err := permitOf(c, root)
 	if err != nil {
 		return err
+	}
+	if c.IsSet("publisher") {
+		by, err := root.Peers.Resolve(c.String("publisher"))
+		if err != nil {
+			return coded{exitNotFound, err}
+		}
+		permit.Publisher = by.ID
 	}
 	if text := c.String("limits"); text != "" {
 		if permit.Limits, err = policy.ParseLimits(text); err != nil {

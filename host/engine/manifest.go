@@ -31,7 +31,7 @@ type EntryInfo struct {
 	Result      string `json:"result"`
 	// Types are those of the params, if they are a JSON object and policies may look
 	// at them: "string", "number", a whole one, or "boolean", by key. All keys must be
-	// there, and no others.
+	// there, and no others; but for those whose type ends in "?", which may be missing.
 	Types map[string]string `json:"types,omitempty"`
 }
 
@@ -56,8 +56,8 @@ func (m *Manifest) Types() (types map[string]map[string]string) {
 // Need is an action on a path, or on records, of a context that the module does not work
 // without, or not as well.
 type Need struct {
-	Action string `json:"action"` // of files: read, list, write or remove; of records: get, put, query or delete
-	Path   string `json:"path"`   // absolute and clean; of records: COLLECTION, or COLLECTION/KEY
+	Action string `json:"action"` // of files: read, list, write or remove; of records: get, put, query or delete; or send
+	Path   string `json:"path"`   // absolute and clean; of records: COLLECTION, or COLLECTION/KEY; of send: *
 }
 
 const (
@@ -117,8 +117,8 @@ func checkTypes(types map[string]string) error {
 		if !paramName.MatchString(name) {
 			return fmt.Errorf("%s is not a name: at most 64 letters, digits, - and _", quote(name))
 		}
-		if kind != "string" && kind != "number" && kind != "boolean" {
-			return fmt.Errorf("%s of %s is none of string, number, boolean", quote(kind), quote(name))
+		if kind := strings.TrimSuffix(kind, "?"); kind != "string" && kind != "number" && kind != "boolean" {
+			return fmt.Errorf("%s of %s is none of string, number, boolean, nor one of these with a ?", quote(kind), quote(name))
 		}
 	}
 	return nil
@@ -136,8 +136,13 @@ func checkNeeds(needs []Need) ([]Need, error) {
 				return nil, fmt.Errorf("need %s of %s: records are named by their collection, like shopping-list, or one of them like shopping-list/milk", n.Action, quote(n.Path))
 			}
 			continue
+		case "send":
+			if n.Path != "*" {
+				return nil, fmt.Errorf("need send of %s: to whom it sends scripts, its owner decides: write *", quote(n.Path))
+			}
+			continue
 		default:
-			return nil, fmt.Errorf("need %s is none of read, list, write, remove, get, put, query, delete", quote(n.Action))
+			return nil, fmt.Errorf("need %s is none of read, list, write, remove, get, put, query, delete, send", quote(n.Action))
 		}
 		if !strings.HasPrefix(n.Path, "/") || path.Clean(n.Path) != n.Path || n.Path != clean(n.Path, maxManifestText) {
 			return nil, fmt.Errorf("need %s of %s: a path is absolute and clean, like /shared/notes", n.Action, quote(n.Path))

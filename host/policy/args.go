@@ -93,25 +93,20 @@ func readArgs(text []byte, declared map[string]string) (args, error) {
 		if t, err = d.Token(); err != nil {
 			return nil, errors.New("they are not JSON")
 		}
-		if err := a.add(key, kind, t); err != nil {
+		if err := a.add(key, strings.TrimSuffix(kind, "?"), t); err != nil {
 			return nil, err
 		}
 	}
-	for key := range declared {
-		if !seen[key] {
-			missing := slices.DeleteFunc(sortedKeys(declared), func(k string) bool { return seen[k] })
-			return nil, fmt.Errorf("%q is missing", missing[0])
+	first := "" // of those that are missing, so that it is always the same
+	for key, kind := range declared {
+		if !seen[key] && !strings.HasSuffix(kind, "?") && (first == "" || key < first) {
+			first = key
 		}
 	}
-	return a, nil
-}
-
-func sortedKeys(m map[string]string) (sorted []string) {
-	for k := range m {
-		sorted = append(sorted, k)
+	if first != "" {
+		return nil, fmt.Errorf("%q is missing", first)
 	}
-	slices.Sort(sorted)
-	return sorted
+	return a, nil
 }
 
 // maxArg is the largest number that all languages read alike: many have no others

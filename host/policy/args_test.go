@@ -23,6 +23,31 @@ func withArgs(text string) Request {
 const fewGuests = `@id("few") permit(principal == Peer::"alice", action == Action::"submit", resource) when {
 	context.module.name == "guestbook" && context.args.numbers.hasTag("guests") && context.args.numbers.getTag("guests") < 10 };`
 
+// What may be missing is not there for policies either, and is what it is declared to
+// be where it is.
+func TestOptionalArgs(t *testing.T) {
+	s := parse(t, `@id("few") permit(principal, action == Action::"submit", resource) unless {
+		context.args.numbers.hasTag("guests") && context.args.numbers.getTag("guests") >= 10 };`)
+	for _, tc := range []struct{ params, refused string }{
+		{`{"day":"x"}`, ""},
+		{`{"day":"x","guests":5}`, ""},
+		{`{"day":"x","guests":50}`, "no policy permits it"},
+		{`{"day":"x","guests":null}`, `"guests" is not a number`},
+		{`{"day":"x","guests":"5"}`, `"guests" is not a number`},
+		{`{"day":"x","guests":5,"guests":50}`, `"guests" is there twice`},
+		{`{"day":"x","guests?":50}`, `there is no "guests?"`},
+		{`{"guests":5}`, `"day" is missing`},
+		{`{}`, `"day" is missing`},
+	} {
+		r := withArgs(tc.params)
+		r.Code.Types = map[string]map[string]string{"sign": {"day": "string", "guests": "number?", "vip": "boolean?"}}
+		v := s.Submit(r)
+		if v.Permitted != (tc.refused == "") || !strings.Contains(v.String(), tc.refused) {
+			t.Errorf("%s: %s", tc.params, v)
+		}
+	}
+}
+
 // A policy decides by params that have one reading, and none runs that has another.
 func TestArgs(t *testing.T) {
 	s := parse(t, fewGuests)

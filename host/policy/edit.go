@@ -219,7 +219,7 @@ func partOf(base, id string) bool {
 	if !ok || rest == "" {
 		return ok
 	}
-	for _, kind := range []script.Action{files, records, Call} {
+	for _, kind := range []script.Action{files, records, Call, script.Send} {
 		if number, ok := strings.CutPrefix(rest, "-"+string(kind)); ok {
 			return number == "" || strings.Trim(number, "-0123456789") == ""
 		}

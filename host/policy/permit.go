@@ -25,11 +25,13 @@ type Permit struct {
 	Circle string    // which circle
 	Name   peer.Name // the peer's petname, for the comment and the ID; "" when it has none
 
-	Module string        // the module by its name in its layer, or
-	Digest script.Digest // by its content; either must be given, both may be
+	Module string        // the module by its name in its layer,
+	Digest script.Digest // by its content, or by its Publisher; one must be given, all may be
 	// Language is that of the text which Digest is of, if it is of one: the same bytes may
 	// mean something else in another.
 	Language string
+	// Publisher is who has to have signed the module; alone it is for whatever they sign.
+	Publisher peer.ID
 	// Entries are the only entries that may be run; nil for all. "" is the
 	// default entry, and what a command has.
 	Entries []string
@@ -81,7 +83,7 @@ func (p Permit) format(id string) (string, error) {
 	}
 	conditions, what := p.conditions()
 	if conditions == nil {
-		return "", errors.New("write permit: say which module may be run, by its name or its digest")
+		return "", errors.New("write permit: say which module may be run, by its name, its digest or its publisher")
 	}
 	when := when(conditions)
 
@@ -158,6 +160,12 @@ func (p Permit) conditions() (conditions []string, what string) {
 			what = "the text in " + p.Language + " with this digest"
 		}
 	}
+	if p.Publisher != "" {
+		conditions = append(conditions, "context.module.publisher == "+cedarString(string(p.Publisher)))
+		if what = what + " signed by " + p.Publisher.Short(); len(conditions) == 1 {
+			what = "whatever is" + what
+		}
+	}
 	if conditions == nil {
 		return nil, ""
 	}
@@ -217,7 +225,7 @@ func writeTouched(b *strings.Builder, touched []touch, id, effect, principal, wh
 
 // example is a request that p means to permit.
 func (p Permit) example() Request {
-	r := Request{Code: Code{Found: true, Name: p.Module, Digest: p.Digest, Language: p.Language}}
+	r := Request{Code: Code{Found: true, Name: p.Module, Digest: p.Digest, Language: p.Language, Publisher: p.Publisher}}
 	r.Parties.Caller = peer.Peer{ID: p.Peer}
 	if p.Circle != "" {
 		r.Parties.Caller.Circles = []string{p.Circle}
@@ -382,6 +390,8 @@ func (p Permit) slug() string {
 			text += "-" + p.Module
 		case p.Digest != (script.Digest{}):
 			text += fmt.Sprintf("-%x", p.Digest[:4])
+		case p.Publisher != "":
+			text += "-by-" + p.Publisher.Short()
 		}
 	}
 	var b strings.Builder

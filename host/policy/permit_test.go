@@ -92,6 +92,37 @@ func TestPermitIsNoMoreThanItSays(t *testing.T) {
 	}
 }
 
+// A permit for what somebody signed is for that alone, and with a name for that of this
+// name alone.
+func TestPermitOfAPublisher(t *testing.T) {
+	for _, module := range []string{"", "guestbook"} {
+		text, err := Permit{Peer: alice.ID, Module: module, Publisher: mallory.ID, Send: []string{string(mallory.ID)}}.Format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := parse(t, text)
+		for _, tt := range []struct {
+			name      string
+			publisher peer.ID
+			permitted bool
+		}{
+			{"guestbook", mallory.ID, true}, {"guestbook", alice.ID, false}, {"guestbook", "", false}, {"other", mallory.ID, module == ""},
+		} {
+			r := from(alice)
+			r.Code.Name, r.Code.Publisher = tt.name, tt.publisher
+			if v := s.Submit(r); v.Permitted != tt.permitted {
+				t.Errorf("%q, of %q signed by %s: %s", module, tt.name, tt.publisher, v)
+			}
+			if err := s.Grants(r).Allow(script.Send, string(mallory.ID)); (err == nil) != tt.permitted {
+				t.Errorf("%q, of %q signed by %s: to send: %v", module, tt.name, tt.publisher, err)
+			}
+			if err := s.Grants(r).Allow(script.Send, string(alice.ID)); err == nil {
+				t.Errorf("%q: it may send to alice too", module)
+			}
+		}
+	}
+}
+
 // Names of modules, entries and circles, paths and petnames come from others.
 // None may add to the policy that it is written into.
 func TestPermitHoldsHostileNames(t *testing.T) {

@@ -48,7 +48,8 @@ type Code struct {
 	// Publisher is who signed it; "" if nobody. What claims to be signed and is not
 	// never gets here.
 	Publisher peer.ID
-	// Types are those that it declares of params, "string", "number" or "boolean", by
+	// Types are those that it declares of params, "string", "number" or "boolean", with
+	// a "?" if they may be missing, by
 	// entry, "run" for the default one. They are the module's own word.
 	Types map[string]map[string]string
 	// Instead: it is not what the script names or brings, but the module of a layer
