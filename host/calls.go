@@ -173,7 +173,7 @@ func (f *frame) Call(ctx context.Context, name, entry string, params []byte) ([]
 	}
 	found := f.found[name]
 	if found == nil {
-		if found, err = module.Find(script.Logic{Name: name}, f.in.target.modules, f.modules); err != nil {
+		if found, err = module.Named(name, f.in.target.modules, f.modules); err != nil {
 			return nil, notCalled(name, contexts.NotFound, "there is no module of that name")
 		}
 		if f.calls.found == nil {

@@ -219,6 +219,9 @@ func (l *Layer) Reload(ctx context.Context) error {
 		l.known = l.readKnown()
 	}
 	problems = append(problems, l.takePins()...)
+	if p := l.pins.Load(); p != nil && p.unread != nil {
+		entries = nil // which of the files may run nobody knows
+	}
 	problems = append(problems, l.loadPinned(ctx, present)...)
 	files := l.files(entries)
 	byName := named(files)

@@ -109,6 +109,18 @@ func Find(logic script.Logic, layers ...*Layer) (*Found, error) {
 	}
 }
 
+// Named finds the module of a name, as Find does, for a module that calls it by that:
+// what owners map is what scripts ask for, and what runs in its place can so call
+// what it stands in for.
+func Named(name string, layers ...*Layer) (*Found, error) {
+	for _, l := range layers {
+		if f, err := l.lookUp(name); f != nil || err != nil {
+			return f, err
+		}
+	}
+	return nil, fmt.Errorf("%w: no module named %q here", ErrNotFound, name)
+}
+
 // Program returns the compiled code. Carried code, and what nobody has run since
 // its layer was opened, it compiles, which is why it is called only for a script
 // that was accepted; ctx bounds how long. It wraps ErrNotFound if what was found is

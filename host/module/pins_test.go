@@ -119,6 +119,19 @@ func TestPinsAreKeptToAtAStart(t *testing.T) {
 	add(t, peers, "m", says("new"))
 	wants(fmt.Sprintf("[pin]\nm = %q\n", digest(says("old"))), "old", "other", "carried")
 	wants("[pin]\nm = 1\n", "unread", "unread", "unread")
+	e, below := start(t, cache, hosts)
+	l := module.Config{Label: "peer", Dir: peers, Engine: e, Below: below}.Open(t.Context())
+	if f, err := module.Named("m", l); err == nil || l.Problem() == nil {
+		t.Errorf("by a module's call it finds %+v", f)
+	}
+	pins(t, peers, fmt.Sprintf("[pin]\nm = %q\n", digest(says("old"))))
+	if err := l.Reload(t.Context()); err != nil { // mended
+		t.Error(err)
+	}
+	if got, err := answer(t, e, script.Logic{Name: "m"}, l); got != "old" {
+		t.Errorf("%q, %v", got, err)
+	}
+	l.Close()
 	// Neither the file's nor the host's is what its owner wants.
 	wants(fmt.Sprintf("[pin]\nm = %q\n", digest(says("nobody's"))), "", "other", "carried")
 	// The host has it, by whatever name; it is the peer's own from then on.
@@ -205,6 +218,15 @@ func TestMap(t *testing.T) {
 			t.Errorf("%+v: %s of %s, instead %v", tt.logic, f.Name, f.Layer, f.Instead)
 		}
 		f.Release()
+	}
+	// What runs in its place can call what it stands in for.
+	own, err := module.Named("guestbook", l, below)
+	if err != nil || own.Layer != "host" || own.Instead {
+		t.Fatalf("%+v, %v", own, err)
+	}
+	own.Release()
+	if f, err := module.Named("else", l, below); !errors.Is(err, module.ErrNotFound) {
+		t.Errorf("%+v, %v", f, err)
 	}
 	// What it is mapped to goes away: it is not what it was mapped away from.
 	if err := os.Remove(filepath.Join(peers, "mine.wasm")); err != nil {
