@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -52,6 +53,9 @@ const PinsFile = "pins.toml"
 const (
 	maxPinsFile = 256 << 10 // bytes
 	maxPins     = 1000      // and as many maps
+	// pinsRest is for how long a file is left alone before it is read: who writes it in
+	// place makes it empty first, and an empty one pins nothing.
+	pinsRest = 50 * time.Millisecond
 )
 
 // Pins are what a PinsFile says. They do not change.
@@ -84,8 +88,16 @@ func readPins(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read pins: %w", err)
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read pins: %s is not a regular file", path)
+	for range 10 {
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("read pins: %s is not a regular file", path)
+		}
+		age := time.Since(info.ModTime())
+		if age < 0 || age >= pinsRest {
+			break
+		}
+		time.Sleep(pinsRest - age)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxPinsFile+1))
 	if err != nil {

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/script"
@@ -144,6 +146,51 @@ func TestPinsAreKeptToAtAStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	wants(fmt.Sprintf("[pin]\nm = %q\n", digest(says("other"))), "", "changed", "carried")
+}
+
+// TestPinsThatAreWrittenInPlace: a file that is empty for the moment in which it is
+// written does not take the pins away.
+func TestPinsThatAreWrittenInPlace(t *testing.T) {
+	e, dir := newEngine(t), t.TempDir()
+	add(t, dir, "m", says("old"))
+	var replaced atomic.Bool
+	l := module.Config{Label: "peer", Dir: dir, Engine: e, Report: func(ev module.Event) {
+		if ev.Kind == module.Replaced {
+			replaced.Store(true)
+		}
+	}}.Open(t.Context())
+	defer l.Close()
+	text := fmt.Sprintf("[pin]\nm = %q\n", digest(says("old")))
+	pins(t, dir, text)
+	if err := l.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	add(t, dir, "m", says("new"))
+	for rounds, tries := 0, 0; rounds < 3 && tries < 100; tries++ {
+		replaced.Store(false)
+		began := time.Now()
+		pins(t, dir, "")
+		reloaded := make(chan error)
+		go func() { reloaded <- l.Reload(t.Context()) }()
+		time.Sleep(2 * time.Millisecond) // so that it looks at the empty one
+		pins(t, dir, text)
+		moment := time.Since(began) < 20*time.Millisecond // else this machine made it longer
+		if err := <-reloaded; err != nil {
+			t.Error(err)
+		}
+		if moment {
+			rounds++
+			if replaced.Load() {
+				t.Error("another version ran for a moment")
+			}
+		}
+	}
+	if err := l.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got, err := answer(t, e, script.Logic{Name: "m"}, l); got != "old" {
+		t.Errorf("%q, %v", got, err)
+	}
 }
 
 // TestAPinWaitsForTheLayerBelow: what comes there later is found by Retry.
