@@ -129,7 +129,7 @@ func newApp() *cli.App {
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
 			runCommand(), initCommand(), peerCommand(), moduleCommand(), policyCommand(),
-			sendCommand(), replCommand(), receiptCommand(), delegationCommand(), reviewCommand(), undoCommand(), logCommand(), fsckCommand(), storeCommand(), execCommand(),
+			sendCommand(), replCommand(), receiptCommand(), delegationCommand(), reviewCommand(), undoCommand(), logCommand(), fsckCommand(), schemaCommand(), storeCommand(), execCommand(),
 			newCommand(), devCommand(), testCommand(),
 			benchCommand(), versionCommand(), completionCommand(),
 		},

@@ -192,3 +192,20 @@ func (t *Tx) overwrite(path, text string) error {
 	_, err = f.WriteAt([]byte(text), 0)
 	return errors.Join(err, f.Close())
 }
+
+// Under binds collections to other schemas than they were until now in the
+// transaction.
+func (t *Tx) Under(s Schemas) { t.schemas = s }
+
+// Keys are the keys of a collection, in order.
+func (t *Tx) Keys(ctx context.Context, collection string) ([]string, error) {
+	var keys []string
+	err := t.each(ctx, collection, func(key string, _ []byte) error {
+		if len(keys) == maxIndexed {
+			return fmt.Errorf("more than %d records are not migrated at once: %w", maxIndexed, store.ErrQuota)
+		}
+		keys = append(keys, strings.Clone(key))
+		return nil
+	})
+	return keys, err
+}

@@ -107,6 +107,20 @@ func ReadDir(dir string, known map[string]*Schema) (Files, error) {
 	return f, nil
 }
 
+// ReadFile reads one schema. What is wrong with it is an *Error.
+func ReadFile(dir, name string) (*Schema, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read schema: %w", err)
+	}
+	defer root.Close()
+	in, err := readFile(root, name)
+	if err != nil {
+		return nil, &Error{File: name, Err: err}
+	}
+	return Parse(name, in)
+}
+
 // readFile reads one regular file, or at least enough of it to see that it is too
 // large.
 func readFile(root *os.Root, name string) (string, error) {

@@ -199,6 +199,7 @@ type rule struct {
 	whole     bool // an integer is a number that is whole
 	enum      []string
 	named     string  // what is listed, for people
+	listed    []Value // of either, as they are written
 	only      *string // const
 	onlyNamed string
 	ref       *rule
@@ -400,12 +401,12 @@ func keywords() map[string]keyword {
 			if v.kind != array || len(v.items) == 0 {
 				return b.fail(v.at, pointer, errors.New("it is a list of at least one value"))
 			}
-			r.enum = listed(r, v.items)
+			r.enum, r.listed = listed(r, v.items), v.items
 			return nil
 		},
 		"const": func(b *builder, r *rule, v *Value, _ string) error {
 			only := v.canonicalText()
-			r.only, r.onlyNamed = &only, v.short()
+			r.only, r.onlyNamed, r.listed = &only, v.short(), []Value{*v}
 			return nil
 		},
 		"multipleOf": func(b *builder, r *rule, v *Value, pointer string) error {
