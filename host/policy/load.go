@@ -211,7 +211,7 @@ func readFile(root *os.Root, l listed) (string, error) {
 // then fails to stop.
 func Parse(fileTexts []File) (*Set, error) {
 	ordered := slices.SortedFunc(slices.Values(fileTexts), func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
-	s := &Set{index: newIndex()}
+	s := &Set{index: index{}}
 	version := sha256.New()
 	var problems Problems
 	seen := make(map[string]Problem)
@@ -373,6 +373,7 @@ type rule struct {
 	forbids bool
 	fixed   *cedar.Policy // the conditions that are settled once the path alone is unknown; see settle
 	rest    int           // how many are not
+	first   firstly       // what its first condition asks for
 	counts  time.Duration // how far back it looks at what was used
 	args    bool          // it looks into the params
 
@@ -391,6 +392,7 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 		forbids: p.Effect() == cedar.Forbid,
 	}
 	r.fixed, r.rest = settle(tree)
+	r.first = firstOf(tree)
 	r.counts = countsOf(tree)
 	r.args = looksAtArgs(tree)
 	var problems Problems

@@ -217,7 +217,7 @@ func (q *question) evaluation() *evaluation {
 		for _, p := range q.request.Parties.Via {
 			e.entities.via = append(e.entities.via, peerEntity(p))
 		}
-		e.relevant = q.set.index.find(q.principal, e.entities.parents(q.principal))
+		e.relevant = q.set.index.find(q.principal, e.entities.parents(q.principal), &q.request)
 		q.known = e
 	}
 	return q.known
@@ -288,16 +288,12 @@ func (r Request) context(lent bool) types.Record {
 	for i, name := range r.Code.Imports {
 		imports[i] = types.String(name)
 	}
-	digest := types.String("")
-	if r.Code.Digest != (script.Digest{}) {
-		digest = types.String(digestText(r.Code.Digest))
-	}
 	all := types.RecordMap{
 		"module": types.NewRecord(types.RecordMap{
 			"publisher": types.String(r.Code.Publisher),
 			"found":     types.Boolean(r.Code.Found),
 			"name":      types.String(r.Code.Name),
-			"digest":    digest,
+			"digest":    r.Code.digest(),
 			"layer":     types.String(r.Code.Layer),
 			"size":      types.Long(r.Code.Size),
 			"imports":   types.NewSet(imports...),
@@ -315,6 +311,14 @@ func (r Request) context(lent bool) types.Record {
 		all["delegation"] = r.delegation()
 	}
 	return types.NewRecord(all)
+}
+
+// digest is the one that policies see; "" if there is none.
+func (c Code) digest() types.String {
+	if c.Digest == (script.Digest{}) {
+		return ""
+	}
+	return types.String(digestText(c.Digest))
 }
 
 func digestText(d script.Digest) string { return "sha256:" + hex.EncodeToString(d[:]) }
@@ -449,37 +453,97 @@ func (s *entityStore) parents(uid types.EntityUID) types.EntityUIDSet {
 	return e.Parents
 }
 
-// index finds the policies whose scope may match a principal, so that a
-// decision costs by the policies about the caller, and not by all. It may find
-// too many, as Cedar decides again; it must not miss one.
-type index struct {
-	anyone []*rule
-	named  map[types.EntityUID][]*rule // by the peer or circle in the scope
+// index finds the policies whose scope may match a principal, and whose first
+// condition may be met, so that a decision costs by the policies about the caller and
+// the code, and not by all. It may find too many, as Cedar decides again; it must not
+// miss one.
+type index map[indexed][]*rule
+
+// indexed is what a policy is found by: the peer or circle in its scope, zero for
+// anyone, and what its first condition asks for, zero if that is anything else.
+type indexed struct {
+	principal types.EntityUID
+	first     firstly
 }
 
-func newIndex() index { return index{named: make(map[types.EntityUID][]*rule)} }
+// firstly is a part of the context and the only text that it may have.
+type firstly struct {
+	part  types.String // "name", "digest" or "publisher" of the module, or "entry"
+	value types.String
+}
 
-func (x *index) add(r *rule) {
+func (x index) add(r *rule) {
+	at := indexed{first: r.first}
 	switch s := r.principal.(type) {
 	case ast.ScopeTypeEq:
-		x.named[s.Entity] = append(x.named[s.Entity], r)
+		at.principal = s.Entity
 	case ast.ScopeTypeIn:
-		x.named[s.Entity] = append(x.named[s.Entity], r)
+		at.principal = s.Entity
 	case ast.ScopeTypeIsIn:
-		x.named[s.Entity] = append(x.named[s.Entity], r)
-	default:
-		x.anyone = append(x.anyone, r)
+		at.principal = s.Entity
 	}
+	x[at] = append(x[at], r)
 }
 
-// find returns the policies for a principal and the circles that it is in.
-// Circles are in no circles, so these are all its ancestors.
-func (x *index) find(principal types.EntityUID, circles types.EntityUIDSet) []*rule {
-	found := slices.Concat(x.anyone, x.named[principal])
+// find returns the policies for a principal, the circles that it is in, and the code
+// of r. Circles are in no circles, so these are all its ancestors.
+func (x index) find(principal types.EntityUID, circles types.EntityUIDSet, r *Request) (found []*rule) {
+	code := [...]firstly{
+		{}, {"name", types.String(r.Code.Name)}, {"digest", r.Code.digest()},
+		{"publisher", types.String(r.Code.Publisher)}, {"entry", types.String(r.Entry)},
+	}
+	add := func(of types.EntityUID) {
+		for _, first := range code {
+			found = append(found, x[indexed{of, first}]...)
+		}
+	}
+	add(types.EntityUID{})
+	add(principal)
 	for c := range circles.All() {
-		found = append(found, x.named[c]...)
+		add(c)
 	}
 	return found
+}
+
+// firstOf is what the first condition of a policy asks for. If that is not so, the
+// policy does not apply, whatever follows: nothing that could fail comes before.
+func firstOf(tree *ast.Policy) firstly {
+	if len(tree.Conditions) == 0 || tree.Conditions[0].Condition != ast.ConditionWhen {
+		return firstly{}
+	}
+	eq, ok := conjuncts(tree.Conditions[0].Body)[0].(ast.NodeTypeEquals)
+	if !ok {
+		return firstly{}
+	}
+	of, literal := eq.Left, eq.Right
+	if _, ok := of.(ast.NodeValue); ok {
+		of, literal = literal, of
+	}
+	value, ok := literal.(ast.NodeValue)
+	if !ok {
+		return firstly{}
+	}
+	text, ok := value.Value.(types.String)
+	access, isAccess := of.(ast.NodeTypeAccess)
+	if !ok || !isAccess {
+		return firstly{}
+	}
+	within := access.Arg
+	switch access.Value {
+	case "name", "digest", "publisher":
+		module, ok := within.(ast.NodeTypeAccess)
+		if !ok || module.Value != "module" {
+			return firstly{}
+		}
+		within = module.Arg
+	case "entry":
+	default:
+		return firstly{}
+	}
+	if v, ok := within.(ast.NodeTypeVariable); !ok || v.Name != "context" {
+		return firstly{}
+	}
+	return firstly{access.Value, text}
 }
 
 // mayMatch reports whether a scope may be about action; it may say yes too often.
