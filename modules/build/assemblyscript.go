@@ -69,6 +69,7 @@ func npmInstall(ctx context.Context, l Language, p project) error {
 	cmd := exec.CommandContext(ctx, npm, how, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
 	cmd.Dir = p.dir
 	cmd.Env = environment("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "npm_config_registry", "npm_config_cafile", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+	cmd.Env = append(cmd.Env, "GIT_ALLOW_PROTOCOL=none") // a package that is a repository is not fetched
 	_, err = run(ctx, cmd, 10*time.Minute, nil)
 	return err
 }

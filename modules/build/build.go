@@ -42,9 +42,9 @@ type Config struct {
 	// Language, if it is not "", is the one that the project must be in. Nothing is done
 	// for one in another: some languages' builds run code, see Language.Runs.
 	Language string
-	// Foreign is for somebody else's project. The compiler that it names as a package
-	// is brought with npm, into Dir, without running what packages want run; and what
-	// it depends on comes from Go's proxy, or does not, for version control is not
+	// Foreign is for somebody else's project. What its package.json names, the compiler
+	// too, is brought with npm, into Dir, without running what packages want run; and
+	// what a go.mod names comes from Go's proxy, or does not, for version control is not
 	// started.
 	Foreign bool
 }

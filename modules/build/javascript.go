@@ -39,7 +39,12 @@ const (
 )
 
 // bundled makes a module of index.ts or index.js, with all that it imports.
-func bundled(_ context.Context, l Language, p project) (recipe, error) {
+func bundled(ctx context.Context, l Language, p project) (recipe, error) {
+	if p.foreign && len(p.below("package.json")) > 0 && !p.has("node_modules") {
+		if err := npmInstall(ctx, l, p); err != nil {
+			return recipe{}, err
+		}
+	}
 	files, err := sdk.Of("js")
 	if err != nil {
 		return recipe{}, fmt.Errorf("build module: %w", err)

@@ -144,6 +144,12 @@ func said(ctx context.Context, tool string, args ...string) (string, error) {
 	return first, nil
 }
 
+// has reports whether there is anything of that name.
+func (p project) has(name string) bool {
+	_, there := p.files[name]
+	return there
+}
+
 // below are the regular files of p at a path, none or one.
 func (p project) below(path string) []string {
 	info, err := os.Stat(filepath.Join(p.dir, path))
