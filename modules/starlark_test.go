@@ -45,7 +45,7 @@ func runText(t *testing.T, g *sdktest.Guest, source string) string {
 func TestStarlarkObjects(t *testing.T) {
 	h := sdktest.New(t)
 	h.Target.Records = map[string]map[string]string{
-		"visits": {"a": `{ "n": 1 }`, "b": `{"n":2}`, "c": `{"n":3}`, "d": "text", "e": "\xff", "f": `{"n":1,"n":2}`},
+		"visits": {"a": `{ "n": 1 }`, "b": `{"n":2}`, "c": `{"n":3}`, "d": "text", "e": "\xff", "f": `{"n":1,"n":2}`, "g": `{ "m": 1 }`},
 	}
 	h.Seen = func(collection, key string) bool { return key != "hidden" }
 	h.Check = func(collection, value string) string {
@@ -71,29 +71,29 @@ func TestStarlarkObjects(t *testing.T) {
 	for text, want := range map[string]string{
 		`r.query({"where": {"field": "/n", "above": 1}, "order": [{"field": "/n", "descending": True}]}).items[0].value["n"]`: `3`,
 		`[len(r.query(limit = 2).items), r.query(limit = 2).next != ""]`:                                                      `[2,true]`,
-		`r.query("no JSON")`:                                      "error: 2:8: query visits: ",
-		`r.get("f")`:                                              `{"n":1,"n":2}`,
-		`[r.get("d"), type(r.get("e"))]`:                          `["text","bytes"]`,
-		`r.replace("a", {"n": 1}, {"n": 5}); r.get("a")`:          `{"n":5}`, // whatever its blanks were
-		`x = attempt(r.replace, "b", 1, 2); x.code`:               `conflict`,
-		`x = attempt(r.replace, "b", None, 2); x.code`:            `conflict`,
-		`r.replace("new", None, b"\x00"); r.get("new")`:           "\x00",
-		`x = attempt(r.put, "b", {"n": -1}); [x.code, x.message]`: `["violates","cannot put record visits/b:\n/n: it is less than 0"]`,
-		`r.put("b", target)`:                                      "error: 2:6: records.put: a target cannot be written as JSON",
-		`modules.call("echo", "speak", {"b": 1, "a": [2]})`:       `{"entry":"speak","params":"{\"a\":[2],\"b\":1}"}`,
-		`modules.call("echo", params = "text")`:                   `{"entry":"run","params":"text"}`,
-		`modules.call("echo")["params"]`:                          ``,
-		`attempt(modules.call, "echo", "fail").code`:              `failed`,
-		`modules.call("echo", "fail")`:                            "error: 2:13: echo has no voice",
-		`attempt(modules.call, "none").code`:                      `not-found`,
-		`base.call({"a": 1})`:                                     `{"entry":"run","params":"{\"a\":1}"}`,
-		`base.call("speak", None)`:                                `{"entry":"speak","params":""}`,
-		`base.call(entry = "speak", params = "x")`:                `{"entry":"speak","params":"x"}`,
-		`target.send("bob", "echo", "speak", 7)`:                  `["bob","echo","speak","7"]`,
-		`target.send("bob", "echo")`:                              `["bob","echo","run",""]`,
-		`attempt(target.send, "carol", "echo").code`:              `failed`,
-		`attempt(caller.send, "bob", "echo").code`:                `read-only`,
-		`attempt(caller.write, "/x", "y").code`:                   `read-only`,
+		`r.query("no JSON")`:                                         "error: 2:8: query visits: ",
+		`r.get("f")`:                                                 `{"n":1,"n":2}`,
+		`[r.get("d"), type(r.get("e"))]`:                             `["text","bytes"]`,
+		`r.replace("g", {"m": 1}, {"m": 5}); r.get("g")`:             `{"m":5}`, // whatever its blanks were
+		`x = attempt(r.replace, "b", 1, 2); x.code`:                  `conflict`,
+		`x = attempt(r.replace, "b", None, 2); x.code`:               `conflict`,
+		`r.replace("new", None, b"\x00"); r.get("new")`:              "\x00",
+		`x = attempt(r.put, "b", {"n": -1}); [x.code, x.violations]`: `["violates",[{"path":"/n","reason":"it is less than 0"}]]`,
+		`r.put("b", target)`:                                         "error: 2:6: records.put: a target cannot be written as JSON",
+		`modules.call("echo", "speak", {"b": 1, "a": [2]})`:          `{"entry":"speak","params":"{\"a\":[2],\"b\":1}"}`,
+		`modules.call("echo", params = "text")`:                      `{"entry":"run","params":"text"}`,
+		`modules.call("echo")["params"]`:                             ``,
+		`attempt(modules.call, "echo", "fail").code`:                 `failed`,
+		`modules.call("echo", "fail")`:                               "error: 2:13: echo has no voice",
+		`attempt(modules.call, "none").code`:                         `not-found`,
+		`base.call({"a": 1})`:                                        `{"entry":"run","params":"{\"a\":1}"}`,
+		`base.call("speak", None)`:                                   `{"entry":"speak","params":""}`,
+		`base.call(entry = "speak", params = "x")`:                   `{"entry":"speak","params":"x"}`,
+		`target.send("bob", "echo", "speak", 7)`:                     `["bob","echo","speak","7"]`,
+		`target.send("bob", "echo")`:                                 `["bob","echo","run",""]`,
+		`attempt(target.send, "carol", "echo").code`:                 `failed`,
+		`attempt(caller.send, "bob", "echo").code`:                   `read-only`,
+		`attempt(caller.write, "/x", "y").code`:                      `read-only`,
 		`[target.list("/none", default = 1), target.stat("/none", default = 2), target.read("/none", default = 3), target.exists("/none")]`:             `[1,2,3,false]`,
 		`target.write("/bin", b"\xff\x00abc"); [attempt(target.read, "/bin").message, list(target.read_bytes("/bin", offset = 1, length = 2).elems())]`: `["read /bin: the file is not UTF-8 text; target.read_bytes reads any",[0,97]]`,
 	} {

@@ -577,11 +577,15 @@ func attempt(t *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwarg
 		return nil, err
 	}
 	if err == nil {
-		return record("ok", starlark.True, "value", v, "code", starlark.String(""), "message", starlark.String("")), nil
+		return record("ok", starlark.True, "value", v, "code", starlark.String(""), "message", starlark.String(""), "violations", starlark.NewList(nil)), nil
 	}
 	message := err.Error()
 	if own, ok := errors.AsType[failure](err); ok {
 		message = string(own)
 	}
-	return record("ok", starlark.False, "value", starlark.None, "code", starlark.String(code(err)), "message", starlark.String(cut(message))), nil
+	var violations []starlark.Value
+	for _, v := range circles.Violations(err) {
+		violations = append(violations, record("path", starlark.String(v.Path), "reason", starlark.String(v.Reason)))
+	}
+	return record("ok", starlark.False, "value", starlark.None, "code", starlark.String(code(err)), "message", starlark.String(cut(message)), "violations", starlark.NewList(violations)), nil
 }

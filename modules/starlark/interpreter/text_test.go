@@ -168,7 +168,7 @@ def _add(a, b):
 		"i = 0\nwhile i < 3: i += 1\nset([i])": "[3]",
 		`fail("no", "room", 1)`:                "no room 1",
 		`fail()`:                               "the script failed, and does not say why",
-		"def _f(): fail('own')\nattempt(_f)":   `{"code":"fail","message":"own","ok":false,"value":null}`,
+		"def _f(): fail('own')\nattempt(_f)":   `{"code":"fail","message":"own","ok":false,"value":null,"violations":[]}`,
 		"r = attempt(lambda x: x + 1, 2)\n[r.ok, r.value, r.code]": `[true,3,""]`,
 		"attempt(lambda: 1 // 0).code":                             "error",
 		"attempt(target.read, '/x').code":                          "unavailable",
