@@ -30,6 +30,7 @@ func textLanguages() (all []engine.Language) {
 // languageTexts are the texts of the suite in each language, by the names of textCases.
 var languageTexts = map[string]map[string]string{
 	"javascript": javascriptTexts,
+	"rhai":       rhaiTexts,
 	"starlark":   starlarkTexts,
 }
 
@@ -235,7 +236,7 @@ func loadLanguage(t *testing.T, w *world, l engine.Language, texts map[string]st
 		}
 	}
 	for _, deep := range []string{"(", "[", "-", "{", "f(", "if true {", "x = ", "\"", "/*", "(1, "} {
-		if got := problem("deep", strings.Repeat(deep, engine.MaxText/len(deep))); len(got) > 16<<10 {
+		if got := problem("deep "+deep, strings.Repeat(deep, (engine.MaxText-1)/len(deep))); len(got) > 16<<10 {
 			t.Errorf("%q within each other: a message of %d bytes", deep, len(got))
 		}
 	}

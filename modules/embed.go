@@ -16,6 +16,7 @@ import (
 // languages unpacks them.
 //
 //go:embed javascript/javascript.wasm.gz javascript/SHA256SUMS
+//go:embed rhai/rhai.wasm.gz.* rhai/SHA256SUMS
 //go:embed starlark/starlark.wasm.gz.* starlark/SHA256SUMS
 var Languages embed.FS
 

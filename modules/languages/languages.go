@@ -44,6 +44,7 @@ func All() []Language {
 
 var all = []Language{
 	language("javascript", "JavaScript", ".js"),
+	language("rhai", "Rhai", ".rhai"),
 	language("starlark", "Starlark", ".star"),
 }
 
