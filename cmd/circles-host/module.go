@@ -227,6 +227,7 @@ type moduleJSON struct {
 	Publisher   peer.ID                     `json:"publisher,omitempty"` // who signed it
 	Language    string                      `json:"language,omitempty"`
 	Toolchain   string                      `json:"toolchain,omitempty"`
+	SourceFiles int                         `json:"source_files,omitempty"` // that it carries of what it was built of
 	Description string                      `json:"description,omitempty"`
 	Entries     []string                    `json:"entries,omitempty"`
 	About       map[string]engine.EntryInfo `json:"about_entries,omitempty"`
@@ -284,6 +285,14 @@ func moduleInspect(c *cli.Context) error {
 	}
 	v := moduleView(name, "", info)
 	v.Start = cost
+	if !info.Text() && problem == nil {
+		switch s, err := module.ReadSource(wasm); {
+		case err != nil:
+			v.Warnings = append(v.Warnings, err.Error())
+		case s != nil:
+			v.SourceFiles = len(s.Files)
+		}
+	}
 	if problem == nil && !info.Text() {
 		if v.Publisher, err = module.Publisher(wasm, info.Digest); err != nil {
 			return err
@@ -311,6 +320,9 @@ func moduleInspect(c *cli.Context) error {
 	}
 	row("language", line(v.Language))
 	row("made by", line(v.Toolchain))
+	if v.SourceFiles > 0 {
+		row("source", count(v.SourceFiles, "file")+" in it; module source shows them")
+	}
 	row("memory", bytesText(v.Memory)+" to begin with")
 	if v.Image > 0 {
 		starts := "initialised, from an image of " + bytesText(v.Image)

@@ -172,7 +172,7 @@ func TestRollback(t *testing.T) {
 // are replaced. Nobody gets anything but whole versions, of that name; and while a
 // name is pinned nobody gets any other.
 func TestPinsAndRollbacksUnderLoad(t *testing.T) {
-	const rounds, callers = 30, 4
+	const rounds, callers = 21, 4
 	e, dir := newEngine(t), t.TempDir()
 	text := func(name string, n int) string { return fmt.Sprintf("%s %03d", name, n) }
 	for _, name := range []string{"pinned", "moved", "rolled"} {
