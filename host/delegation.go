@@ -1,7 +1,9 @@
 package host
 
 import (
+	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/circles-host/circles/host/engine"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/policy"
@@ -32,6 +35,53 @@ func DelegationsDir(e peer.Entry) string { return filepath.Join(e.Dir, "delegati
 
 // DelegationsDir is where those are that the host was given.
 func (r *Root) DelegationsDir() string { return filepath.Join(r.Dir, "delegations") }
+
+// takeBack is the work of a script that takes a delegation back in its target's context.
+type takeBack struct{ sealed []byte }
+
+func (takeBack) readsOnly() bool       { return true }
+func (takeBack) digest() script.Digest { return script.Digest{} }
+
+// What is sent is kept as long as there are no more revocations than this, of one issuer
+// and in all: the rest is for the owner's own.
+const (
+	maxRevokedBy   = 64
+	maxRevokedSent = revoked.MaxFiles / 2
+)
+
+// do keeps the revocation. That is done also if its receipt cannot be logged: it can be
+// sent again.
+func (t takeBack) do(_ context.Context, in running) (out engine.Output, err error) {
+	start := time.Now()
+	r, err := envelope.OpenRevocation(t.sealed)
+	if err != nil {
+		return out, err
+	}
+	dir := RevokedDir(in.target.entry)
+	all, err := revoked.All(dir)
+	if err != nil {
+		return out, err
+	}
+	by, there := 0, false
+	for _, e := range all {
+		if e.By == r.Issuer {
+			by++
+			there = there || e.Delegation == r.Delegation
+		}
+	}
+	switch {
+	case there || in.Script().DryRun:
+	case by >= maxRevokedBy || len(all) >= maxRevokedSent:
+		return out, &policy.RefusedError{Reason: fmt.Sprintf("%d revocations of yours are kept there, and %d in all, which is as many as are taken: the owner of the context can remove those that are over", by, len(all))}
+	default:
+		if _, err := revoked.Add(dir, r.Delegation, t.sealed); err != nil {
+			return out, err
+		}
+	}
+	out.Result, err = json.Marshal(map[string]any{"delegation": r.Delegation, "issuer": r.Issuer})
+	out.Usage.Wall = time.Since(start)
+	return out, err
+}
 
 // unrevoked refuses a script that carries a delegation which was taken back, here or
 // for all contexts of the host. A script without one costs nothing.

@@ -14,6 +14,7 @@ import (
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/revoked"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/transport"
@@ -316,5 +317,78 @@ func TestChainsThatAreNone(t *testing.T) {
 	}
 	if n := len(w.logged("bob")); n != 0 {
 		t.Errorf("%d entries in bob's log", n)
+	}
+}
+
+// A revocation that is sent is kept where the delegation is used, whoever brings it, if
+// the target's owner knows who signed it; nobody fills the place.
+func TestRevocationIsSent(t *testing.T) {
+	w := newWorld(t, "alice", "bob", "carol", "dave")
+	w.allow("bob", guestbookPermit(w, "alice"))
+	chain := w.link(w.key("alice"), w.entry("carol").ID, nil)
+	stranger, err := peer.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := host.RevokedDir(w.entry("bob"))
+	kept := func() int {
+		all, err := revoked.All(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	send := func(by *peer.Key, sealed []byte, dry bool) script.Receipt {
+		t.Helper()
+		s := script.Script{Target: w.entry("bob").ID, Logic: script.Logic{Revoke: sealed}, DryRun: dry}
+		b, id, err := envelope.SealScript(s, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.deliver(b, id)
+	}
+	revocation := func(by *peer.Key, id script.Digest) []byte {
+		sealed, err := envelope.SealRevocation(id, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sealed
+	}
+	alices := revocation(w.key("alice"), idOf(t, chain))
+	changed := bytes.Clone(alices)
+	changed[len(changed)-1] ^= 1
+	for name, sealed := range map[string][]byte{"changed": changed, "nonsense": []byte("x"), "a stranger's": revocation(stranger, idOf(t, chain))} {
+		if r := send(w.key("alice"), sealed, false); r.Code != script.Refused || kept() != 0 {
+			t.Errorf("%s: %v %s; %d are kept", name, r.Code, r.Message, kept())
+		}
+	}
+	// One of somebody who did not issue it is kept, and takes nothing back.
+	if r := send(w.key("dave"), revocation(w.key("dave"), idOf(t, chain)), false); r.Code != script.Done {
+		t.Errorf("dave's: %v %s", r.Code, r.Message)
+	}
+	if r := send(stranger, alices, true); r.Code != script.Done || kept() != 1 {
+		t.Errorf("a dry run: %v %s; %d are kept", r.Code, r.Message, kept())
+	}
+	if r := w.signs(w.key("carol"), chain); r.Code != script.Done {
+		t.Fatalf("before it: %v %s", r.Code, r.Message)
+	}
+	r := send(stranger, alices, false)
+	if r.Code != script.Done || !slices.Equal(r.Policies, []string{policy.Issuer}) || kept() != 2 || !strings.Contains(string(r.Result), string(w.entry("alice").ID)) {
+		t.Errorf("%+v; %d are kept", r, kept())
+	}
+	if r := w.signs(w.key("carol"), chain); r.Code != script.Refused || !strings.Contains(r.Message, "was taken back by") {
+		t.Errorf("after it: %v %s", r.Code, r.Message)
+	}
+	if r := send(w.key("alice"), alices, false); r.Code != script.Done || kept() != 2 {
+		t.Errorf("again: %v; %d are kept", r.Code, kept())
+	}
+	for n := range 64 {
+		r = send(w.key("alice"), revocation(w.key("alice"), script.Digest{1, byte(n)}), false)
+	}
+	if r.Code != script.Refused || !strings.Contains(r.Message, "64 revocations of yours") || kept() != 65 {
+		t.Errorf("too many: %v %s; %d are kept", r.Code, r.Message, kept())
+	}
+	if r := send(w.key("dave"), revocation(w.key("dave"), script.Digest{9}), false); r.Code != script.Done {
+		t.Errorf("dave's, when alice has no room: %v %s", r.Code, r.Message)
 	}
 }

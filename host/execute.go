@@ -53,6 +53,9 @@ type running struct {
 
 // work is what a asks for.
 func (h *Host) work(ctx context.Context, a *policy.Accepted, target *peerContext, found *module.Found) (work, error) {
+	if sealed := a.Script().Logic.Revoke; len(sealed) > 0 {
+		return takeBack{sealed}, nil
+	}
 	if id := a.Script().Logic.Undo; id != (script.ID{}) {
 		return undo{h, id}, nil
 	}

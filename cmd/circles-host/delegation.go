@@ -80,15 +80,18 @@ lines of text, for WHO to keep with delegation add.
 				ArgsUsage: "FILE|ID",
 				Description: `Scripts that carry it, or one that passes it on, are refused from then on: in the
 context of --to, or in all contexts of this root. A target elsewhere has to be told:
-with --as, one who issued it signs that in --output, and there FILE is what was signed.
-Until then, and where nobody tells, a delegation is good until it ends by itself.
+with --as, one who issued it signs that, and --send hands it over, if the target's owner
+knows who signed it; or --output writes it, and there FILE is what was signed. Until
+then, and where nobody tells, a delegation is good until it ends by itself.
 
+   circles-host delegation revoke 1f2e3d --as alice --send bob
    circles-host delegation revoke 1f2e3d --as alice --output no-longer
    circles-host delegation revoke no-longer --to bob`,
 				Flags: []cli.Flag{
 					rootFlag(),
 					&cli.StringFlag{Name: "as", Usage: "sign it as the `PEER` who issued it, or one that it passes on"},
 					&cli.StringFlag{Name: "to", Usage: "only in the context of `PEER`, in this root"},
+					&cli.StringSliceFlag{Name: "send", Usage: "with --as, or a FILE that is signed: hand it over for the context of `PEER`, wherever that is"},
 					&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "with --as: write it to `FILE`, for other hosts, and take nothing back here"},
 					jsonFlag(),
 				},
@@ -526,6 +529,9 @@ func delegationRevoke(c *cli.Context) error {
 	if c.IsSet("output") && c.IsSet("to") {
 		return usage("--output writes it for another host, --to takes it back here: choose")
 	}
+	if c.IsSet("send") && (c.IsSet("output") || c.IsSet("to")) {
+		return usage("--send hands it over, --to takes it back here, --output writes it: choose")
+	}
 	root, err := openRoot(c)
 	if err != nil {
 		return err
@@ -533,6 +539,9 @@ func delegationRevoke(c *cli.Context) error {
 	id, sealed, err := toRevoke(c, root)
 	if err != nil {
 		return err
+	}
+	if to := c.StringSlice("send"); len(to) > 0 {
+		return sendRevocation(c, root, id, sealed, to)
 	}
 	p := printerOf(c)
 	if file := c.String("output"); file != "" {
@@ -562,6 +571,48 @@ func delegationRevoke(c *cli.Context) error {
 	}
 	p.f("%s delegation %s is taken back %s\n", p.green("✓"), short(id), where)
 	return nil
+}
+
+// sendRevocation hands a signed revocation over for the contexts of others. Those that
+// can be told are, also if one cannot.
+func sendRevocation(c *cli.Context, root *host.Root, id script.Digest, sealed []byte, to []string) error {
+	if sealed == nil {
+		return usage("--send hands over what an issuer signs: say who that is with --as PEER")
+	}
+	key, _, err := signerOf(c, root) // whoever it is: it counts by what is in it
+	if err != nil {
+		return err
+	}
+	p := printerOf(c)
+	var views []map[string]any
+	var failed error
+	for _, name := range to {
+		e, err := root.Peers.Resolve(name)
+		if err != nil {
+			return coded{exitNotFound, err}
+		}
+		now := time.Now()
+		s := script.Script{Logic: script.Logic{Revoke: sealed}, NotBefore: now, Deadline: now.Add(time.Minute)}
+		sent, err := deliverTo(c.Context, c, root, s, peer.Entry{ID: key.ID()}, e, key)
+		if err == nil && sent.Receipt.Code != script.Done {
+			err = coded{receiptExit(sent.Receipt.Code), errors.New(sent.Receipt.Message)}
+		}
+		if err != nil {
+			failed = err
+			if len(to) > 1 {
+				newPrinter(c.App.ErrWriter).f("✗ %s: %s\n", who(e), clean(err.Error()))
+			}
+			continue
+		}
+		views = append(views, map[string]any{"delegation": id, "to": e.ID, "receipt": sent.ID})
+		if !c.Bool("json") {
+			p.f("%s delegation %s is taken back in the context of %s\n", p.green("✓"), short(id), who(e))
+		}
+	}
+	if c.Bool("json") {
+		return cmp.Or(p.json(views), failed)
+	}
+	return failed
 }
 
 // toRevoke is the delegation to take back, and what its issuer signed, if anybody.

@@ -21,6 +21,7 @@ import (
 	"github.com/circles-host/circles/host/envelope"
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
+	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -696,6 +697,8 @@ func partsText(parts []script.Part) string {
 func codeText(r *script.Receipt) string {
 	what := r.ModuleName
 	switch {
+	case slices.Equal(r.Policies, []string{policy.Issuer}):
+		return "a revocation"
 	case !r.Undid.IsZero():
 		return "undo of " + short(r.Undid)
 	case !r.Decided.IsZero():

@@ -124,14 +124,11 @@ func SealRevocation(id script.Digest, key *peer.Key) ([]byte, error) {
 	return seal(revocationType, payload, key), nil
 }
 
-// MaxRevocation is the length of the longest sealed revocation, in bytes.
-const MaxRevocation = 1 << 10
-
 // OpenRevocation checks a sealed revocation: that it is in form, and that whom it
 // names signed it. Whether that is anybody who may take that delegation back shows
 // when the delegation is used.
 func OpenRevocation(sealed []byte) (script.Revocation, error) {
-	payload, signer, err := open(sealed, MaxRevocation, revocationType)
+	payload, signer, err := open(sealed, script.MaxRevocation, revocationType)
 	if err != nil {
 		return script.Revocation{}, fmt.Errorf("open revocation: %w", err)
 	}

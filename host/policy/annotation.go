@@ -195,7 +195,7 @@ func (r *rule) annotate(key, value string, tree *ast.Policy) error {
 		if !printable(r.id) || len(r.id) > maxID {
 			return fmt.Errorf("@id must be 1 to %d bytes of printable text", maxID)
 		}
-		if r.id == Owner || r.id == Given {
+		if r.id == Owner || r.id == Given || r.id == Issuer {
 			return fmt.Errorf("@id(%q) is what a host calls what needs no policy; choose another", r.id)
 		}
 	case "description":

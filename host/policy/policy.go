@@ -109,6 +109,9 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 	if err := consistent(v, parties, code); err != nil {
 		return nil, fmt.Errorf("accept script %s: %w", digestText(v.ID()), err)
 	}
+	if len(sent.Logic.Revoke) > 0 {
+		return acceptRevocation(v, parties, code, when.Now)
+	}
 	if sent.Logic.OfOwner() {
 		return acceptOwner(v, parties, code, when.Now)
 	}
@@ -133,6 +136,27 @@ func (s *Set) Accept(v *envelope.Verified, parties peer.Parties, code Code, when
 
 // Owner is what an Accepted names instead of a policy when it needed none.
 const Owner = "(owner)"
+
+// Issuer is what an Accepted names that only takes back what somebody has issued.
+const Issuer = "(issuer)"
+
+// acceptRevocation accepts that somebody takes back a delegation, whoever brings it, if
+// the target's owner knows who: to keep what strangers sign would let them fill the
+// place.
+func acceptRevocation(v *envelope.Verified, parties peer.Parties, code Code, now time.Time) (*Accepted, error) {
+	refuse := func(format string, a ...any) error {
+		return &RefusedError{Request: Request{Parties: parties, Code: code, Now: now}, Reason: fmt.Sprintf(format, a...)}
+	}
+	r, err := envelope.OpenRevocation(v.Script().Logic.Revoke)
+	if err != nil {
+		return nil, refuse("%v", err)
+	}
+	if by, _ := parties.Other(string(r.Issuer)); !by.Known() && r.Issuer != parties.Target.ID {
+		return nil, refuse("the owner of the context of %s does not know %s, who takes a delegation back, and nothing that strangers sign is kept: tell the owner, or the operator of the host",
+			parties.Target.ID.Short(), r.Issuer)
+	}
+	return &Accepted{Verified: v, parties: parties, code: code, by: []string{Issuer}, grants: &Grants{}}, nil
+}
 
 // acceptOwner accepts a wish to undo a script, or a decision about one that is held
 // for review, from the context's owner, and from nobody else. No policy is asked:

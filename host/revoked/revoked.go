@@ -183,7 +183,7 @@ func (l *List) load() error {
 }
 
 // maxFile is the length of the longest file that says who took something back.
-const maxFile = 2 * envelope.MaxRevocation
+const maxFile = 2 * script.MaxRevocation
 
 // signerOf is who signed the revocation of id in a file; "" if nobody did.
 func signerOf(root *os.Root, name string, id script.Digest) peer.ID {

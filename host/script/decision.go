@@ -10,9 +10,12 @@ import (
 	"github.com/circles-host/circles/host/script/scriptpb"
 )
 
-// OfOwner reports whether l is something that only the target's owner may ask for,
-// whatever policies say, and no code: to undo a script, or to decide about one.
-func (l Logic) OfOwner() bool { return l.Undo != (ID{}) || l.Decide != (Decision{}) }
+// OfOwner reports whether l is something that the owner alone may ask for, whatever
+// policies say, and no code: to undo a script, to decide about one, or, of the owner of
+// a delegation, to take that back.
+func (l Logic) OfOwner() bool {
+	return l.Undo != (ID{}) || l.Decide != (Decision{}) || len(l.Revoke) > 0
+}
 
 func (d Decision) check() error {
 	if d.Ruling != Reject && d.Reason != "" {

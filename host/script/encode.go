@@ -46,6 +46,8 @@ func (s *Script) Encode() ([]byte, error) {
 		m.Logic.Logic = &scriptpb.Logic_Wasm{Wasm: s.Logic.Wasm}
 	case s.Logic.Text != Text{}:
 		m.Logic.Logic = &scriptpb.Logic_Text{Text: &scriptpb.Text{Language: s.Logic.Text.Language, Source: s.Logic.Text.Source}}
+	case len(s.Logic.Revoke) > 0:
+		m.Logic.Logic = &scriptpb.Logic_Revoke{Revoke: s.Logic.Revoke}
 	case s.Logic.Undo != ID{}:
 		m.Logic.Logic = &scriptpb.Logic_Undo{Undo: s.Logic.Undo[:]}
 	case s.Logic.Decide != Decision{}:
@@ -95,6 +97,8 @@ func DecodeScript(b []byte) (Script, error) {
 		s.Logic.Wasm = l.Wasm
 	case *scriptpb.Logic_Text:
 		s.Logic.Text = Text{Language: l.Text.GetLanguage(), Source: l.Text.GetSource()}
+	case *scriptpb.Logic_Revoke:
+		s.Logic.Revoke = l.Revoke
 	case *scriptpb.Logic_Undo:
 		if err := s.Logic.Undo.set(l.Undo); err != nil {
 			return Script{}, fmt.Errorf("decode script: logic: %w", err)
@@ -192,7 +196,7 @@ func (s *Script) checkChain() error {
 
 func (l Logic) check() error {
 	set := 0
-	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Text != (Text{}), l.Undo != (ID{}), l.Decide != (Decision{})} {
+	for _, is := range []bool{l.Name != "", l.Digest != (Digest{}), len(l.Wasm) > 0, l.Text != (Text{}), l.Undo != (ID{}), l.Decide != (Decision{}), len(l.Revoke) > 0} {
 		if is {
 			set++
 		}
@@ -202,6 +206,9 @@ func (l Logic) check() error {
 	}
 	if l.Decide != (Decision{}) {
 		return l.Decide.check()
+	}
+	if len(l.Revoke) > MaxRevocation {
+		return fmt.Errorf("a revocation of %d bytes, at most %d are allowed", len(l.Revoke), MaxRevocation)
 	}
 	if l.Name != "" {
 		return checkModule(l.Name)

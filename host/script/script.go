@@ -99,7 +99,7 @@ type Within struct {
 }
 
 // Logic names the code, or the script to undo, or to decide about: exactly one of
-// Name, Digest, Wasm, Text, Undo and Decide is set.
+// Name, Digest, Wasm, Text, Undo, Decide and Revoke is set.
 type Logic struct {
 	Name   string // resolved in the target's layers: the peer's own, then the host's
 	Digest Digest // a module that the target already has, by content
@@ -112,7 +112,13 @@ type Logic struct {
 	// Decide is what the target's owner makes of a script that is held there for
 	// review; as with Undo, the script has no entry or params and lends nothing.
 	Decide Decision
+	// Revoke is a sealed Revocation, for the target's host to keep: it takes back a
+	// delegation for the target's context. Whoever sends it, it is its issuer's word.
+	Revoke []byte
 }
+
+// MaxRevocation is the length of the longest sealed revocation, in bytes.
+const MaxRevocation = 1 << 10
 
 // Text is a script as its author wrote it, which a language module of the target's host
 // runs.

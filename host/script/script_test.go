@@ -444,6 +444,11 @@ func TestScriptBounds(t *testing.T) {
 		{"undo by an entry", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Params, s.Lent = nil, nil }, "an undo or a decision has no"},
 		{"undo with params", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Lent = "", nil }, "an undo or a decision has no"},
 		{"undo that lends", func(s *Script) { s.Logic = Logic{Undo: ID{1}}; s.Entry, s.Params = "", nil }, "an undo or a decision has no"},
+		{"revocation", func(s *Script) { s.Logic, s.Entry, s.Params, s.Lent = Logic{Revoke: []byte("x")}, "", nil, nil }, ""},
+		{"long revocation", func(s *Script) {
+			s.Logic, s.Entry, s.Params, s.Lent = Logic{Revoke: make([]byte, MaxRevocation+1)}, "", nil, nil
+		}, "a revocation of"},
+		{"revocation by an entry", func(s *Script) { s.Logic = Logic{Revoke: []byte("x")}; s.Params, s.Lent = nil, nil }, "has no"},
 		{"decision by an entry", func(s *Script) { s.Logic = sampleDecision(t).Logic; s.Params, s.Lent = nil, nil }, "an undo or a decision has no"},
 		{"decision about nothing", decide(Decision{Ruling: Approve}), "about which script"},
 		{"decision without a ruling", decide(Decision{Script: ID{1}}), "approve, reject or expire"},

@@ -928,6 +928,7 @@ type Logic struct {
 	//	*Logic_Undo
 	//	*Logic_Decide
 	//	*Logic_Text
+	//	*Logic_Revoke
 	Logic         isLogic_Logic `protobuf_oneof:"logic"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1024,6 +1025,15 @@ func (x *Logic) GetText() *Text {
 	return nil
 }
 
+func (x *Logic) GetRevoke() []byte {
+	if x != nil {
+		if x, ok := x.Logic.(*Logic_Revoke); ok {
+			return x.Revoke
+		}
+	}
+	return nil
+}
+
 type isLogic_Logic interface {
 	isLogic_Logic()
 }
@@ -1052,6 +1062,10 @@ type Logic_Text struct {
 	Text *Text `protobuf:"bytes,6,opt,name=text,proto3,oneof"`
 }
 
+type Logic_Revoke struct {
+	Revoke []byte `protobuf:"bytes,7,opt,name=revoke,proto3,oneof"` // a sealed Revocation, which is to be kept where the delegation is used
+}
+
 func (*Logic_Name) isLogic_Logic() {}
 
 func (*Logic_Digest) isLogic_Logic() {}
@@ -1063,6 +1077,8 @@ func (*Logic_Undo) isLogic_Logic() {}
 func (*Logic_Decide) isLogic_Logic() {}
 
 func (*Logic_Text) isLogic_Logic() {}
+
+func (*Logic_Revoke) isLogic_Logic() {}
 
 // Text is a script that a language module of the target's host runs.
 type Text struct {
@@ -2665,14 +2681,15 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x17\n" +
-	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"\xc4\x01\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"\xde\x01\n" +
 	"\x05Logic\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x18\n" +
 	"\x06digest\x18\x02 \x01(\fH\x00R\x06digest\x12\x14\n" +
 	"\x04wasm\x18\x03 \x01(\fH\x00R\x04wasm\x12\x14\n" +
 	"\x04undo\x18\x04 \x01(\fH\x00R\x04undo\x12.\n" +
 	"\x06decide\x18\x05 \x01(\v2\x14.circles.v1.DecisionH\x00R\x06decide\x12&\n" +
-	"\x04text\x18\x06 \x01(\v2\x10.circles.v1.TextH\x00R\x04textB\a\n" +
+	"\x04text\x18\x06 \x01(\v2\x10.circles.v1.TextH\x00R\x04text\x12\x18\n" +
+	"\x06revoke\x18\a \x01(\fH\x00R\x06revokeB\a\n" +
 	"\x05logic\":\n" +
 	"\x04Text\x12\x1a\n" +
 	"\blanguage\x18\x01 \x01(\tR\blanguage\x12\x16\n" +
@@ -2958,6 +2975,7 @@ func file_circles_v1_script_proto_init() {
 		(*Logic_Undo)(nil),
 		(*Logic_Decide)(nil),
 		(*Logic_Text)(nil),
+		(*Logic_Revoke)(nil),
 	}
 	file_circles_v1_script_proto_msgTypes[19].OneofWrappers = []any{
 		(*Answer_Data)(nil),
