@@ -18,6 +18,7 @@ import (
 	"github.com/circles-host/circles/host/engine/floor"
 	"github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/imports/log"
+	"github.com/circles-host/circles/host/imports/modules"
 	"github.com/circles-host/circles/host/imports/wasi"
 	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/host/store/mem"
@@ -107,7 +108,7 @@ func BenchmarkFresh(b *testing.B) {
 // fresh returns what makes one call in the engine as the host does.
 func fresh(b testing.TB, wasm []byte) func() {
 	ctx := context.Background()
-	e, err := engine.New(ctx, engine.Config{}, wasi.Module(), contexts.Module(), log.Module())
+	e, err := engine.New(ctx, engine.Config{}, wasi.Module(), contexts.Module(), log.Module(), modules.Module())
 	if err != nil {
 		b.Fatal(err)
 	}
