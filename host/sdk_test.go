@@ -42,7 +42,7 @@ func suiteGuest(t *testing.T, language string) func() []byte {
 }
 
 func runSuite(t *testing.T, wasm []byte) {
-	w := newWorld(t, "alice", "bob")
+	w := newWorld(t, "alice", "bob", "carol")
 	if err := w.host.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,8 @@ func runSuite(t *testing.T, wasm []byte) {
 		Limits: policy.Limits{Memory: 512 << 20, Output: 65 << 20, Bytes: 100 << 20, File: 100 << 20},
 		Read:   []string{"/"}, List: []string{"/"}, Write: []string{"/"}, Remove: []string{"/"},
 		Get: []string{"notes/a", "notes/c", "notes/d/é", "notes/z", "many"}, Put: []string{"notes", "many", "checked"},
-		Query: []string{"notes", "none", "many"}, Delete: []string{"notes"}, Call: []string{"suite", "none"}})
+		Query: []string{"notes", "none", "many"}, Delete: []string{"notes"}, Call: []string{"suite", "none"}, Send: []string{string(w.entry("carol").ID)}})
+	w.allow("carol", policy.Permit{Peer: w.entry("bob").ID, Name: "bob", Module: "suite"})
 	w.put("alice", "/lent.txt", "lent by alice")
 	w.put("bob", "/dir/file", "abcdefgh")
 	w.put("bob", "/dir/sub/x", "")
@@ -119,7 +120,11 @@ func runSuite(t *testing.T, wasm []byte) {
 		"call suite - fail no":           "code 13, with a message",
 		"call suite - others base - - -": "22 code 0, with a message",
 		"base - - - x":                   "code 0, with a message",
-		"Send bob suite - x":             "code 8, with a message",
+		"send carol suite - né it is":    "9 né it is",
+		"send carol suite others entry":  "6 others",
+		"send carol suite fail no":       "code 13, with a message",
+		"send alice suite - x":           "code 1, with a message",
+		"Send carol suite - x":           "code 8, with a message",
 	} {
 		want("others", params, says)
 	}
