@@ -8,6 +8,7 @@ import (
 	remote "github.com/circles-host/circles/host/imports/contexts"
 	"github.com/circles-host/circles/host/policy"
 	"github.com/circles-host/circles/host/records"
+	"github.com/circles-host/circles/host/schema"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -42,13 +43,62 @@ func (g recordGuard) Allow(op records.Op, collection, key string) error {
 	return shown(g.grants.Allow(recordActions[op], script.JoinRecord(collection, key)))
 }
 
+// AllowPut implements records.FieldGuard.
+func (g recordGuard) AllowPut(collection, key string, value []byte) error {
+	var f *policy.Fields
+	if g.grants.LookAtFields() {
+		f = fieldsOf(value)
+	}
+	return shown(g.grants.AllowRecord(script.Put, script.JoinRecord(collection, key), f))
+}
+
+// AllowQuery implements records.FieldGuard.
+func (g recordGuard) AllowQuery(collection string, fields []string) error {
+	return shown(g.grants.AllowRecord(script.Query, collection, &policy.Fields{Asked: fields}))
+}
+
+// fieldsOf is what policies see of a value that is put.
+func fieldsOf(value []byte) *policy.Fields {
+	f := &policy.Fields{Strings: map[string]string{}, Numbers: map[string]int64{}, Booleans: map[string]bool{}}
+	v, err := schema.ReadJSON(string(value))
+	if err == nil {
+		err = v.Fields(func(at string, is any) {
+			switch is := is.(type) {
+			case string:
+				f.Strings[at] = is
+			case int64:
+				f.Numbers[at] = is
+			case bool:
+				f.Booleans[at] = is
+			}
+		})
+	}
+	if err != nil {
+		f.Unread = fmt.Errorf("a policy looks at its value, and that cannot be looked into: %w", err)
+	}
+	return f
+}
+
 // watchedRecords is a recordGuard that remembers what it denied, beside the files.
 type watchedRecords struct{ *watched }
 
 // Allow implements records.Guard.
 func (w watchedRecords) Allow(op records.Op, collection, key string) error {
-	err := recordGuard{w.grants}.Allow(op, collection, key)
-	w.saw(recordActions[op], script.JoinRecord(collection, key), err)
+	return w.told(recordActions[op], script.JoinRecord(collection, key), recordGuard{w.grants}.Allow(op, collection, key))
+}
+
+// AllowPut implements records.FieldGuard.
+func (w watchedRecords) AllowPut(collection, key string, value []byte) error {
+	return w.told(script.Put, script.JoinRecord(collection, key), recordGuard{w.grants}.AllowPut(collection, key, value))
+}
+
+// AllowQuery implements records.FieldGuard.
+func (w watchedRecords) AllowQuery(collection string, fields []string) error {
+	return w.told(script.Query, collection, recordGuard{w.grants}.AllowQuery(collection, fields))
+}
+
+func (w watchedRecords) told(action script.Action, path string, err error) error {
+	w.saw(action, path, err)
 	return w.note(err)
 }
 

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,4 +108,34 @@ func TestSchemasBindCollections(t *testing.T) {
 	}
 
 	bound("that the schema is gone", "", func() bool { return w.host.Problem() == nil && put("anything") == "" })
+}
+
+// TestPoliciesLookAtFields: a policy decides about what a script puts by what is in it,
+// and a value that it cannot look into is not put.
+func TestPoliciesLookAtFields(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.withNotes()
+	w.policy("bob", "notes", `@id("run") permit(principal, action == Action::"submit", resource);
+		@id("few-cups") permit(principal, action == Action::"put", resource in Collection::"notes") when {
+			context.value.numbers.hasTag("/tea/cups") && context.value.numbers.getTag("/tea/cups") < 3 };`)
+	many := `{"tea": {"cups": 2}`
+	for i := range 300 {
+		many += fmt.Sprintf(`, "x%d": %d`, i, i)
+	}
+	for value, want := range map[string]string{
+		`{"tea": {"cups": 2}}`:                     "",
+		`{"tea": {"cups": 2.0}}`:                   "",
+		`{"tea": {"cups": 3}}`:                     "no policy of bob permits it",
+		`{"tea": {"cups": 2.5}}`:                   "no policy of bob permits it",
+		`{"tea": {"cups": "2"}}`:                   "no policy of bob permits it",
+		`{"tea": [{"cups": 2}]}`:                   "no policy of bob permits it",
+		`{"tea": {"cups": 2}, "tea": {"cups": 9}}`: "a policy looks at its value, and that cannot be looked into: line 1, column 22: \"tea\" is there twice",
+		`tea`:      "that cannot be looked into: line 1, column 1: it is not JSON",
+		many + "}": "that cannot be looked into: it has more than 256 fields",
+	} {
+		r := w.send("alice", "bob", notes("put", "new "+value))
+		if (r.Code == script.Done) != (want == "") || !strings.Contains(r.Message, want) {
+			t.Errorf("%.60s: %v %s; want %s", value, r.Code, r.Message, want)
+		}
+	}
 }

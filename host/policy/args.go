@@ -155,13 +155,16 @@ func (a args) entity(uid types.EntityUID) (types.Entity, bool) {
 }
 
 // looksAtArgs reports whether conditions look into the params.
-func looksAtArgs(tree *ast.Policy) (looks bool) {
+func looksAtArgs(tree *ast.Policy) bool { return looksAt(tree, "args") }
+
+// looksAt reports whether conditions look at any of these parts of the context.
+func looksAt(tree *ast.Policy, parts ...types.String) (looks bool) {
 	for _, c := range tree.Conditions {
 		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
 			switch n := n.(type) {
 			case ast.NodeTypeAccess:
 				if v, ok := n.Arg.(ast.NodeTypeVariable); ok && v.Name == "context" {
-					looks = looks || n.Value == "args"
+					looks = looks || slices.Contains(parts, n.Value)
 					return false
 				}
 			case ast.NodeTypeVariable:

@@ -251,6 +251,7 @@ func Parse(fileTexts []File) (*Set, error) {
 		s.byID[r.id] = r
 		s.counts = max(s.counts, r.counts)
 		s.args = s.args || r.args
+		s.fields = s.fields || r.fields
 	}
 	s.given = make(map[script.Action]bool, len(given))
 	for _, a := range given {
@@ -376,6 +377,7 @@ type rule struct {
 	first   firstly       // what its first condition asks for
 	counts  time.Duration // how far back it looks at what was used
 	args    bool          // it looks into the params
+	fields  bool          // it looks at values that are put, or at what is asked by
 
 	// its scope, by which those are found that may apply
 	principal ast.IsPrincipalScopeNode
@@ -394,7 +396,7 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 	r.fixed, r.rest = settle(tree)
 	r.first = firstOf(tree)
 	r.counts = countsOf(tree)
-	r.args = looksAtArgs(tree)
+	r.args, r.fields = looksAtArgs(tree), looksAtFields(tree)
 	var problems Problems
 	report := func(at token, format string, a ...any) {
 		problems = append(problems, Problem{Line: at.line, Column: at.column, Message: fmt.Sprintf(format, a...)})
@@ -586,6 +588,8 @@ func wrongID(uid types.EntityUID) string {
 		}
 	case typeStrings, typeNumbers, typeBooleans:
 		return "params have no id: ask context.args, as in context.args.numbers"
+	case typeStringFields, typeNumberFields, typeBooleanFields:
+		return "values have no id: ask context.value, as in context.value.strings"
 	case typeCircle:
 		if !printable(id) {
 			return "a circle's name is printable text"

@@ -28,6 +28,7 @@ type Set struct {
 	reduced residuals
 	counts  time.Duration          // how far back policies look at what was used
 	args    bool                   // some policy looks into the params
+	fields  bool                   // some policy looks at values that are put, or at what is asked by
 	given   map[script.Action]bool // those that no policy can keep from anybody
 }
 
@@ -83,7 +84,7 @@ type Verdict struct {
 	Failed []Failure
 	// Problem is why there are no policies to ask.
 	Problem error
-	// Unread is why the params cannot be read, of which a policy asks.
+	// Unread is why the params, or a value, cannot be read, of which a policy asks.
 	Unread error
 	// Reasons are what the owner wants said to whom a forbid refuses: @reason.
 	Reasons []string
@@ -261,6 +262,12 @@ func (q *question) ask(action script.Action, resource types.EntityUID) Verdict {
 		}
 		e.entities.args = a
 	}
+	if q.set.fields && e.entities.fields != nil && covering.lookAtFields() {
+		if err := e.entities.fields.Unread; err != nil {
+			return Verdict{Unread: err}
+		}
+		request.Context = e.entities.fields.of(e.context)
+	}
 	decision, diagnostic := cedar.Authorize(covering, &e.entities, request)
 	return q.set.explain(verdictOf(decision, diagnostic))
 }
@@ -302,6 +309,8 @@ func (r Request) context(lent bool) types.Record {
 		"entry":     types.String(r.Entry),
 		"params":    types.Long(r.Params),
 		"args":      argsRecord,
+		"value":     valueRecord,
+		"fields":    types.NewSet(),
 		"now":       types.NewDatetime(r.Now),
 		"used":      usedRecord(r.Used),
 		"transport": types.String(r.Transport),
@@ -375,6 +384,7 @@ type entityStore struct {
 	to     types.Entity    // to whom something is to be sent
 	target peer.ID
 	args   args // nil until a policy looks at them
+	fields *Fields
 	paths  map[types.String]types.Entity
 }
 
@@ -391,6 +401,8 @@ func (s *entityStore) Get(uid types.EntityUID) (types.Entity, bool) {
 		return types.Entity{UID: uid}, checkModule(string(uid.ID)) == ""
 	case typeStrings, typeNumbers, typeBooleans:
 		return s.args.entity(uid)
+	case typeStringFields, typeNumberFields, typeBooleanFields:
+		return s.fields.entity(uid)
 	case typePeer:
 		for i := range s.peers {
 			if s.peers[i].UID == uid {

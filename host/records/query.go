@@ -61,16 +61,16 @@ func (c *Collections) Query(ctx context.Context, collection, query, start string
 }
 
 func (c *Collections) query(ctx context.Context, collection, text, start string, limit int) (Page, error) {
-	err := c.allow(OpQuery, collection, "")
+	q, wrong := schema.ParseQuery(text)
+	err := c.allowQuery(collection, q)
 	if errors.Is(err, store.ErrNotExist) {
 		return Page{}, nil
 	}
 	if err != nil {
 		return Page{}, err
 	}
-	q, err := schema.ParseQuery(text)
-	if err != nil {
-		return Page{}, &QueryError{err}
+	if wrong != nil {
+		return Page{}, &QueryError{wrong}
 	}
 	r := &results{c: c, q: q, collection: collection, alternatives: q.Where.Alternatives(), digest: digestOf(collection, text)}
 	r.order = r.effective()

@@ -56,6 +56,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/circles-host/circles/host/schema"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
@@ -111,6 +112,14 @@ const (
 // store.ErrNotExist, and a scan leaves out what is hidden.
 type Guard interface {
 	Allow(op Op, collection, key string) error
+}
+
+// FieldGuard is a Guard that may also look at what is put and at what a query asks
+// by; of these it is asked so, and not by Allow.
+type FieldGuard interface {
+	Guard
+	AllowPut(collection, key string, value []byte) error
+	AllowQuery(collection string, fields []string) error
 }
 
 // Tx is the records of one context within one transaction. Like the transaction
@@ -183,6 +192,37 @@ type Collections struct {
 
 // allow checks names, and asks the guard.
 func (c *Collections) allow(op Op, collection, key string) error {
+	return c.allowBy(op, collection, key, func(g Guard) error { return g.Allow(op, collection, key) })
+}
+
+func (c *Collections) allowPut(collection, key string, value []byte) error {
+	return c.allowBy(OpPut, collection, key, func(g Guard) error {
+		if g, ok := g.(FieldGuard); ok {
+			return g.AllowPut(collection, key, value)
+		}
+		return g.Allow(OpPut, collection, key)
+	})
+}
+
+// allowQuery is asked with no query for one that cannot be read.
+func (c *Collections) allowQuery(collection string, q *schema.Query) error {
+	return c.allowBy(OpQuery, collection, "", func(g Guard) error {
+		f, ok := g.(FieldGuard)
+		if !ok || q == nil {
+			return g.Allow(OpQuery, collection, "")
+		}
+		var fields []string
+		where, order := q.Fields()
+		for _, p := range slices.Concat(where, order) {
+			if !slices.Contains(fields, p.String()) {
+				fields = append(fields, p.String())
+			}
+		}
+		return f.AllowQuery(collection, fields)
+	})
+}
+
+func (c *Collections) allowBy(op Op, collection, key string, ask func(Guard) error) error {
 	if err := script.CheckCollection(collection); err != nil {
 		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
 	}
@@ -194,7 +234,7 @@ func (c *Collections) allow(op Op, collection, key string) error {
 	if c.guard == nil {
 		return nil
 	}
-	err := c.guard.Allow(op, collection, key)
+	err := ask(c.guard)
 	switch {
 	case err == nil:
 		return nil
@@ -232,7 +272,7 @@ func (c *Collections) Get(ctx context.Context, collection, key string) ([]byte, 
 
 // Put makes a record, or replaces its value, which it copies.
 func (c *Collections) Put(ctx context.Context, collection, key string, value []byte) error {
-	err := c.allow(OpPut, collection, key)
+	err := c.allowPut(collection, key, value)
 	if err == nil {
 		err = c.t.put(ctx, collection, key, value, nil)
 	}
@@ -250,7 +290,7 @@ var ErrMismatch = errors.New("the record is not as expected")
 // are asked for. (Within one transaction Get and then Put is the same, as nobody
 // writes in between. This is for what somebody read in an earlier one.)
 func (c *Collections) PutIf(ctx context.Context, collection, key string, value []byte, was script.Digest) error {
-	err := c.allow(OpPut, collection, key)
+	err := c.allowPut(collection, key, value)
 	if err == nil {
 		err = c.allow(OpGet, collection, key)
 	}

@@ -185,6 +185,45 @@ func (q *Query) Fields() (where, order []Pointer) {
 	return where, order
 }
 
+// What Fields tells of a value at most.
+const (
+	maxTold      = 256
+	maxToldDepth = 8
+)
+
+// Fields calls f with the strings, booleans and whole numbers (int64, up to 2^53-1) that
+// are in a value, outside of lists, each with its JSON Pointer. An error says that there
+// are too many of them, or too deep, to be told all.
+func (v *Value) Fields(f func(pointer string, is any)) error {
+	told := 0
+	var tell func(v *Value, pointer string, depth int) error
+	tell = func(v *Value, pointer string, depth int) error {
+		if told++; told > maxTold || depth > maxToldDepth {
+			return fmt.Errorf("it has more than %d fields, or is nested deeper than %d", maxTold, maxToldDepth)
+		}
+		switch v.kind {
+		case text:
+			f(pointer, v.text)
+		case boolean:
+			f(pointer, v.truth)
+		case number:
+			if d := decimalOf(v.text); d.integer() && len(d.digits)+d.exponent <= 16 {
+				if n, err := strconv.ParseInt(d.plain(), 10, 64); err == nil && n < 1<<53 && n > -1<<53 {
+					f(pointer, n)
+				}
+			}
+		case object:
+			for i := range v.members {
+				if err := tell(&v.members[i].value, join(pointer, v.members[i].name), depth+1); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return tell(v, "", 0)
+}
+
 // ParseQuery reads a query. Errors have the line and the column.
 func ParseQuery(in string) (*Query, error) {
 	v, err := readJSON(in)
