@@ -29,17 +29,16 @@ import (
 	"github.com/circles-host/circles/testdata/build"
 )
 
-// cacheDir is shared, so that modules are compiled once and not in each test.
+// cacheDir is shared, so that modules are compiled once and not in each test; the
+// language modules without the race detector, with which that takes minutes.
 var cacheDir string
 
 func TestMain(m *testing.M) {
 	var err error
-	if cacheDir, err = os.MkdirTemp("", "circles-test-cache-"); err != nil {
+	if cacheDir, err = build.Cache(); err != nil {
 		panic(err)
 	}
-	code := m.Run()
-	os.RemoveAll(cacheDir)
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 // world is a host with peers on it, for tests that read as a play.

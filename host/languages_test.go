@@ -145,7 +145,9 @@ func runLanguage(t *testing.T, l engine.Language, texts map[string]string) {
 	}
 	w.put("alice", "/card.txt", "Alice Liddell")
 	w.put("bob", "/secret", "x")
-	w.policy("alice", "all", `permit(principal, action, resource);`)
+	if err := os.WriteFile(filepath.Join(w.entry("alice").Dir, "policy", "all.cedar"), []byte(`permit(principal, action, resource);`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	w.policy("bob", "all", `@id("all") @limits("fuel=300M, memory=48MiB, time=60s, output=1MiB") permit(principal, action, resource);
 		forbid (principal, action == Action::"read", resource in Path::"/secret");`)
 	if err := w.host.Problem(); err != nil {

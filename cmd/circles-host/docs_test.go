@@ -22,6 +22,7 @@ import (
 
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/modules/build"
+	testbuild "github.com/circles-host/circles/testdata/build"
 )
 
 // TestDocs does what each guide says, in an empty folder: it writes the files and
@@ -207,11 +208,15 @@ func open(t *testing.T, env ...string) *session {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cache, err := testbuild.Cache()
+	if err != nil {
+		t.Fatal(err)
+	}
 	first, second := freePort(t), freePort(t)
 	s := &session{t: t,
 		ports: strings.NewReplacer("7070", first, "7071", second),
 		back:  strings.NewReplacer(":"+first, ":7070", ":"+second, ":7071"),
-		env: append(os.Environ(), "CIRCLES="+repository, "CIRCLES_ROOT=", "CIRCLES_LISTEN=127.0.0.1:"+first,
+		env: append(os.Environ(), "CIRCLES="+repository, "CIRCLES_ROOT=", "CIRCLES_CACHE="+cache, "CIRCLES_LISTEN=127.0.0.1:"+first,
 			"HOME="+dir, "XDG_CACHE_HOME=", "TERM=dumb", "GORACE="+race(), "PS1=", "BASH_ENV=", "ENV="),
 	}
 	s.env = append(s.env, env...)

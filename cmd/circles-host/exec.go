@@ -143,6 +143,9 @@ func execProgram(c *cli.Context) error {
 // no such place. Only code that this user compiled is taken from it, which is why
 // the engine wants the folder to be nobody else's.
 func codeCache() string {
+	if dir := os.Getenv(cacheVariable); dir != "" {
+		return dir
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return ""

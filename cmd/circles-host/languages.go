@@ -17,6 +17,10 @@ import (
 	"github.com/circles-host/circles/modules/languages"
 )
 
+// cacheVariable names the folder where compiled code is kept, instead of in each root: for
+// many that are there for a short time only.
+const cacheVariable = "CIRCLES_CACHE"
+
 // defaultLanguage is that of a text of which nothing says in which it is.
 const defaultLanguage = "javascript"
 

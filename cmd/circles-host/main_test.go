@@ -30,6 +30,7 @@ import (
 	"github.com/circles-host/circles/host/engine/abi/abitest"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/modules"
+	testbuild "github.com/circles-host/circles/testdata/build"
 )
 
 // TestMain makes this test binary the command too: in scripts, and in what they
@@ -60,6 +61,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir) // exec keeps compiled code there
 			env.Setenv("CIRCLES_ROOT", "")
+			cache, err := testbuild.Cache()
+			if err != nil {
+				return err
+			}
+			env.Setenv("CIRCLES_CACHE", cache)
 			env.Setenv("GORACE", race())
 			if env.Getenv("GOCACHE") == "" { // module build need not compile the standard library anew
 				cache, err := os.UserCacheDir()

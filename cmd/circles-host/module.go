@@ -171,7 +171,7 @@ func withProgram(c *cli.Context, root *host.Root, file string, code []byte, do f
 	}
 	config := engine.Config{Languages: hostLanguages()}
 	if root != nil {
-		config.CacheDir = filepath.Join(root.Dir, "cache")
+		config.CacheDir = cmp.Or(os.Getenv(cacheVariable), filepath.Join(root.Dir, "cache"))
 	}
 	e, err := engine.New(c.Context, config, host.HostModules()...)
 	if err != nil {

@@ -375,7 +375,7 @@ func openHere(ctx context.Context, root *host.Root) (transport.Sender, error) {
 // it.
 func configOf(root *host.Root) host.Config {
 	return host.Config{
-		Languages: hostLanguages(), Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(),
+		Languages: hostLanguages(), CacheDir: os.Getenv(cacheVariable), Limits: root.Config.Engine(), Files: root.Config.Files(), Undo: root.Config.Undo.History(),
 		Versions: root.Config.Modules.Keep(), MaxSends: root.Config.Sends(), Dial: dialHost,
 	}
 }

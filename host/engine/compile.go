@@ -391,6 +391,10 @@ func (e *Engine) forget(p *Program) {
 // only when it ends; there is one for each processor. checkEffort bounds how long
 // that can be: some 20 s of one processor, and 500 MB.
 func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
+	return e.compileWithin(ctx, wasm, e.config.MaxCompileTime)
+}
+
+func (e *Engine) compileWithin(ctx context.Context, wasm []byte, most time.Duration) (*Program, error) {
 	if len(wasm) > e.config.MaxModuleBytes {
 		return nil, fmt.Errorf("compile module: %w: it has %d bytes; this host allows %d", ErrInvalid, len(wasm), e.config.MaxModuleBytes)
 	}
@@ -412,7 +416,7 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	if _, err := hosts.link(&info, nil); err != nil {
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.config.MaxCompileTime)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	select {
 	case e.compile <- struct{}{}:

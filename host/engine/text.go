@@ -50,6 +50,10 @@ const (
 	maxTextEntry   = 128
 	maxLoaded      = 64 << 10 // bytes of what load returns
 
+	// interpreterTime bounds compiling a language module, which is the host's own, and on
+	// a busy machine takes long.
+	interpreterTime = 10 * time.Minute
+
 	loadEntry = "load"
 	callEntry = "call"
 )
@@ -200,7 +204,7 @@ func (i *interpreter) compile(e *Engine) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := e.Compile(e.ctx, wasm)
+		p, err := e.compileWithin(e.ctx, wasm, interpreterTime)
 		if err != nil {
 			// The bytes are this host's own: it is nobody's fault who sends a text.
 			return nil, fmt.Errorf("compile the interpreter of %s: %v", i.Name, err)
