@@ -55,7 +55,11 @@ func TestGuestbooks(t *testing.T) {
 func visits(t *testing.T, suffix string, code []byte) (all []script.Receipt) {
 	t.Helper()
 	w := newWorld(t, "alice", "bob")
-	if err := os.WriteFile(filepath.Join(w.root.Dir, "modules", "visitors"+suffix), code, 0o644); err != nil {
+	file := filepath.Join(t.TempDir(), "visitors"+suffix)
+	if err := os.WriteFile(file, code, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file, filepath.Join(w.root.Dir, "modules", filepath.Base(file))); err != nil { // whole at once
 		t.Fatal(err)
 	}
 	w.allow("bob", policy.Permit{Peer: w.entry("alice").ID, Name: "alice", Module: "visitors", Read: []string{"/guestbook"}, Write: []string{"/guestbook"}})
