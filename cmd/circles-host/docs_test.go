@@ -46,6 +46,8 @@ func TestDocs(t *testing.T) {
 	if err != nil || len(texts) == 0 {
 		t.Fatalf("there is no guide to a language of texts: %v", err)
 	}
+	dir := t.TempDir()
+	built := plain(dir)
 	for _, guide := range slices.Concat(guides, examples, texts) {
 		t.Run(strings.TrimSuffix(filepath.Base(guide), ".md"), func(t *testing.T) {
 			t.Parallel()
@@ -54,9 +56,30 @@ func TestDocs(t *testing.T) {
 				t.Fatal(err)
 			}
 			links(t, guide, string(text))
-			perform(t, blocks(t, string(text)))
+			var env []string
+			if raceDetector && large.Match(text) {
+				if err := built(); err != nil {
+					t.Fatal(err)
+				}
+				env = append(env, "PATH="+dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+			}
+			perform(t, blocks(t, string(text)), env...)
 		})
 	}
+}
+
+// large are the guides that run large modules, as those of languages are: to compile one
+// takes 45 s with the race detector, in each root. The host's own tests do that, once.
+var large = regexp.MustCompile(`\.(star|rhai)\b|guestbook/go\b`)
+
+// plain builds circles-host without the race detector into a folder, once.
+func plain(dir string) func() error {
+	return sync.OnceValue(func() error {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, host.Command), ".").CombinedOutput(); err != nil {
+			return fmt.Errorf("build the command: %w\n%s", err, out)
+		}
+		return nil
+	})
 }
 
 // TestGuestbookGuides: the guestbook is walked through in several languages, and but for
