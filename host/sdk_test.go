@@ -66,8 +66,8 @@ func runSuite(t *testing.T, wasm []byte) {
 	w.allow("bob", policy.Permit{Peer: w.entry("alice").ID, Name: "alice", Module: "suite",
 		Limits: policy.Limits{Memory: 512 << 20, Output: 65 << 20, Bytes: 100 << 20, File: 100 << 20},
 		Read:   []string{"/"}, List: []string{"/"}, Write: []string{"/"}, Remove: []string{"/"},
-		Get: []string{"notes/a", "notes/c", "notes/d/é", "notes/z", "many"}, Put: []string{"notes", "many", "checked"},
-		Query: []string{"notes", "none", "many"}, Delete: []string{"notes"}, Call: []string{"suite", "none"}, Send: []string{string(w.entry("carol").ID)}})
+		Get: []string{"notes/a", "notes/c", "notes/d/é", "notes/z", "many", "found", "trees/a", "trees/c", "trees/d", "trees/e"}, Put: []string{"notes", "many", "found", "checked"},
+		Query: []string{"notes", "none", "many", "found", "trees"}, Delete: []string{"notes"}, Call: []string{"suite", "none"}, Send: []string{string(w.entry("carol").ID)}})
 	w.allow("carol", policy.Permit{Peer: w.entry("bob").ID, Name: "bob", Module: "suite"})
 	w.put("alice", "/lent.txt", "lent by alice")
 	w.put("bob", "/dir/file", "abcdefgh")
@@ -95,6 +95,18 @@ func runSuite(t *testing.T, wasm []byte) {
 		want(c.Entry, c.Params, c.Want)
 	}
 	want("habits", "", "ok")
+	want("queries", "", "ok")
+	w.records("bob", func(c *records.Collections) error {
+		for key, value := range sdktest.Trees {
+			if err := c.Put(w.Context(), "trees", key, []byte(value)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, c := range sdktest.Queries {
+		want(c.Entry, c.Params, c.Want)
+	}
 	eventually(t, "that the schema is in force", func() bool {
 		return call("record", "put checked a {}").Code == script.Done && string(call("record", "put checked a {}").Result) != ""
 	})

@@ -39,7 +39,7 @@ func (h *Host) offerQueries(export func(name string, f any)) {
 		records, err := h.collection(g, self, collection, false)
 		var keys []string
 		if err == nil {
-			keys, err = query(records, g.text(q, qn))
+			keys, err = query(records, g.text(q, qn), func(key string) bool { return h.seen(collection, key) })
 		}
 		from := 0
 		if err == nil && start != "" {
@@ -72,8 +72,9 @@ type condition struct {
 	Or     []condition     `json:"or"`
 }
 
-// query returns the keys of what a query is true of, in its order.
-func query(records map[string]string, text string) ([]string, error) {
+// query returns the keys of what a query is true of, in its order: of what may be got,
+// since anything else would be told by asking.
+func query(records map[string]string, text string, seen func(key string) bool) ([]string, error) {
 	var q struct {
 		Where *condition `json:"where"`
 		Order []struct {
@@ -87,10 +88,14 @@ func query(records map[string]string, text string) ([]string, error) {
 	if err := d.Decode(&q); err != nil {
 		return nil, &hostError{invalid, "the query is not one: " + err.Error()}
 	}
+	if q.Where != nil && !q.Where.whole() {
+		return nil, &hostError{invalid, "a condition is of a field, or the and or the or of others"}
+	}
 	values := map[string]any{}
 	for key, value := range records {
 		var v any
-		if json.Unmarshal([]byte(value), &v) == nil && (q.Where == nil || q.Where.holds(v)) {
+		isJSON := json.Unmarshal([]byte(value), &v) == nil
+		if seen(key) && (q.Where == nil || isJSON && q.Where.holds(v)) {
 			values[key] = v
 		}
 	}
@@ -117,14 +122,20 @@ func query(records map[string]string, text string) ([]string, error) {
 	return keys, nil
 }
 
+// whole reports whether a condition asks something.
+func (c *condition) whole() bool {
+	parts := slices.Concat(c.And, c.Or)
+	asks := c.Equals != nil || c.Prefix != nil || c.Above != nil || c.From != nil || c.Below != nil || c.To != nil
+	return (len(parts) > 0) != (c.Field != nil) && asks == (c.Field != nil) &&
+		!slices.ContainsFunc(parts, func(c condition) bool { return !c.whole() })
+}
+
 func (c *condition) holds(v any) bool {
 	switch {
 	case c.And != nil:
 		return !slices.ContainsFunc(c.And, func(c condition) bool { return !c.holds(v) })
 	case c.Or != nil:
 		return slices.ContainsFunc(c.Or, func(c condition) bool { return c.holds(v) })
-	case c.Field == nil:
-		return false
 	}
 	x, ok := at(v, *c.Field)
 	if !ok {
