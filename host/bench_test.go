@@ -121,3 +121,38 @@ func (w *world) forget(name peer.Name, path string) {
 		w.Fatal(err)
 	}
 }
+
+// BenchmarkCalls is what it costs that a module has another one run, beside what that
+// one's run costs that is a script's own: both as the receipts tell, in one run, taking turns.
+func BenchmarkCalls(b *testing.B) {
+	w := newWorld(b, "alice", "bob")
+	const calls = 10
+	leaf := guest(nil, abitest.I32(16))
+	var call uint32
+	caller := guest(func(m *abitest.Module) {
+		call = m.Import("circles:host/modules@0.1.2", "call", "iiiiiii", "")
+		m.Data(64, "leaf")
+	}, abitest.I32(calls), abitest.Set(0), abitest.Loop,
+		abitest.I32(64), abitest.I32(4), abitest.I32(0), abitest.I32(0), abitest.I32(0), abitest.I32(0), abitest.I32(128), abitest.Call(call),
+		abitest.Get(0), abitest.I32(1), abitest.Sub, abitest.Set(0), abitest.Get(0), abitest.BrIf(0), abitest.End, abitest.I32(16))
+	w.module("bob", "leaf", leaf)
+	w.module("bob", "caller", caller)
+	w.policy("bob", "all", `@id("all") permit(principal, action, resource);`)
+	var own, called []float64
+	for b.Loop() {
+		r := w.send("alice", "bob", script.Script{Logic: script.Logic{Name: "leaf"}})
+		if r.Code != script.Done {
+			b.Fatal(r.Message)
+		}
+		own = append(own, float64(r.Usage.Wall.Nanoseconds())/1000)
+		r = w.send("alice", "bob", script.Script{Logic: script.Logic{Name: "caller"}})
+		if r.Code != script.Done || len(r.Parts) != 2 || r.Parts[0].Calls != calls {
+			b.Fatalf("%s %+v", r.Message, r.Parts)
+		}
+		called = append(called, float64(r.Usage.Wall.Nanoseconds())/1000/calls)
+	}
+	median := func(of []float64) float64 { slices.Sort(of); return of[len(of)/2] }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(own), "own-µs")
+	b.ReportMetric(median(called), "called-µs")
+}

@@ -29,11 +29,11 @@ type calls struct {
 	program
 	in     running
 	caller contexts.Context
-	open   int // files that the script may have open
-	found  map[string]*module.Found
-	made   int           // calls
-	parts  []script.Part // nil while there is one module alone
-	ended  error         // the script is over, however its modules take it
+	open   int                       // files that the script may have open
+	called map[string][]module.Place // by the name that was called
+	made   int                       // calls
+	parts  []script.Part             // nil while there is one module alone
+	ended  error                     // the script is over, however its modules take it
 }
 
 // frame is one module that runs.
@@ -57,8 +57,10 @@ func newCalls(p program, in running) *calls {
 
 // release gives back what was called.
 func (c *calls) release() {
-	for _, f := range c.found {
-		f.Release()
+	for _, line := range c.called {
+		for _, place := range line {
+			place.Release()
+		}
 	}
 }
 
@@ -135,8 +137,8 @@ func (f *frame) took(fuel uint64, err error) {
 	}
 	if f.up != nil {
 		f.up.fuel += fuel
-	} else if f.made == 0 {
-		return // it was the only one
+	} else if f.made == 0 && f.place().Found == f.program.found {
+		return // it was the only one, and what the receipt is about
 	}
 	p := f.part()
 	p.Calls++
@@ -171,21 +173,36 @@ func (f *frame) Call(ctx context.Context, name, entry string, params []byte) ([]
 	if err = f.guard.note(err); err != nil {
 		return nil, notCalled(name, contexts.Denied, "%v", err)
 	}
-	found := f.found[name]
-	if found == nil {
-		if found, err = module.Named(name, f.in.target.modules, f.modules); err != nil {
-			return nil, notCalled(name, contexts.NotFound, "there is no module of that name")
-		}
-		if f.calls.found == nil {
-			f.calls.found = make(map[string]*module.Found)
-		}
-		f.calls.found[name] = found
+	line, err := f.find(name)
+	if err != nil {
+		return nil, err
 	}
-	line, err := found.Line(f.in.target.modules, f.modules)
+	return f.enter(ctx, frame{line: line, whole: true, by: f.guard.grants, entry: entry}, params)
+}
+
+// find is what runs where a module is called: the same each time, for as long as the
+// script runs.
+func (c *calls) find(name string) ([]module.Place, error) {
+	if line := c.called[name]; line != nil {
+		return line, nil
+	}
+	found, err := module.Named(name, c.in.target.modules, c.modules)
+	if errors.Is(err, module.ErrNotFound) {
+		return nil, notCalled(name, contexts.NotFound, "%v", err)
+	}
 	if err != nil {
 		return nil, notCalled(name, contexts.Unavailable, "%v", err)
 	}
-	return f.enter(ctx, frame{line: line, whole: true, by: f.guard.grants, entry: entry}, params)
+	line, err := found.Line(c.in.target.modules, c.modules)
+	if err != nil {
+		found.Release()
+		return nil, notCalled(name, contexts.Unavailable, "%v", err)
+	}
+	if c.called == nil {
+		c.called = make(map[string][]module.Place)
+	}
+	c.called[name] = line
+	return line, nil
 }
 
 // Base implements modules.Modules.

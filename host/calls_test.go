@@ -141,7 +141,7 @@ func TestCall(t *testing.T) {
 		what step
 		want string
 	}{
-		{step{"call", "nobody", ""}, `cannot call "nobody": there is no module of that name`},
+		{step{"call", "nobody", ""}, `cannot call "nobody": module not found: no module named "nobody" here`},
 		{step{"call", "../a", ""}, "not a module's name"},
 		{step{"call", "", ""}, "not a module's name"},
 		{step{"call", "b", "dance"}, `the module has no entry "dance"; it has run, sign`},

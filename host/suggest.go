@@ -75,7 +75,8 @@ func (h *Host) Suggest(ctx context.Context, s script.Script) (g Suggestion, err 
 	} else if len(v.Policies) > 0 || v.Unread != nil {
 		return g, fmt.Errorf("suggest a permit: %s, and no permit would help", v)
 	}
-	after, asked := before, map[traced]bool{}
+	var after *policy.Set
+	asked := map[traced]bool{}
 	for range maxRehearsed {
 		if after, err = g.plan(dir); err != nil {
 			return g, err

@@ -18,13 +18,15 @@ build() { # build OUTDIR
   $cc $flags -mexec-model=reactor -Iguestbook -I$sdk guestbook/guestbook.c $sdk/circles.c -o "$1/guestbook.wasm"
   $cc $flags -mexec-model=reactor -Ialbum -I$sdk album/album.c $sdk/circles.c -o "$1/album.wasm"
   $cc $flags -mexec-model=reactor -Iinventory -I$sdk inventory/inventory.c $sdk/circles.c -o "$1/inventory.wasm"
+  $cc $flags -mexec-model=reactor -Iaudit -I$sdk audit/audit.c $sdk/circles.c -o "$1/audit.wasm"
+  $cc $flags -mexec-model=reactor -Irate-limit -I$sdk rate-limit/rate-limit.c $sdk/circles.c -o "$1/rate-limit.wasm"
   $cc $flags -Iwordcount wordcount/wordcount.c -o "$1/wordcount.wasm"
 }
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 build "$out"
-for m in album guestbook inventory wordcount; do
+for m in album audit guestbook inventory rate-limit wordcount; do
   if [ "${1:-}" = --check ]; then
     cmp "$out/$m.wasm" "$m/$m.wasm"
   else
@@ -38,11 +40,13 @@ sums() {
     guestbook/guestbook.c guestbook/manifest.json guestbook/guestbook.wasm \
     wordcount/wordcount.c wordcount/manifest.json wordcount/wordcount.wasm \
     album/album.c album/manifest.json album/album.wasm \
-    inventory/inventory.c inventory/manifest.json inventory/inventory.wasm
+    inventory/inventory.c inventory/manifest.json inventory/inventory.wasm \
+    audit/audit.c audit/manifest.json audit/audit.wasm \
+    rate-limit/rate-limit.c rate-limit/manifest.json rate-limit/rate-limit.wasm
 }
 if [ "${1:-}" = --check ]; then
   sums | cmp - SHA256SUMS
 else
   sums >SHA256SUMS
 fi
-ls -l album/album.wasm guestbook/guestbook.wasm inventory/inventory.wasm wordcount/wordcount.wasm
+ls -l album/album.wasm audit/audit.wasm guestbook/guestbook.wasm inventory/inventory.wasm rate-limit/rate-limit.wasm wordcount/wordcount.wasm

@@ -243,6 +243,7 @@ type moduleJSON struct {
 	Pinned      bool                        `json:"pinned,omitempty"`
 	Held        string                      `json:"held,omitempty"`    // the file that its pin keeps from running
 	Instead     string                      `json:"instead,omitempty"` // the module that runs for who asks for it
+	Before      []string                    `json:"before,omitempty"`  // the modules that run before it, by a compose file
 	Problem     string                      `json:"problem,omitempty"`
 
 	text bool

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -73,6 +74,20 @@ func moduleList(c *cli.Context) error {
 			list = append(list, v)
 		}
 	}
+	for i := range surveys {
+		var names []string
+		for _, below := range surveys[i:] {
+			for _, m := range below.List {
+				names = append(names, m.Name)
+			}
+		}
+		stages, err := module.ReadCompose(layers[i].dir, names)
+		problem = errors.Join(problem, err)
+		for name, before := range stages {
+			at := seen[name]
+			list[at].Before = append(list[at].Before, before...)
+		}
+	}
 	p := printerOf(c)
 	if problem != nil {
 		newPrinter(c.App.ErrWriter).f("%s\n", clean(problem.Error()))
@@ -103,6 +118,9 @@ func moduleList(c *cli.Context) error {
 		about = append(about, m.Layer+" layer")
 		if m.Hides != "" {
 			about = append(about, "hides "+m.Hides)
+		}
+		if len(m.Before) > 0 {
+			about = append(about, "after "+strings.Join(m.Before, ", "))
 		}
 		if m.Pinned {
 			about = append(about, "pinned")

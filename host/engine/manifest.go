@@ -56,8 +56,8 @@ func (m *Manifest) Types() (types map[string]map[string]string) {
 // Need is an action on a path, or on records, of a context that the module does not work
 // without, or not as well.
 type Need struct {
-	Action string `json:"action"` // of files: read, list, write or remove; of records: get, put, query or delete; or send
-	Path   string `json:"path"`   // absolute and clean; of records: COLLECTION, or COLLECTION/KEY; of send: *
+	Action string `json:"action"` // of files: read, list, write or remove; of records: get, put, query or delete; of modules: call; or send
+	Path   string `json:"path"`   // absolute and clean; of records: COLLECTION, or COLLECTION/KEY; of a module its name; of send: *
 }
 
 const (
@@ -124,7 +124,10 @@ func checkTypes(types map[string]string) error {
 	return nil
 }
 
-var paramName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+var (
+	paramName  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	moduleName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
 
 func checkNeeds(needs []Need) ([]Need, error) {
 	for _, n := range needs {
@@ -141,8 +144,13 @@ func checkNeeds(needs []Need) ([]Need, error) {
 				return nil, fmt.Errorf("need send of %s: to whom it sends scripts, its owner decides: write *", quote(n.Path))
 			}
 			continue
+		case "call":
+			if !moduleName.MatchString(n.Path) {
+				return nil, fmt.Errorf("need call of %s: modules are named like shopping-list", quote(n.Path))
+			}
+			continue
 		default:
-			return nil, fmt.Errorf("need %s is none of read, list, write, remove, get, put, query, delete, send", quote(n.Action))
+			return nil, fmt.Errorf("need %s is none of read, list, write, remove, get, put, query, delete, call, send", quote(n.Action))
 		}
 		if !strings.HasPrefix(n.Path, "/") || path.Clean(n.Path) != n.Path || n.Path != clean(n.Path, maxManifestText) {
 			return nil, fmt.Errorf("need %s of %s: a path is absolute and clean, like /shared/notes", n.Action, quote(n.Path))

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -35,6 +36,8 @@ const ComposeFile = "compose.toml"
 const (
 	maxCompose = 64 << 10 // bytes
 	maxChains  = 500
+	// composeRest is for how long a file is left alone before it is read.
+	composeRest = 50 * time.Millisecond
 	// MaxStages is how many stages stand before a module, those that stand before its
 	// stages included.
 	MaxStages = 8
@@ -73,9 +76,9 @@ func (e *ComposeError) Error() string {
 // The caller holds l.loading. Modules that are new, in l.fresh, can be named.
 func (l *Layer) compose() (rejected *composition, err error) {
 	before := l.composed.Load()
-	next, err := l.readCompose()
+	next, err := readCompose(l.dir)
 	if err == nil {
-		err = l.checkCompose(next)
+		err = next.check(l.dir, l.canRun, l.names)
 	}
 	if err == nil {
 		if next.digest != before.digest || before.broken != nil {
@@ -106,9 +109,26 @@ func (l *Layer) compose() (rejected *composition, err error) {
 	return next, err
 }
 
-// readCompose reads the file; one that is not there says nothing.
-func (l *Layer) readCompose() (*composition, error) {
-	path := filepath.Join(l.dir, ComposeFile)
+// ReadCompose is what the compose file of a directory puts before each module, in order.
+// names are the modules there and in the layers below. The error is a *ComposeError.
+func ReadCompose(dir string, names []string) (map[string][]string, error) {
+	c, err := readCompose(dir)
+	if err == nil {
+		err = c.check(dir, func(name string) bool { return slices.Contains(names, name) }, func() []string { return names })
+	}
+	if err != nil {
+		return nil, err
+	}
+	stages := make(map[string][]string, len(c.chains))
+	for name, of := range c.chains {
+		stages[name] = of.names[:len(of.names)-1]
+	}
+	return stages, nil
+}
+
+// readCompose reads the file of a directory; one that is not there says nothing.
+func readCompose(dir string) (*composition, error) {
+	path := filepath.Join(dir, ComposeFile)
 	none := &composition{chains: map[string]chain{}}
 	f, err := openNonblock(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -118,8 +138,18 @@ func (l *Layer) readCompose() (*composition, error) {
 		return nil, &ComposeError{Path: path, Message: err.Error()}
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, &ComposeError{Path: path, Message: "it is not a regular file"}
+	for range 10 {
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			return nil, &ComposeError{Path: path, Message: "it is not a regular file"}
+		}
+		// Somebody may be about to write it: one that is empty for a moment would let modules
+		// run without what is to stand before them.
+		age := time.Since(info.ModTime())
+		if age < 0 || age >= composeRest {
+			break
+		}
+		time.Sleep(composeRest - age)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxCompose+1))
 	if err != nil && !errors.Is(err, os.ErrClosed) {
@@ -198,8 +228,9 @@ func stringsIn(v any) (names []string, ok bool) {
 	return names, ok
 }
 
-// checkCompose says what of c cannot be in force.
-func (l *Layer) checkCompose(c *composition) error {
+// check says what of c, of the directory dir, cannot be in force: canRun reports whether
+// there is a module of a name, and names are all that there are.
+func (c *composition) check(dir string, canRun func(string) bool, names func() []string) error {
 	sorted := make([]string, 0, len(c.chains))
 	for name := range c.chains {
 		sorted = append(sorted, name)
@@ -208,15 +239,15 @@ func (l *Layer) checkCompose(c *composition) error {
 	for _, name := range sorted {
 		of := c.chains[name]
 		wrong := func(format string, a ...any) error {
-			return &ComposeError{Path: filepath.Join(l.dir, ComposeFile), Line: of.line, Message: fmt.Sprintf(format, a...)}
+			return &ComposeError{Path: filepath.Join(dir, ComposeFile), Line: of.line, Message: fmt.Sprintf(format, a...)}
 		}
 		for i, stage := range of.names {
 			switch {
 			case slices.Contains(of.names[:i], stage):
 				return wrong("%s names %.80q twice", name, stage)
-			case !l.canRun(stage):
+			case !canRun(stage):
 				hint := ""
-				if n := nearest(stage, l.names()); n != "" {
+				if n := nearest(stage, names()); n != "" {
 					hint = fmt.Sprintf("; did you mean %s?", n)
 				}
 				return wrong("%s names %.80q, and there is no such module here%s", name, stage, hint)
@@ -263,7 +294,7 @@ func (l *Layer) canRun(name string) bool {
 	return l.below != nil && (*l.below.current.Load())[name] != nil
 }
 
-// names are those of all modules here and below, sorted.
+// names are those of all modules that canRun, sorted.
 func (l *Layer) names() (names []string) {
 	for of := l; of != nil; of = of.below {
 		for name := range *of.current.Load() {
@@ -274,7 +305,7 @@ func (l *Layer) names() (names []string) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return !l.canRun(name) })
 }
 
 // namedBy is the line of the compose file in force that names a module; 0 if none does.
@@ -326,13 +357,13 @@ func nearest(s string, names []string) string {
 	return best
 }
 
-// distance is how many characters to change, add or leave out between a and b, which
-// are at most 80 long each, or are far from each other.
+// distance is how many characters to change, add, leave out or swap with their neighbour
+// between a and b, which are at most 80 long each, or are far from each other.
 func distance(a, b string) int {
 	if len(a) > 80 || len(b) > 80 {
 		return len(a) + len(b)
 	}
-	above := make([]int, len(b)+1)
+	before, above := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range above {
 		above[j] = j
 	}
@@ -344,8 +375,11 @@ func distance(a, b string) int {
 			if a[i] != b[j] {
 				row[j+1] = 1 + min(above[j], above[j+1], row[j])
 			}
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
-		above = row
+		before, above = above, row
 	}
 	return above[len(b)]
 }

@@ -119,6 +119,13 @@ func sampleInstead(t testing.TB) Receipt {
 	return r
 }
 
+// sampleComposed is a receipt of a script for which several modules ran.
+func sampleComposed(t testing.TB) Receipt {
+	r := sampleReceipt(t)
+	r.Parts = []Part{{"audit", "peer", Digest{14}, 1, 5}, {"guestbook", "host", Digest{2}, 1 << 40, 1<<63 - 5}, {"", "carried", Digest{15}, 1, 0}}
+	return r
+}
+
 func sampleQuestion() Question {
 	return Question{Script: Digest{1}, Seq: 1, Op: AskRead, Path: "/shared/a", Offset: 10, Length: MaxData}
 }
@@ -251,7 +258,7 @@ func TestEncodeDecodeIsIdentity(t *testing.T) {
 			t.Errorf("%+v became %+v, %v", u, got, err)
 		}
 	}
-	for _, r := range []Receipt{sampleUndone(t), sampleHeld(t), sampleInstead(t)} {
+	for _, r := range []Receipt{sampleUndone(t), sampleHeld(t), sampleInstead(t), sampleComposed(t)} {
 		b, err := r.Encode()
 		if err != nil {
 			t.Fatal(err)
