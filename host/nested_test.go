@@ -622,3 +622,74 @@ func TestSendBetweenHosts(t *testing.T) {
 		}
 	}
 }
+
+// A host that is closed ends those that wait for others, and waits for no longer.
+func TestCloseWhileSending(t *testing.T) {
+	w := couriers(t, "alice", "bob", "carol")
+	ended := make(chan struct{})
+	for i := range 8 {
+		to, params := peer.Name("bob"), "carol courier many\nalice courier see\nx"
+		if i%2 == 0 {
+			to, params = "carol", "bob courier many\nalice courier see\nx"
+		}
+		sealed, _ := w.seal("alice", to, courier("many", params))
+		go func() {
+			defer func() { ended <- struct{}{} }()
+			_, _ = w.host.Deliver(context.Background(), sealed, nil)
+		}()
+	}
+	time.Sleep(20 * time.Millisecond)
+	if err := w.host.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 8 {
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatal("a script waits still")
+		}
+	}
+}
+
+// What a module may send that another one calls is no more than what both may.
+func TestSendOfCalled(t *testing.T) {
+	w := couriers(t, "alice", "bob", "carol")
+	for _, name := range []string{"outer.js", "inner.js"} {
+		text := `export function pass(to) { return target.send(to, "courier", "see", "x"); }`
+		if name == "outer.js" {
+			text = `export function pass(to) { return modules.call("inner", "pass", to); }`
+		}
+		if err := os.WriteFile(filepath.Join(w.entry("bob").Dir, "modules", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const rest = `@id("run") permit(principal, action in [Action::"submit", Action::"call"], resource);`
+	for policies, want := range map[string]script.Code{
+		`@id("i") permit(principal, action == Action::"send", resource) when { context.module.name == "inner" };`: script.Failed,
+		`@id("o") permit(principal, action == Action::"send", resource) when { context.module.name == "outer" };`: script.Failed,
+		`@id("b") permit(principal, action == Action::"send", resource);`:                                         script.Done,
+	} {
+		w.write("bob", rest+policies)
+		w.reopen()
+		r := w.send("alice", "bob", script.Script{Logic: script.Logic{Name: "outer"}, Entry: "pass", Params: []byte(`"carol"`)})
+		if r.Code != want || len(r.Sent) != 0 != (want == script.Done) {
+			t.Errorf("%s: %v %s; sent %+v", policies, r.Code, r.Message, r.Sent)
+		}
+	}
+}
+
+// A script that sends one, beside what it sends by itself.
+func BenchmarkSend(b *testing.B) {
+	w := couriers(b, "alice", "bob", "carol")
+	for _, bb := range []struct{ name, to, entry, params string }{
+		{"alone", "carol", "see", ""}, {"sent by another", "bob", "send", "carol courier see\n"},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			for b.Loop() {
+				if r := w.send("alice", peer.Name(bb.to), courier(bb.entry, bb.params)); r.Code != script.Done {
+					b.Fatal(r.Message)
+				}
+			}
+		})
+	}
+}
