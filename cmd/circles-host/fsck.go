@@ -41,11 +41,7 @@ func checkContext(c *cli.Context) error {
 	if err := args(c, 1, 1, "PEER"); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	e, err := held(root, c.Args().First())
+	root, e, err := rootAndHeld(c, c.Args().First())
 	if err != nil {
 		return err
 	}

@@ -83,11 +83,7 @@ func peerExport(c *cli.Context) error {
 	if file == "-" && c.Bool("json") {
 		return usage("--output - and --json both want standard output: choose")
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	e, err := held(root, c.Args().First())
+	root, e, err := rootAndHeld(c, c.Args().First())
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,14 @@ func held(root *host.Root, name string) (peer.Entry, error) {
 	return e, nil
 }
 
+// rootAndHeld are the root, and a peer whose context is in it.
+func rootAndHeld(c *cli.Context, name string) (root *host.Root, e peer.Entry, err error) {
+	if root, err = openRoot(c); err == nil {
+		e, err = held(root, name)
+	}
+	return root, e, err
+}
+
 func policyExplain(c *cli.Context) error {
 	if err := first(args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]"), needs(c, "as", "to")); err != nil {
 		return err

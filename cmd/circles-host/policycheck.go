@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,27 +38,25 @@ changed. With --strict a warning counts as a mistake.`,
 	}
 }
 
+// rootAndAll are the root and the peer that is named, or all whose contexts are in it.
+func rootAndAll(c *cli.Context) (root *host.Root, peers []peer.Entry, err error) {
+	if root, err = openRoot(c); err != nil {
+		return nil, nil, err
+	}
+	if name := c.Args().First(); name != "" {
+		e, err := held(root, name)
+		return root, []peer.Entry{e}, err
+	}
+	return root, slices.DeleteFunc(root.Peers.All(), func(e peer.Entry) bool { return !e.Held() }), nil
+}
+
 func policyCheck(c *cli.Context) error {
 	if err := args(c, 0, 1, "[PEER]"); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
+	root, peers, err := rootAndAll(c)
 	if err != nil {
 		return err
-	}
-	var peers []peer.Entry
-	if name := c.Args().First(); name != "" {
-		e, err := held(root, name)
-		if err != nil {
-			return err
-		}
-		peers = append(peers, e)
-	} else {
-		for _, e := range root.Peers.All() {
-			if e.Held() {
-				peers = append(peers, e)
-			}
-		}
 	}
 	p := printerOf(c)
 	results := []checked{}

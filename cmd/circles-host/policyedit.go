@@ -38,6 +38,15 @@ func touchFlags(let string) []cli.Flag {
 	}
 }
 
+// whoFlags say whose policies are to be changed, and about whom.
+func whoFlags(to string) []cli.Flag {
+	return []cli.Flag{
+		rootFlag(),
+		&cli.StringFlag{Name: "to", Usage: "the `PEER` " + to},
+		&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
+	}
+}
+
 // editFlags are those of commands that change a policy folder.
 func editFlags() []cli.Flag {
 	return []cli.Flag{
@@ -48,11 +57,7 @@ func editFlags() []cli.Flag {
 }
 
 func policyAllowCommand() *cli.Command {
-	flags := []cli.Flag{
-		rootFlag(),
-		&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it may run"},
-		&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
-	}
+	flags := whoFlags("in whose context it may run")
 	flags = append(flags, touchFlags("let it")...)
 	flags = append(flags,
 		langFlag(),
@@ -79,11 +84,7 @@ to be sent: --called permits what it touches, and that alone.`,
 }
 
 func policyDenyCommand() *cli.Command {
-	flags := []cli.Flag{
-		rootFlag(),
-		&cli.StringFlag{Name: "to", Usage: "the `PEER` in whose context it may not run"},
-		&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
-	}
+	flags := whoFlags("in whose context it may not run")
 	flags = append(flags, touchFlags("it may run, and not")...)
 	flags = append(flags,
 		&cli.StringFlag{Name: "reason", Usage: "tell whom it refuses `WHY`"},
@@ -110,11 +111,7 @@ func policyRevokeCommand() *cli.Command {
 permit for that peer, or with --circle that circle, to run that module. A policy that
 you have written yourself is left alone: its file and line are told, and the exit
 code is 7. So it is when others still permit the same.`,
-		Flags: append([]cli.Flag{
-			rootFlag(),
-			&cli.StringFlag{Name: "to", Usage: "the `PEER` whose policies they are"},
-			&cli.BoolFlag{Name: "circle", Usage: "WHO is a circle"},
-		}, editFlags()...),
+		Flags:  append(whoFlags("whose policies they are"), editFlags()...),
 		Action: policyRevoke,
 	}
 }
@@ -312,10 +309,7 @@ func policyRevoke(c *cli.Context) error {
 
 // rootAndTarget are the root and the peer of --to, whose context is in it.
 func rootAndTarget(c *cli.Context) (root *host.Root, target peer.Entry, err error) {
-	if root, err = openRoot(c); err == nil {
-		target, err = held(root, c.String("to"))
-	}
-	return root, target, err
+	return rootAndHeld(c, c.String("to"))
 }
 
 // editJSON is a change to a policy folder, for programs.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,24 +80,16 @@ func policyTest(c *cli.Context) error {
 	if err := args(c, 0, 1, "[PEER]"); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
+	root, peers, err := rootAndAll(c)
 	if err != nil {
 		return err
 	}
-	var peers []peer.Entry
-	if name := c.Args().First(); name != "" {
-		e, err := held(root, name)
-		if err != nil {
-			return err
-		}
-		peers = append(peers, e)
-	} else {
-		for _, e := range root.Peers.All() {
-			// Whoever has written no tests is not asked about.
-			if _, err := os.Lstat(filepath.Join(e.Dir, "policy", policy.TestsFile)); e.Held() && err == nil {
-				peers = append(peers, e)
-			}
-		}
+	if c.NArg() == 0 {
+		// Whoever has written no tests is not asked about.
+		peers = slices.DeleteFunc(peers, func(e peer.Entry) bool {
+			_, err := os.Lstat(filepath.Join(e.Dir, "policy", policy.TestsFile))
+			return err != nil
+		})
 		if len(peers) == 0 {
 			return coded{exitNotFound, fmt.Errorf("nobody in %s has written policy/%s; %s policy test --help shows one", relative(root.Dir), policy.TestsFile, host.Command)}
 		}

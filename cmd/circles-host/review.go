@@ -194,11 +194,7 @@ func reviewList(c *cli.Context) error {
 	if err := args(c, 1, 1, "PEER"); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	e, err := held(root, c.Args().First())
+	root, e, err := rootAndHeld(c, c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -293,11 +289,7 @@ func reviewShow(c *cli.Context) error {
 	if err := args(c, 2, 2, "PEER ID"); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	e, err := held(root, c.Args().First())
+	root, e, err := rootAndHeld(c, c.Args().First())
 	if err != nil {
 		return err
 	}

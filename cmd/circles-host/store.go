@@ -73,11 +73,7 @@ func storeMigrate(c *cli.Context) error {
 	if err := first(args(c, 1, 1, "PEER"), needs(c, "to")); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	e, err := held(root, c.Args().First())
+	root, e, err := rootAndHeld(c, c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -120,11 +116,7 @@ func storeRemove(c *cli.Context) error {
 	if err := first(args(c, 1, 1, "PEER"), needs(c, "from")); err != nil {
 		return err
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	e, err := held(root, c.Args().First())
+	root, e, err := rootAndHeld(c, c.Args().First())
 	if err != nil {
 		return err
 	}
