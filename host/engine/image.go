@@ -82,6 +82,9 @@ func (p *Program) initialise(r *run, mod api.Module) error {
 			}
 		}
 		_, err := p.give(r, mod)
+		if f, ok := err.(*Failure); ok {
+			return &unloaded{f}
+		}
 		return err
 	}
 	names := []string{rewrite.StartExport, "_initialize"}

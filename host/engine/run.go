@@ -455,9 +455,8 @@ func isExit(err error, code uint32) bool {
 
 // failure says how a guest ended that did not end well.
 func (r *run) failure(p *Program, err error) error {
-	var before *Failure
-	if errors.As(err, &before) {
-		return before // of the text that was loaded for this run
+	if u, ok := err.(*unloaded); ok {
+		return u.failure
 	}
 	var bug *PanicError
 	if errors.As(err, &bug) {

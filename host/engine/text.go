@@ -417,6 +417,13 @@ func (p *Program) give(r *run, mod api.Module) ([]byte, error) {
 	return loaded, nil
 }
 
+// unloaded is how a run ends that is to load its text first, and cannot: by the run's own
+// limits, since it was loaded before. What a host function fails with is no such end, whatever
+// it wraps.
+type unloaded struct{ failure *Failure }
+
+func (u *unloaded) Error() string { return u.failure.Detail }
+
 // loadError says whose fault it is that a text could not be loaded, and what.
 func (p *Program) loadError(ctx context.Context, r *run, err error) error {
 	var failure *Failure
