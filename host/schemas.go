@@ -223,6 +223,9 @@ func (c *peerContext) reindex(ctx context.Context, collection string, s *schema.
 	return nil
 }
 
+// reindexRest is how long nobody tries again to make indexes that could not be made.
+const reindexRest = time.Minute
+
 // reindexSoon has it done beside the scripts that run: one of them has found the
 // indexes not to be right.
 func (c *peerContext) reindexSoon(collection string) {
@@ -234,15 +237,19 @@ func (c *peerContext) reindexSoon(collection string) {
 		return
 	}
 	go func() {
-		defer c.schemas.making.Delete(collection)
+		done := func() { c.schemas.making.Delete(collection) }
 		open, release, err := c.host.contexts.open(c.host.running, c.entry.ID)
 		if err != nil {
-			return // it is read again when the context opens
+			return // it is looked at again when the context opens
 		}
 		defer release()
 		if err := open.reindex(c.host.running, collection, s); err != nil && c.host.running.Err() == nil {
 			c.host.report(fmt.Errorf("peer %s: %w", c.entry.Name, err))
+			// Or scripts that ask on and on would have it tried on and on.
+			time.AfterFunc(reindexRest, done)
+			return
 		}
+		done()
 	}()
 }
 

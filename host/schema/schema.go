@@ -113,7 +113,7 @@ type Schema struct {
 	root    *rule
 	indexes []Index
 	stored  bool // as-is: what is there may stay
-	parsed  Value
+	work    int  // that a check may take
 }
 
 // Index is what records are sorted by: fields of their values.
@@ -156,7 +156,7 @@ func Parse(file, text string) (*Schema, error) {
 	if errors.As(err, &wrong) {
 		return nil, b.fail(wrong.at, "", wrong.err)
 	}
-	s := &Schema{text: text, digest: sha256.Sum256([]byte(text)), parsed: v}
+	s := &Schema{text: text, digest: sha256.Sum256([]byte(text)), work: maxWork}
 	if v.kind != object {
 		return nil, b.fail(v.at, "", errors.New("a schema is a JSON object here, so that it can say more later; {} takes every JSON value"))
 	}
