@@ -28,6 +28,16 @@
 // of few records is joined with its neighbour, so that a change costs the writing
 // of one page, whatever the size of the collection. The first page begins at "".
 //
+// # Schemas, indexes, queries
+//
+// A collection may be bound to a schema (host/schema), which values that are put are
+// held against, and which declares indexes: see Tx.Bind, Collections.Query, and
+// index.go for how indexes lie beside the records:
+//
+//	schemas/COLLECTION.json           the schema that is in force
+//	indexes/COLLECTION/state.json     which indexes there are, and of which pages
+//	indexes/COLLECTION/1/1.ndjson     {"key":"5blue 52026-11-23T10:00 2026-11-23/alice","value":1}
+//
 // # The owner's edits
 //
 // Lines may be changed, added, put into another order, and removed with any
