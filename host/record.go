@@ -57,6 +57,11 @@ func (g recordGuard) AllowQuery(collection string, fields []string) error {
 	return shown(g.grants.AllowRecord(script.Query, collection, &policy.Fields{Asked: fields}))
 }
 
+// AllowFound implements records.FieldGuard.
+func (g recordGuard) AllowFound(collection, key string) error {
+	return g.Allow(records.OpGet, collection, key)
+}
+
 // fieldsOf is what policies see of a value that is put.
 func fieldsOf(value []byte) *policy.Fields {
 	f := &policy.Fields{Strings: map[string]string{}, Numbers: map[string]int64{}, Booleans: map[string]bool{}}
@@ -95,6 +100,14 @@ func (w watchedRecords) AllowPut(collection, key string, value []byte) error {
 // AllowQuery implements records.FieldGuard.
 func (w watchedRecords) AllowQuery(collection string, fields []string) error {
 	return w.told(script.Query, collection, recordGuard{w.grants}.AllowQuery(collection, fields))
+}
+
+// AllowFound implements records.FieldGuard. What it denies is no denial for the receipt, which
+// would tell the script's caller of the record.
+func (w watchedRecords) AllowFound(collection, key string) error {
+	err := recordGuard{w.grants}.AllowFound(collection, key)
+	w.saw(script.Get, script.JoinRecord(collection, key), err)
+	return err
 }
 
 func (w watchedRecords) told(action script.Action, path string, err error) error {

@@ -3,6 +3,9 @@ package records
 import (
 	"cmp"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -10,8 +13,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/circles-host/circles/host/schema"
+	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/store"
 )
 
@@ -242,7 +247,7 @@ func (r *results) look(x *index, e entry) (*found, error) {
 			return nil, nil
 		}
 	}
-	if err := r.c.allow(OpGet, r.collection, key); err != nil {
+	if err := r.c.allowFound(r.collection, key); err != nil {
 		return nil, nil // denied or hidden: what is in it decides nothing
 	}
 	var value []byte
@@ -348,7 +353,7 @@ func (r *results) stream(ctx context.Context, p plan) error {
 				r.page.Next = r.next(r.tail)
 				return errEnough
 			case r.q.Where == nil && len(r.order) == 0: // as all before was, it may not be got
-				r.page.Next = r.next(&found{key: e.key})
+				r.page.Next = r.sealed(e.key)
 				return errEnough
 			}
 			return r.unindexed(p)
@@ -496,26 +501,75 @@ func (c cursor) found(fields int) *found {
 
 // next is where a page ends with that record.
 func (r *results) next(f *found) string {
-	b := append([]byte{1}, r.digest[:]...)
-	b = binary.AppendUvarint(b, uint64(r.from.before+len(r.page.Records)))
+	b := r.head(plainCursor)
 	for _, o := range f.order {
 		b = append(append(b, o...), schema.Between...)
 	}
 	return base64.RawURLEncoding.EncodeToString(append(b, f.key...))
 }
 
+// What a cursor begins with.
+const (
+	plainCursor  = 1
+	sealedCursor = 2
+)
+
+// head is what a cursor has before its position.
+func (r *results) head(kind byte) []byte {
+	b := append([]byte{kind}, r.digest[:]...)
+	return binary.AppendUvarint(b, uint64(r.from.before+len(r.page.Records)))
+}
+
+// sealed is where a page ends with a record that may not be got: its key is not for
+// who asks, and nor is how long that is. No other process can read it.
+func (r *results) sealed(key string) string {
+	var text [2 + script.MaxKey]byte
+	binary.BigEndian.PutUint16(text[:], uint16(copy(text[2:], key)))
+	seal := cursorSeal()
+	return base64.RawURLEncoding.EncodeToString(seal.Seal(r.head(sealedCursor), nil, text[:], r.digest[:]))
+}
+
+func unseal(position []byte, query [8]byte) ([]byte, error) {
+	text, err := cursorSeal().Open(nil, nil, position, query[:])
+	if err != nil {
+		return nil, err
+	}
+	return text[2:][:binary.BigEndian.Uint16(text)], nil
+}
+
+// cursorSeal is made of a key that nobody has but this process.
+var cursorSeal = sync.OnceValue(func() cipher.AEAD {
+	var key [32]byte
+	_, _ = rand.Read(key[:]) // never fails
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic(err) // the key has another size
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err) // of no AES
+	}
+	return seal
+})
+
 var errCursor = errors.New("start is not the next of a page of this query; begin without one")
 
 func parseCursor(text string, query [8]byte) (cursor, error) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(b) < 10 || b[0] != 1 || [8]byte(b[1:9]) != query {
+	if err != nil || len(b) < 10 || b[0] != plainCursor && b[0] != sealedCursor || [8]byte(b[1:9]) != query {
 		return cursor{}, errCursor
 	}
 	before, n := binary.Uvarint(b[9:])
 	if n <= 0 || before > 1<<40 {
 		return cursor{}, errCursor
 	}
-	return cursor{true, int(before), string(b[9+n:])}, nil
+	position := b[9+n:]
+	if b[0] == sealedCursor {
+		if position, err = unseal(position, query); err != nil {
+			return cursor{}, errCursor
+		}
+	}
+	return cursor{true, int(before), string(position)}, nil
 }
 
 // digestOf tells queries apart, so that nobody goes on with another one by mistake.

@@ -1,7 +1,9 @@
 package records
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -503,6 +505,42 @@ func TestQueryTellsNothingOfWhatMayNotBeGot(t *testing.T) {
 			return nil
 		}))
 	}
+}
+
+// TestCursorsTellNothing: where a page ends that looked at many records which may not
+// be got, nothing is told of the one that it ends at.
+func TestCursorsTellNothing(t *testing.T) {
+	b := newBench(t)
+	kv := []string{"z", "{}"}
+	for i := range MaxLooked + 10 {
+		kv = append(kv, fmt.Sprintf("mallory/%05d", i), "{}")
+	}
+	b.put("c", kv...)
+	b.must(b.view(func(all *Collections) error {
+		c := all.t.As(guardFunc(func(op Op, _, key string) error {
+			if op == OpGet && key != "z" {
+				return store.ErrHidden
+			}
+			return nil
+		}))
+		page, err := c.Query(ctx, "c", `{}`, "", 1)
+		b.must(err)
+		raw, err := base64.RawURLEncoding.DecodeString(page.Next)
+		if err != nil || len(page.Records) != 0 || len(raw) < 500 || bytes.Contains(raw, []byte("mallory")) {
+			t.Fatalf("%d records, next %q, %v", len(page.Records), raw, err)
+		}
+		next, err := c.Query(ctx, "c", `{}`, page.Next, 1)
+		if err != nil || len(next.Records) != 1 || next.Records[0].Key != "z" || next.Next != "" {
+			t.Errorf("the page after it: %v, %v", next, err)
+		}
+		raw[len(raw)-1] ^= 1
+		for _, start := range []string{base64.RawURLEncoding.EncodeToString(raw), base64.RawURLEncoding.EncodeToString(raw[:10]), base64.RawURLEncoding.EncodeToString(raw[:40])} {
+			if _, err := c.Query(ctx, "c", `{}`, start, 1); err == nil || !strings.Contains(err.Error(), "begin without one") {
+				t.Errorf("a cursor that was changed: %v", err)
+			}
+		}
+		return nil
+	}))
 }
 
 // TestPagesOutliveChanges: a cursor is a place, not a number: what is put and

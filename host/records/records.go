@@ -125,11 +125,15 @@ type Guard interface {
 }
 
 // FieldGuard is a Guard that may also look at what is put and at what a query asks
-// by; of these it is asked so, and not by Allow.
+// by, and knows of what a query finds that nobody has named it; of these it is asked so,
+// and not by Allow.
 type FieldGuard interface {
 	Guard
 	AllowPut(collection, key string, value []byte) error
 	AllowQuery(collection string, fields []string) error
+	// AllowFound is OpGet of a record that a query has come upon. Who asks is not to know
+	// that it is there if they may not get it.
+	AllowFound(collection, key string) error
 }
 
 // Tx is the records of one context within one transaction. Like the transaction
@@ -229,6 +233,15 @@ func (c *Collections) allowQuery(collection string, q *schema.Query) error {
 			}
 		}
 		return f.AllowQuery(collection, fields)
+	})
+}
+
+func (c *Collections) allowFound(collection, key string) error {
+	return c.allowBy(OpGet, collection, key, func(g Guard) error {
+		if g, ok := g.(FieldGuard); ok {
+			return g.AllowFound(collection, key)
+		}
+		return g.Allow(OpGet, collection, key)
 	})
 }
 
