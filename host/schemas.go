@@ -96,6 +96,9 @@ func (c *peerContext) rebind(ctx context.Context) {
 	files, err := schema.ReadDir(SchemaDir(c.entry), s.read)
 	if err != nil {
 		c.sayProblem("", err)
+		if s.inForce.Load() == nil {
+			c.bindAsBefore(ctx)
+		}
 		return
 	}
 	c.sayProblem("", nil)
@@ -142,6 +145,28 @@ func (c *peerContext) rebind(ctx context.Context) {
 	s.read = files.Schemas
 	if len(inForce) > 0 || s.inForce.Load() != nil {
 		s.inForce.Store(&inForce)
+	}
+}
+
+// bindAsBefore puts in force what an earlier process had.
+func (c *peerContext) bindAsBefore(ctx context.Context) {
+	var names []string
+	err := c.store.View(ctx, func(tx store.Tx) (err error) {
+		names, err = records.BoundCollections(tx.Private())
+		return err
+	})
+	if err != nil {
+		c.host.report(fmt.Errorf("peer %s: read which schemas were in force: %w", c.entry.Name, err))
+		return
+	}
+	inForce := map[string]*schema.Schema{}
+	for _, name := range names {
+		if is := c.boundTo(ctx, name, nil); is != nil {
+			inForce[name] = is
+		}
+	}
+	if len(inForce) > 0 {
+		c.schemas.inForce.Store(&inForce)
 	}
 }
 

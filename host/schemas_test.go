@@ -98,6 +98,33 @@ func TestSchemasBindCollections(t *testing.T) {
 	}
 	bound("a schema that all are as", cups, well)
 
+	// A directory that cannot be read, or not in whole, says nothing of what is to be bound.
+	dir := host.SchemaDir(w.entry("bob"))
+	if err := os.Rename(dir, dir+"-aside"); err != nil {
+		t.Fatal(err)
+	}
+	for what, spoil := range map[string]func(){
+		"a pipe": func() { pipe(t, dir) },
+		"more schemas than are read": func() {
+			for i := range 1001 {
+				w.schema("bob", fmt.Sprintf("a%d", i), "{}")
+			}
+		},
+	} {
+		spoil()
+		w.reopen()
+		if m := put(`{"cups": "two"}`); !strings.Contains(m, want) || w.host.Problem() == nil {
+			t.Errorf("%s, after a restart: %q, %v", what, m, w.host.Problem())
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(dir+"-aside", dir); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+
 	// What an undo brings back is held to the schema too, as it is by then.
 	r := w.send("alice", "bob", notes("put", `new {"cups": 3}`))
 	w.schema("bob", "notes", strings.Replace(cups, `"integer"`, `"integer", "minimum": 3`, 1))

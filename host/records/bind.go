@@ -67,6 +67,18 @@ func Bound(private store.FS, collection string, like *schema.Schema) (*schema.Sc
 	return s, nil
 }
 
+// BoundCollections are the collections of a context that are bound to a schema.
+func BoundCollections(private store.FS) ([]string, error) {
+	files, err := In(private, Config{ReadOnly: true}).names(bound)
+	var names []string
+	for _, f := range files {
+		if name, ok := strings.CutSuffix(f.Name, schema.Suffix); ok && f.Kind == store.KindFile && script.CheckCollection(name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
 // Violating is a record that is not as a schema has it.
 type Violating struct {
 	Key string

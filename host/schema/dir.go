@@ -49,10 +49,10 @@ func (f Files) Err() error {
 // than reading. Names that begin with a dot, or end with ~, are an editor's.
 //
 // Nothing outside of dir is read, whatever links lie in it, and nothing but regular
-// files.
+// files. After an error nothing is known of what dir has.
 func ReadDir(dir string, known map[string]*Schema) (Files, error) {
 	f := Files{map[string]*Schema{}, map[string]error{}}
-	root, err := os.OpenRoot(dir)
+	root, err := openDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
 	}
@@ -83,8 +83,8 @@ func ReadDir(dir string, known map[string]*Schema) (Files, error) {
 			continue
 		}
 		if len(f.Schemas)+len(f.Problems) == maxFiles || total > maxTotal {
-			f.Problems[name] = &Error{File: name, Err: fmt.Errorf("there are more than %d schemas, or they have more than %d MiB together", maxFiles, maxTotal>>20)}
-			break
+			// Not some of them: a collection whose file is not read would be bound to nothing.
+			return f, fmt.Errorf("read schemas: there are more than %d in %s, or they have more than %d MiB together, so that none of these files counts; move some away", maxFiles, dir, maxTotal>>20)
 		}
 		in, err := readFile(root, name)
 		total += len(in)
@@ -107,9 +107,21 @@ func ReadDir(dir string, known map[string]*Schema) (Files, error) {
 	return f, nil
 }
 
+// openDir opens a directory, and nothing that would never open, as a pipe.
+func openDir(dir string) (*os.Root, error) {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is not a directory", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(dir)
+}
+
 // ReadFile reads one schema. What is wrong with it is an *Error.
 func ReadFile(dir, name string) (*Schema, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := openDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read schema: %w", err)
 	}
