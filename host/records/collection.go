@@ -590,6 +590,10 @@ func (t *Tx) write(p *page) error {
 			return err
 		}
 	}
+	if t.holds(p, text) {
+		p.dirty = false
+		return nil
+	}
 	info, err := t.replace(p.path(), p.file, text)
 	if err != nil {
 		return err
@@ -599,6 +603,17 @@ func (t *Tx) write(p *page) error {
 	}
 	p.file, p.dirty = info, false
 	return nil
+}
+
+// holds reports whether a page's file has that text already, since what was changed was
+// changed back. A store leaves such a file, and its times, as they were before the
+// transaction, whatever they are within it: the indexes would seem to be wrong.
+func (t *Tx) holds(p *page, text []byte) bool {
+	if p.file.Size != int64(len(text)) || p.file == (store.Info{}) {
+		return false
+	}
+	is, info, err := t.read(p.path(), maxPage)
+	return err == nil && unchanged(p.file, info) && is == string(text) // else replace says what is the matter
 }
 
 // replace gives a file other contents, if it is as it was when it was read: what

@@ -368,6 +368,12 @@ func TestIndexesFollow(t *testing.T) {
 				}
 			}
 			ask("0587 0588 0589", true)
+			// What stays as it was, or is changed back, has no other times.
+			b.put("c", "0588", fmt.Sprintf(`{"n": %d, "s": "s%d", "pad": "%0100d"}`, 599-588, 588%7, 588))
+			b.must(b.update(func(_ *Tx, c *Collections) error {
+				return errors.Join(c.Put(ctx, "c", "0300x", []byte(`{}`)), c.Delete(ctx, "c", "0300x"))
+			}))
+			ask("0587 0588 0589", true)
 			b.put("c", "0588", `{"n": 5000}`, "0000", `{"n": 12.5}`)
 			b.must(b.update(func(_ *Tx, c *Collections) error { return c.Delete(ctx, "c", "0589") }))
 			ask("0000 0587", true)
