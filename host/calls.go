@@ -212,7 +212,12 @@ func (f *frame) Base(ctx context.Context, entry string, params []byte) ([]byte, 
 		if err != nil {
 			return nil, notCalled("base", contexts.Unavailable, "%v", err)
 		}
-		f.line, f.whole = line, true
+		// What the owner has put before it since it was asked for has no part in this.
+		is := f.place().Found
+		if at := slices.IndexFunc(line, func(p module.Place) bool { return p.Found == is }); at >= 0 {
+			f.line = line[at:]
+		}
+		f.whole = true
 	}
 	if f.at+1 == len(f.line) {
 		return nil, &contexts.Error{Code: contexts.NotFound, Message: "cannot call the base: this module stands before no other"}
@@ -238,7 +243,9 @@ func (f *frame) enter(ctx context.Context, next frame, params []byte) ([]byte, e
 	if next.depth > maxDepth {
 		return nil, notCalled(place.Name, contexts.TooLarge, "%d modules run one within the other, which is as many as may: %s", maxDepth, next.chain())
 	}
-	if len(f.parts) >= script.MaxParts-maxDepth && !slices.ContainsFunc(f.parts, func(p script.Part) bool { return p.Module == place.Digest && p.Name == place.Name }) {
+	if len(f.parts) >= script.MaxParts-maxDepth && !slices.ContainsFunc(f.parts, func(p script.Part) bool {
+		return p.Module == place.Digest && p.Name == place.Name && p.Layer == place.Layer
+	}) {
 		return nil, notCalled(place.Name, contexts.TooLarge, "%d modules have taken part in this script, which is as many as may", len(f.parts))
 	}
 	next.guard = f.guard.under(f.grants(place, next.entry, params, next.by))

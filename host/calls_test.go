@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/circles-host/circles/host/module"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
+	"github.com/circles-host/circles/host/store"
 	"github.com/circles-host/circles/modules"
 	"github.com/circles-host/circles/testdata/build"
 )
@@ -354,6 +356,50 @@ func TestOverride(t *testing.T) {
 	if r := w.send("alice", "bob", s); r.Module != before.Module || !strings.Contains(w.ok(r), "stands before no other") {
 		t.Errorf("%s", r.Result)
 	}
+}
+
+// A module that runs already when something is put before it stands where it stood: its
+// base is what is below it, and not itself.
+func TestComposedWhileItRuns(t *testing.T) {
+	w := newWorld(t, "alice", "bob")
+	w.modules("bob", "first", "book")
+	w.modules("", "book")
+	w.policy("bob", "all", `@id("all") permit(principal, action, resource);`)
+	var before func()
+	w.wrap = func(_ peer.ID, s store.Store) store.Store {
+		return updated{s, func() {
+			if f := before; f != nil {
+				before = nil
+				f()
+			}
+		}}
+	}
+	w.reopen()
+	s := run("book", step{"say", "peer"}, step{"base", "", []step{{"say", "host"}, {"try", step{"base", ""}}}})
+	before = func() { // it has been found out what is to run
+		if err := os.WriteFile(filepath.Join(w.modulesDir("bob"), module.ComposeFile), []byte(`book = ["first", "book"]`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "that a stage is put before it", func() bool {
+			return len(w.send("alice", "bob", run("book", step{"say", "x"})).Parts) > 0
+		})
+	}
+	r := w.send("alice", "bob", s)
+	if got, want := w.ok(r), "peer\nhost\nerror: cannot call the base: this module stands before no other"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	shares(t, r, "book×1", "book×1")
+}
+
+// updated is a store that calls a function before each transaction that may write.
+type updated struct {
+	store.Store
+	before func()
+}
+
+func (u updated) Update(ctx context.Context, f func(store.Tx) error) error {
+	u.before()
+	return u.Store.Update(ctx, f)
 }
 
 // What a compose file puts before a module runs first, and decides.
