@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/circles-host/circles/host/module"
@@ -36,6 +37,18 @@ func (h *Host) allow(refused *policy.RefusedError, asked script.Logic, found *mo
 		}
 	}
 	return shell(words)
+}
+
+// orPins is what a refusal came of: missing, where nobody knows which module was asked
+// for as the owner's pins cannot be read. Policies that permit it by its name or its
+// bytes did not find it, and another permit would not help. Strangers are refused.
+func orPins(refusal, missing error) error {
+	var refused *policy.RefusedError
+	if errors.Is(missing, module.ErrPins) && errors.As(refusal, &refused) && refused.Request.Parties.Known() &&
+		len(refused.Verdict.Policies) == 0 && refused.Again.IsZero() && refused.Verdict.Unread == nil {
+		return missing
+	}
+	return refusal
 }
 
 // allowDenied is the command that would also allow what a script was denied

@@ -53,7 +53,7 @@ func (h *Host) Deliver(ctx context.Context, sealed []byte, back transport.Back) 
 	}
 	accepted, err := target.accept(ctx, verified, parties, codeOf(found)) // permit or deny, and the grants
 	if err != nil {
-		return h.refuse(target, verified, found, err)
+		return h.refuse(target, verified, found, orPins(err, missing))
 	}
 	defer target.spending.settle(verified.ID()) // against its caller's budget
 	if missing != nil {                         // said only to those whom the policy lets run something

@@ -131,7 +131,7 @@ func (h *Host) Rehearse(ctx context.Context, s script.Script, set *policy.Set) (
 	}
 	r := h.receiptOf(verified)
 	accepted, err := set.Accept(verified, target.meet(s.Caller), codeOf(found), policy.Occasion{Now: h.now(), Transport: "http"})
-	if err = cmp.Or(err, missing); err != nil {
+	if err = cmp.Or(orPins(err, missing), missing); err != nil {
 		r.Code, r.Message = h.codeOf(err)
 		var refused *policy.RefusedError
 		if errors.As(err, &refused) {

@@ -71,6 +71,9 @@ func policySuggest(c *cli.Context) error {
 	}
 	defer h.Close()
 	g, err := h.Suggest(c.Context, s)
+	if errors.Is(err, module.ErrNotFound) && s.Logic.Name == "" && !c.IsSet("as") {
+		return coded{exitNotFound, fmt.Errorf("%w: if the script carried it along, say --as PEER FILE, of a text too", err)}
+	}
 	if errors.Is(err, module.ErrNotFound) {
 		return coded{exitNotFound, err}
 	}
@@ -139,7 +142,7 @@ func toSuggest(c *cli.Context, root *host.Root, target peer.Entry, paramsArg str
 	if s.Logic.Name == "" {
 		s.Logic.Digest = r.Module
 		if r.Module.IsZero() {
-			return s, coded{exitNotFound, fmt.Errorf("the receipt %s does not say which code it was: a script carried it along; say --as PEER FILE.wasm", short(r.Script))}
+			return s, coded{exitNotFound, fmt.Errorf("the receipt %s does not say which code it was: a script carried it along; say --as PEER FILE", short(r.Script))}
 		}
 	}
 	return s, nil

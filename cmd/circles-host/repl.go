@@ -107,13 +107,13 @@ func (r *repl) run(lines *lines) (last error) {
 		if last = r.do(word, strings.TrimSpace(rest), line); last == nil {
 			continue
 		}
+		if r.c.Context.Err() != nil {
+			return last // a run was interrupted
+		}
 		if code := (coded{}); errors.As(last, &code) && code.err == nil {
 			continue // said already
 		}
 		newPrinter(r.c.App.ErrWriter).f("%s\n", clean(last.Error()))
-		if r.c.Context.Err() != nil {
-			return last
-		}
 		last = coded{code: exitCode(last)}
 	}
 }
@@ -123,7 +123,7 @@ TEXT\           and it goes on in the next line
 :commit         do for real what was tried last
 :lang LANGUAGE  go on in another language
 :params JSON    what params are from now on; without JSON, none
-:help, :quit
+:help, :quit    Ctrl-C drops a line, Ctrl-D ends
 `
 
 func (r *repl) do(word, rest, line string) error {
@@ -214,6 +214,7 @@ func linesOf(c *cli.Context, prompt func() string) *lines {
 			io.Reader
 			io.Writer
 		}{f, c.App.Writer}
+		screen.Reader = keys{f}
 		return &lines{terminal: term.NewTerminal(screen, ""), file: f, prompt: prompt}
 	}
 	s := bufio.NewScanner(c.App.Reader)
@@ -230,6 +231,9 @@ func (l *lines) next() (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if l.terminal != nil && line == droppedLine {
+			return "", nil
+		}
 		more := strings.HasSuffix(line, `\`)
 		text.WriteString(strings.TrimSuffix(line, `\`))
 		if text.Len() > maxLine {
@@ -240,6 +244,20 @@ func (l *lines) next() (string, error) {
 		}
 		text.WriteByte('\n')
 	}
+}
+
+// keys are those of a terminal, of which Ctrl-C drops what is being typed, as in
+// shells. The terminal's editor would take it for the end.
+type keys struct{ from io.Reader }
+
+// droppedLine is what a line is that was dropped. It is a text in no language.
+const droppedLine = "^C"
+
+func (k keys) Read(p []byte) (int, error) {
+	const ctrlC, drop = "\x03", "\x05\x15" + droppedLine + "\r" // go to the end, remove what is before that, enter this
+	typed := make([]byte, max(1, len(p)/len(drop)))
+	n, err := k.from.Read(typed)
+	return copy(p, strings.ReplaceAll(string(typed[:n]), ctrlC, drop)), err
 }
 
 func (l *lines) line(within bool) (string, error) {

@@ -28,9 +28,9 @@ func sendCommand() *cli.Command {
 		Name:      "send",
 		Usage:     "send a script to a peer and print its result",
 		ArgsUsage: "MODULE[:ENTRY]|-e TEXT [PARAMS|@FILE|-]",
-		Description: `MODULE is a name that the target knows, sha256:DIGEST, or a FILE.wasm or text in
-a file that is carried along. PARAMS are passed as they are; @FILE reads them from a file, "-"
-from standard input.
+		Description: `MODULE is a name that the target knows, sha256:DIGEST, or a file that is carried
+along: FILE.wasm, or a text. PARAMS are passed as they are; @FILE reads them from
+a file, "-" from standard input.
 
 The result goes to standard output, what became of the script to standard error.
 When the target's context is in this root and no worker serves it, the script
@@ -104,7 +104,7 @@ func sendArgs(c *cli.Context) error {
 	if c.IsSet("text") {
 		return args(c, 0, 1, "-e TEXT [PARAMS]")
 	}
-	return args(c, 1, 2, "MODULE[:ENTRY] [PARAMS]")
+	return args(c, 1, 2, "MODULE[:ENTRY]|-e TEXT [PARAMS]")
 }
 
 // sender checks that it is said who sends, and to whom.

@@ -500,7 +500,9 @@ func (r *run) failure(p *Program, err error) error {
 		text = "wasm error: invalid table access"
 	}
 	f := &Failure{Kind: Trapped, Detail: "trapped: " + strings.TrimPrefix(clean(text, 1<<10), "wasm error: ")}
-	if trace != "" {
+	if r.starved() {
+		f.Detail = "there was no more for the interpreter"
+	} else if trace != "" {
 		// For the module's author, who reads the log.
 		fmt.Fprintf(&r.log, "%s\n%s\n", f.Detail, strings.TrimPrefix(clean(trace, 4<<10), "\n"))
 	}
@@ -515,6 +517,11 @@ func (p *Program) dispatched(trace string) bool {
 	_, number, ok := strings.Cut(frame, ".$")
 	n, err := strconv.ParseUint(number, 10, 32)
 	return ok && err == nil && uint32(n) >= p.dispatchFrom && uint32(n) < p.dispatchTo
+}
+
+// starved reports whether the guest interprets a text and was denied memory.
+func (r *run) starved() bool {
+	return r.memory.denied > 0 && r.program != nil && r.program.info.Text()
 }
 
 // memoryOr makes f a MemoryHit if the guest was denied memory before. Guests

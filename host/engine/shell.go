@@ -77,4 +77,12 @@ type (
 
 func (s shellIn) Read(b []byte) (int, error)   { return s.run.stdin().Read(b) }
 func (s shellOut) Write(b []byte) (int, error) { return s.run.out.Write(b) }
-func (s shellLog) Write(b []byte) (int, error) { return s.run.log.Write(b) }
+
+// Write leaves out what an interpreter's runtime says of having no memory left: pages
+// about the interpreter, which who wrote the text has not.
+func (s shellLog) Write(b []byte) (int, error) {
+	if s.run.starved() {
+		return len(b), nil
+	}
+	return s.run.log.Write(b)
+}

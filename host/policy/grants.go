@@ -230,7 +230,7 @@ func (g *Grants) decide(action script.Action, path string) *DeniedError {
 		return e
 	}
 	if g.lending && !g.isLent(action, path) {
-		e.Reason = "the script does not lend it"
+		e.Reason = fmt.Sprintf("the script does not lend it; send it with --lend %s:%s", action, path)
 		return e
 	}
 	if action == script.Send {
