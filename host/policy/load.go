@@ -94,7 +94,7 @@ const settling = 5
 // readDir reads the policy files of dir, and the files that are named besides if
 // they are there, as they were at one time.
 func readDir(dir string, also ...string) ([]File, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(dir + "/.") // what is no directory fails at once, a pipe too
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -49,6 +49,20 @@ func TestLoadReadsRegularFilesOfItsDirectoryOnly(t *testing.T) {
 	}
 }
 
+// A pipe in the directory's place must not hang who opens it.
+func TestLoadReadsADirectoryOnly(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "policy")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Load(pipe); err == nil || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("%v, %v", s, err)
+	}
+	if all, err := ReadTests(pipe); err == nil || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
 // A link within the directory is how configuration is mounted in containers.
 func TestLoadFollowsLinksWithin(t *testing.T) {
 	dir := t.TempDir()

@@ -138,7 +138,7 @@ func (l *List) refresh() {
 }
 
 func (l *List) load() error {
-	root, err := os.OpenRoot(l.dir)
+	root, err := os.OpenRoot(l.dir + "/.") // what is no directory fails at once, a pipe too
 	if err != nil {
 		return err
 	}
