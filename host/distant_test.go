@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -234,7 +235,8 @@ func TestDistantRecords(t *testing.T) {
 	ctx := t.Context()
 	d := newDistance(t, `@id("secret") forbid(principal, action == Action::"get", resource == Record::"cards/secret");`,
 		script.Grant{Action: script.Get, Path: "cards"}, script.Grant{Action: script.Query, Path: "cards"}, script.Grant{Action: script.Get, Path: "notes/one"},
-		script.Grant{Action: script.Get, Path: "large"}, script.Grant{Action: script.Query, Path: "large"})
+		script.Grant{Action: script.Get, Path: "large"}, script.Grant{Action: script.Query, Path: "large"},
+		script.Grant{Action: script.Get, Path: "numbers"}, script.Grant{Action: script.Query, Path: "numbers"})
 	s, err := d.lender.OpenStore(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +250,8 @@ func TestDistantRecords(t *testing.T) {
 				return err
 			}
 		}
-		for key, value := range map[string][]byte{"cards/secret": []byte("no"), "notes/one": nil, "notes/two": []byte("2"), "large/big": big} {
+		for key, value := range map[string][]byte{"cards/secret": []byte("no"), "notes/one": nil, "notes/two": []byte("2"), "large/big": big,
+			"numbers/a": []byte(`{"n":50}`), "numbers/b": []byte(`{"n":30}`), "numbers/c": []byte(`{"n":60}`), "numbers/d": []byte(`{"n":40}`)} {
 			collection, key, _ := strings.Cut(key, "/")
 			if err := c.Put(ctx, collection, key, value); err != nil {
 				return err
@@ -298,6 +301,29 @@ func TestDistantRecords(t *testing.T) {
 		t.Errorf("what may be seen and not got: %+v, %v", page, err)
 	}
 
+	// A query that both sides take for the same, in pages that follow each other.
+	const large = `{"where":{"field":"/n","from":40},"order":[{"field":"/n","descending":true}]}`
+	var found []string
+	for start, pages := "", 0; ; pages++ {
+		page, err := c.QueryRecords(ctx, "numbers", large, start, 2)
+		if err != nil || pages > 3 {
+			t.Fatalf("%d pages, %v, %v", pages, found, err)
+		}
+		for _, record := range page.Records {
+			found = append(found, record.Key+" "+string(record.Value))
+		}
+		if start = page.Next; start == "" {
+			break
+		}
+	}
+	if want := []string{`c {"n":60}`, `a {"n":50}`, `d {"n":40}`}; !slices.Equal(found, want) {
+		t.Errorf("found %q, want %q", found, want)
+	}
+	_, err = c.QueryRecords(ctx, "numbers", `{"were":{}}`, "", 2)
+	d.wantCode("a query that is none", err, remote.Invalid)
+	_, err = c.QueryRecords(ctx, "numbers", "{}", "elsewhere", 2)
+	d.wantCode("a place to go on that is none", err, remote.Invalid)
+
 	_, err = c.GetRecord(ctx, "cards", "none", 9)
 	d.wantCode("a record that is not there", err, remote.NotFound)
 	_, err = c.GetRecord(ctx, "cards", "secret", 9)
@@ -309,6 +335,8 @@ func TestDistantRecords(t *testing.T) {
 	d.wantCode("a key that begins like one that is lent", err, remote.Denied)
 	_, err = c.ListRecords(ctx, "notes", records.Range{Limit: 9})
 	d.wantCode("a query that is not lent", err, remote.Denied)
+	_, err = c.QueryRecords(ctx, "notes", "{}", "", 9)
+	d.wantCode("a query by values that is not lent", err, remote.Denied)
 	_, err = c.GetRecord(ctx, "../cards", "0007", 9)
 	d.wantCode("a name that is none", err, remote.Invalid)
 	_, err = c.GetRecord(ctx, "cards", "a\x00", 9)
@@ -363,6 +391,7 @@ func TestDistantRecordsOfALiar(t *testing.T) {
 	// The lender's side does not rely on the asker to know what is lent.
 	for _, q := range []script.Question{
 		{Op: script.AskGet, Path: "notes/one", Length: 9}, {Op: script.AskQuery, Path: "notes", Length: 9},
+		{Op: script.AskFind, Path: "notes", Find: "{}", Length: 9},
 	} {
 		q.Script, q.Seq = d.lender.ID, 1
 		sealed, err := envelope.SealQuestion(q, d.host)

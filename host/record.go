@@ -166,9 +166,8 @@ func (l *lentContext) QueryRecords(ctx context.Context, collection, query, start
 	return page, err
 }
 
-func (d *distantContext) QueryRecords(_ context.Context, collection, _, _ string, _ int) (records.Page, error) {
-	return records.Page{}, &remote.Error{Code: remote.Unavailable, Message: fmt.Sprintf(
-		"cannot query collection %.200q: the context of %s is on another host; list its records", strings.ToValidUTF8(collection, "\uFFFD"), label(d.peer))}
+func (d *distantContext) QueryRecords(ctx context.Context, collection, query, start string, limit int) (records.Page, error) {
+	return d.records(ctx, script.Question{Op: script.AskFind, Path: collection, Find: query, From: start, Length: uint32(min(limit, script.MaxRecords))})
 }
 
 func (d *distantContext) GetRecord(ctx context.Context, collection, key string, limit int) ([]byte, error) {
@@ -193,12 +192,17 @@ func (d *distantContext) GetRecord(ctx context.Context, collection, key string, 
 }
 
 func (d *distantContext) ListRecords(ctx context.Context, collection string, r records.Range) (records.Page, error) {
-	if err := nameable(script.Query, collection, ""); err != nil {
-		return records.Page{}, err
-	}
-	a, err := d.ask(ctx, script.Query, script.Question{
+	return d.records(ctx, script.Question{
 		Op: script.AskQuery, Path: collection, From: r.From, Prefix: r.Prefix, Length: uint32(min(r.Limit, script.MaxRecords)),
 	})
+}
+
+// records asks for a page of records of the collection that is the Path of q.
+func (d *distantContext) records(ctx context.Context, q script.Question) (records.Page, error) {
+	if err := nameable(script.Query, q.Path, ""); err != nil {
+		return records.Page{}, err
+	}
+	a, err := d.ask(ctx, script.Query, q)
 	page := records.Page{Next: a.Next}
 	for _, record := range a.Records {
 		page.Records = append(page.Records, records.Record{Key: record.Key, Value: record.Value, Denied: record.Denied})
@@ -232,7 +236,12 @@ func answerRecords(ctx context.Context, c remote.Context, q script.Question, a *
 		a.Value = value[:min(len(value), int(q.Length), script.MaxData)]
 		return err
 	}
-	page, err := c.ListRecords(ctx, collection, records.Range{From: q.From, Prefix: q.Prefix, Limit: int(q.Length), Bytes: script.MaxRecordBytes / 2})
+	var page records.Page
+	if q.Op == script.AskFind {
+		page, err = c.QueryRecords(ctx, collection, q.Find, q.From, int(q.Length))
+	} else {
+		page, err = c.ListRecords(ctx, collection, records.Range{From: q.From, Prefix: q.Prefix, Limit: int(q.Length), Bytes: script.MaxRecordBytes / 2})
+	}
 	size := 0
 	for _, r := range page.Records {
 		a.Records = append(a.Records, script.Record{Key: r.Key, Value: r.Value, Denied: r.Denied})

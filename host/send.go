@@ -89,7 +89,7 @@ func (l *Lender) look(ctx context.Context, q script.Question, a *script.Answer) 
 			entries, err := list(files, q)
 			a.Entries = entries
 			return err
-		case script.AskGet, script.AskQuery:
+		case script.AskGet, script.AskQuery, script.AskFind:
 			return answerRecords(ctx, c, q, a)
 		}
 		return &remote.Error{Code: remote.Invalid, Message: "there is no such question"}

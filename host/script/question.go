@@ -17,8 +17,9 @@ const (
 	MaxFileName = 1024    // bytes
 	MaxProblem  = 4096    // bytes of a problem's message
 
-	MaxRecords     = 1000    // of one answer
-	MaxRecordBytes = 2 << 20 // of their keys and values
+	MaxRecords     = 1000     // of one answer
+	MaxRecordBytes = 2 << 20  // of their keys and values
+	MaxFind        = 64 << 10 // bytes of a query by values, and of where to go on with it
 )
 
 // Question asks the caller of a running script for a part of the caller's own
@@ -28,11 +29,12 @@ type Question struct {
 	Script ID
 	Seq    uint64 // 1, 2, 3 … within a script, so that no two of its questions are alike
 	Op     Op
-	Path   string // as in a Grant: absolute and clean; AskGet: COLLECTION/KEY; AskQuery: COLLECTION
+	Path   string // as in a Grant: absolute and clean; AskGet: COLLECTION/KEY; AskQuery, AskFind: COLLECTION
 	Offset uint64 // AskRead, AskGet: in bytes; AskList: in entries, in name order
-	Length uint32 // AskRead, AskGet: at most MaxData bytes; AskList: at most MaxListing entries; AskQuery: at most MaxRecords; at least 1
-	From   string // AskQuery: the least key, any text of at most MaxKey bytes
-	Prefix string // AskQuery: of the keys, the same
+	Length uint32 // AskRead, AskGet: at most MaxData bytes; AskList: at most MaxListing entries; AskQuery, AskFind: at most MaxRecords; at least 1
+	From   string // AskQuery: the least key, any text of at most MaxKey bytes; AskFind: Next of the answer before, "" to begin with
+	Prefix string // AskQuery: of the keys, any text of at most MaxKey bytes
+	Find   string // AskFind: the query, JSON of at most MaxFind bytes
 }
 
 // Op is what a question asks for. On the wire: append only.
@@ -45,6 +47,7 @@ const (
 
 	AskGet   Op = 4 // value of a record
 	AskQuery Op = 5 // records of a collection, in the order of their keys
+	AskFind  Op = 6 // records of a collection that a query is true of, in its order
 )
 
 // Answer answers one question. The caller signs it. Unless Problem is set, it is
@@ -56,8 +59,8 @@ type Answer struct {
 	Entries  []ListEntry
 	Stat     Stat
 	Value    []byte   // AskGet: shorter than asked only at the end of the value
-	Records  []Record // AskQuery
-	Next     string   // AskQuery: the key to go on from, "" at the end
+	Records  []Record // AskQuery, AskFind
+	Next     string   // AskQuery: the key to go on from; AskFind: what to go on with, of at most MaxFind bytes; "" at the end
 	Problem  *Problem
 }
 
@@ -131,6 +134,7 @@ func (q *Question) Encode() ([]byte, error) {
 		Length: q.Length,
 		From:   q.From,
 		Prefix: q.Prefix,
+		Query:  q.Find,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode question: %w", err)
@@ -144,7 +148,7 @@ func DecodeQuestion(b []byte) (Question, error) {
 	if err := unmarshal(b, &m, false); err != nil {
 		return Question{}, fmt.Errorf("decode question: %w", err)
 	}
-	q := Question{Seq: m.Seq, Op: Op(m.Op), Path: m.Path, Offset: m.Offset, Length: m.Length, From: m.From, Prefix: m.Prefix}
+	q := Question{Seq: m.Seq, Op: Op(m.Op), Path: m.Path, Offset: m.Offset, Length: m.Length, From: m.From, Prefix: m.Prefix, Find: m.Query}
 	if err := q.Script.set(m.Script); err != nil {
 		return Question{}, fmt.Errorf("decode question: script: %w", err)
 	}
@@ -161,7 +165,7 @@ func (q *Question) check() error {
 	if q.Seq == 0 {
 		return errors.New("it has no sequence number")
 	}
-	of, ok := map[Op]Action{AskGet: Get, AskQuery: Query}[q.Op]
+	of, ok := map[Op]Action{AskGet: Get, AskQuery: Query, AskFind: Query}[q.Op]
 	if !ok {
 		of = Read
 	}
@@ -171,8 +175,21 @@ func (q *Question) check() error {
 	if q.Op == AskGet && !strings.Contains(q.Path, "/") {
 		return fmt.Errorf("%.80q is a collection, and no record of one", q.Path)
 	}
+	if q.Op == AskFind {
+		if q.Offset != 0 || q.Prefix != "" {
+			return errors.New("an offset and a prefix mean nothing to find")
+		}
+		for _, s := range []string{q.Find, q.From} {
+			if len(s) > MaxFind || !utf8.ValidString(s) {
+				return fmt.Errorf("a query, or where to go on with it, is no text of at most %d bytes", MaxFind)
+			}
+		}
+	} else if q.Find != "" {
+		return fmt.Errorf("a query means nothing to %s", q.Op)
+	}
 	for _, s := range []string{q.From, q.Prefix} {
 		switch {
+		case q.Op == AskFind: // what it goes on from is no key
 		case s != "" && q.Op != AskQuery:
 			return fmt.Errorf("a key to begin with means nothing to %s", q.Op)
 		case len(s) > MaxKey || !utf8.ValidString(s):
@@ -188,6 +205,8 @@ func (q *Question) check() error {
 		most = MaxData
 	case AskList:
 		most = MaxListing
+	case AskFind:
+		most = MaxRecords
 	case AskQuery:
 		most = MaxRecords
 		if q.Offset != 0 {
@@ -199,7 +218,7 @@ func (q *Question) check() error {
 			return errors.New("an offset means nothing to stat")
 		}
 	default:
-		return fmt.Errorf("unknown operation %d: this version reads, lists, stats, gets and queries", q.Op)
+		return fmt.Errorf("unknown operation %d: this version reads, lists, stats, gets, queries and finds", q.Op)
 	}
 	if q.Length < least || q.Length > most {
 		return fmt.Errorf("length %d, must be between %d and %d", q.Length, least, most)
@@ -220,6 +239,8 @@ func (q *Question) Fits(a *Answer) error {
 		return fmt.Errorf("%d entries, but %d were asked for", len(a.Entries), q.Length)
 	case q.Op == AskGet && len(a.Value) > int(q.Length):
 		return fmt.Errorf("%d bytes, but %d were asked for", len(a.Value), q.Length)
+	case q.Op == AskFind && len(a.Records) > int(q.Length):
+		return fmt.Errorf("%d records, but %d were asked for", len(a.Records), q.Length)
 	case q.Op == AskQuery:
 		return q.fits(a)
 	}
@@ -270,12 +291,15 @@ func (a *Answer) Encode() ([]byte, error) {
 		m.Answer = &scriptpb.Answer_Listing{Listing: l}
 	case fit.Op == AskGet:
 		m.Answer = &scriptpb.Answer_Value{Value: fit.Value}
-	case fit.Op == AskQuery:
+	case fit.Op == AskQuery, fit.Op == AskFind:
 		l := &scriptpb.Records{Next: fit.Next}
 		for _, r := range fit.Records {
 			l.Records = append(l.Records, &scriptpb.RecordEntry{Key: r.Key, Value: r.Value, Denied: r.Denied})
 		}
 		m.Answer = &scriptpb.Answer_Records{Records: l}
+		if fit.Op == AskFind {
+			m.Answer = &scriptpb.Answer_Found{Found: l}
+		}
 	case fit.Op == AskStat:
 		// A file older than 1970 is shown as of then: WIT has no other time for it.
 		m.Answer = &scriptpb.Answer_Stat{Stat: &scriptpb.Stat{
@@ -316,10 +340,11 @@ func DecodeAnswer(b []byte) (Answer, error) {
 	case *scriptpb.Answer_Value:
 		a.Op, a.Value = AskGet, m.Value
 	case *scriptpb.Answer_Records:
-		a.Op, a.Next = AskQuery, m.Records.Next
-		for _, r := range m.Records.Records {
-			a.Records = append(a.Records, Record{Key: r.Key, Value: r.Value, Denied: r.Denied})
-		}
+		a.Op = AskQuery
+		a.set(m.Records)
+	case *scriptpb.Answer_Found:
+		a.Op = AskFind
+		a.set(m.Found)
 	case *scriptpb.Answer_Problem:
 		a.Problem = &Problem{Code: ProblemCode(m.Problem.Code), Message: m.Problem.Message}
 	}
@@ -327,6 +352,13 @@ func DecodeAnswer(b []byte) (Answer, error) {
 		return Answer{}, fmt.Errorf("decode answer: %w", err)
 	}
 	return a, nil
+}
+
+func (a *Answer) set(l *scriptpb.Records) {
+	a.Next = l.Next
+	for _, r := range l.Records {
+		a.Records = append(a.Records, Record{Key: r.Key, Value: r.Value, Denied: r.Denied})
+	}
 }
 
 func (a *Answer) check() error {
@@ -369,7 +401,7 @@ func (a *Answer) check() error {
 		if len(a.Value) > MaxData {
 			return fmt.Errorf("%d bytes of a value, at most %d are allowed", len(a.Value), MaxData)
 		}
-	case AskQuery:
+	case AskQuery, AskFind:
 		return a.checkRecords()
 	default:
 		return errors.New("it holds no answer")
@@ -393,7 +425,11 @@ func (a *Answer) checkRecords() error {
 			return fmt.Errorf("more than %d bytes of records", MaxRecordBytes)
 		}
 	}
-	if a.Next != "" {
+	if a.Op == AskFind {
+		if len(a.Next) > MaxFind || !utf8.ValidString(a.Next) {
+			return fmt.Errorf("what to go on with is no text of at most %d bytes", MaxFind)
+		}
+	} else if a.Next != "" {
 		return CheckKey(a.Next)
 	}
 	return nil

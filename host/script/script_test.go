@@ -140,6 +140,8 @@ func sampleAnswers() []Answer {
 		{Question: Digest{1}, Op: AskGet, Value: []byte{}},
 		{Question: Digest{1}, Op: AskQuery, Records: []Record{{"a", []byte("1"), false}, {"b", nil, true}, {"ä", nil, false}}, Next: "ö"},
 		{Question: Digest{1}, Op: AskQuery},
+		{Question: Digest{1}, Op: AskFind, Records: []Record{{"b", nil, true}, {"a", []byte("1"), false}}, Next: "\x00 no key\n"},
+		{Question: Digest{1}, Op: AskFind},
 		{Question: Digest{1}, Op: AskStat, Stat: Stat{KindFile, 1 << 40, noon}},
 		{Question: Digest{1}, Problem: &Problem{ProblemDenied, "no grant"}},
 	}
@@ -749,6 +751,17 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 		"query of a long prefix": func(q *Question) {
 			q.Op, q.Path, q.Offset, q.Prefix = AskQuery, "notes", 0, strings.Repeat("k", MaxKey+1)
 		},
+		"find in a record":   func(q *Question) { q.Op, q.Path, q.Offset, q.Length = AskFind, "notes/a", 0, 9 },
+		"find at offset":     func(q *Question) { q.Op, q.Path, q.Length = AskFind, "notes", 9 },
+		"find too much":      func(q *Question) { q.Op, q.Path, q.Offset, q.Length = AskFind, "notes", 0, MaxRecords+1 },
+		"find with a prefix": func(q *Question) { q.Op, q.Path, q.Offset, q.Length, q.Prefix = AskFind, "notes", 0, 9, "a" },
+		"find by too long a query": func(q *Question) {
+			q.Op, q.Path, q.Offset, q.Length, q.Find = AskFind, "notes", 0, 9, strings.Repeat(" ", MaxFind+1)
+		},
+		"find from too far": func(q *Question) {
+			q.Op, q.Path, q.Offset, q.Length, q.From = AskFind, "notes", 0, 9, strings.Repeat(" ", MaxFind+1)
+		},
+		"read by a query":         func(q *Question) { q.Find = "{}" },
 		"query from what is none": func(q *Question) { q.Op, q.Path, q.Offset, q.From = AskQuery, "notes", 0, "\xff" },
 	} {
 		q := sampleQuestion()
@@ -756,7 +769,7 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 		if _, err := q.Encode(); err == nil {
 			t.Errorf("question, %s: encoded", name)
 		} else if b, err := marshal(&scriptpb.Question{Script: q.Script.bytes(), Seq: q.Seq, Op: scriptpb.Op(q.Op), Path: q.Path, Offset: q.Offset, Length: q.Length,
-			From: q.From, Prefix: strings.ToValidUTF8(q.Prefix, "?")}); err != nil && q.From != "\xff" {
+			From: q.From, Prefix: strings.ToValidUTF8(q.Prefix, "?"), Query: q.Find}); err != nil && q.From != "\xff" {
 			t.Errorf("question, %s: %v", name, err)
 		} else if _, err := DecodeQuestion(b); err == nil {
 			t.Errorf("question, %s: decoded", name)
@@ -793,6 +806,8 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 		"key with NUL":   {Question: d, Op: AskQuery, Records: []Record{{"a\x00", nil, false}}},
 		"denied and not": {Question: d, Op: AskQuery, Records: []Record{{"a", []byte("x"), true}}},
 		"next is no key": {Question: d, Op: AskQuery, Next: strings.Repeat("k", MaxKey+1)},
+		"next too far":   {Question: d, Op: AskFind, Next: strings.Repeat("k", MaxFind+1)},
+		"next no text":   {Question: d, Op: AskFind, Next: "\xff"},
 	} {
 		if _, err := a.Encode(); err == nil {
 			t.Errorf("answer, %s: encoded", name)
@@ -822,6 +837,12 @@ func TestQuestionAndAnswerBounds(t *testing.T) {
 	for _, a := range []Answer{{Op: AskRead}, {Op: AskGet, Value: []byte("abc")}, {Op: AskQuery}} {
 		if q.Fits(&a) == nil {
 			t.Errorf("%+v fits a question for two bytes of a record", a)
+		}
+	}
+	q = Question{Op: AskFind, Length: 1}
+	for _, a := range []Answer{{Op: AskQuery}, {Op: AskFind, Records: make([]Record, 2)}} {
+		if q.Fits(&a) == nil {
+			t.Errorf("%+v fits a question for one record", a)
 		}
 	}
 	q = Question{Op: AskQuery, Length: 2, Prefix: "b/", From: "b/2"}

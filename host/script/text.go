@@ -23,7 +23,7 @@ var (
 		0: "unknown", Created: "created", Modified: "modified", Removed: "removed", MadeDir: "made-dir",
 		Linked: "linked", Touched: "touched", RecordPut: "record-put", RecordDeleted: "record-deleted",
 	}
-	opTexts   = [...]string{0: "unknown", AskRead: "read", AskList: "list", AskStat: "stat", AskGet: "get", AskQuery: "query"}
+	opTexts   = [...]string{0: "unknown", AskRead: "read", AskList: "list", AskStat: "stat", AskGet: "get", AskQuery: "query", AskFind: "find"}
 	kindTexts = [...]string{
 		0: "unknown", KindFile: "file", KindDirectory: "directory", KindLink: "link", KindOther: "other",
 	}

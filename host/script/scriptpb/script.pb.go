@@ -244,6 +244,7 @@ const (
 	Op_OP_STAT        Op = 3
 	Op_OP_GET         Op = 4
 	Op_OP_QUERY       Op = 5
+	Op_OP_FIND        Op = 6
 )
 
 // Enum value maps for Op.
@@ -255,6 +256,7 @@ var (
 		3: "OP_STAT",
 		4: "OP_GET",
 		5: "OP_QUERY",
+		6: "OP_FIND",
 	}
 	Op_value = map[string]int32{
 		"OP_UNSPECIFIED": 0,
@@ -263,6 +265,7 @@ var (
 		"OP_STAT":        3,
 		"OP_GET":         4,
 		"OP_QUERY":       5,
+		"OP_FIND":        6,
 	}
 )
 
@@ -2062,8 +2065,9 @@ type Question struct {
 	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"` // of a question about records: COLLECTION/KEY, or COLLECTION
 	Offset        uint64                 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	Length        uint32                 `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
-	From          string                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"` // of a query: the least key
+	From          string                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"` // of a query: the least key; of a find: where the page before ended
 	Prefix        string                 `protobuf:"bytes,8,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Query         string                 `protobuf:"bytes,9,opt,name=query,proto3" json:"query,omitempty"` // of a find: JSON
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2154,6 +2158,13 @@ func (x *Question) GetPrefix() string {
 	return ""
 }
 
+func (x *Question) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
 // Answer answers one question. The caller signs it.
 type Answer struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2166,6 +2177,7 @@ type Answer struct {
 	//	*Answer_Problem
 	//	*Answer_Value
 	//	*Answer_Records
+	//	*Answer_Found
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2269,6 +2281,15 @@ func (x *Answer) GetRecords() *Records {
 	return nil
 }
 
+func (x *Answer) GetFound() *Records {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Found); ok {
+			return x.Found
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -2297,6 +2318,10 @@ type Answer_Records struct {
 	Records *Records `protobuf:"bytes,7,opt,name=records,proto3,oneof"`
 }
 
+type Answer_Found struct {
+	Found *Records `protobuf:"bytes,8,opt,name=found,proto3,oneof"`
+}
+
 func (*Answer_Data) isAnswer_Answer() {}
 
 func (*Answer_Listing) isAnswer_Answer() {}
@@ -2308,6 +2333,8 @@ func (*Answer_Problem) isAnswer_Answer() {}
 func (*Answer_Value) isAnswer_Answer() {}
 
 func (*Answer_Records) isAnswer_Answer() {}
+
+func (*Answer_Found) isAnswer_Answer() {}
 
 type Records struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2781,7 +2808,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\n" +
 	"file_bytes\x18\a \x01(\x04R\tfileBytes\x12\x18\n" +
 	"\aentries\x18\b \x01(\x04R\aentries\x12\x18\n" +
-	"\ahandles\x18\t \x01(\x04R\ahandles\"\xc4\x01\n" +
+	"\ahandles\x18\t \x01(\x04R\ahandles\"\xda\x01\n" +
 	"\bQuestion\x12\x16\n" +
 	"\x06script\x18\x01 \x01(\fR\x06script\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1e\n" +
@@ -2790,7 +2817,8 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x06offset\x18\x05 \x01(\x04R\x06offset\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\rR\x06length\x12\x12\n" +
 	"\x04from\x18\a \x01(\tR\x04from\x12\x16\n" +
-	"\x06prefix\x18\b \x01(\tR\x06prefix\"\x97\x02\n" +
+	"\x06prefix\x18\b \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05query\x18\t \x01(\tR\x05query\"\xc4\x02\n" +
 	"\x06Answer\x12\x1a\n" +
 	"\bquestion\x18\x01 \x01(\fR\bquestion\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12/\n" +
@@ -2798,7 +2826,8 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x04stat\x18\x04 \x01(\v2\x10.circles.v1.StatH\x00R\x04stat\x12/\n" +
 	"\aproblem\x18\x05 \x01(\v2\x13.circles.v1.ProblemH\x00R\aproblem\x12\x16\n" +
 	"\x05value\x18\x06 \x01(\fH\x00R\x05value\x12/\n" +
-	"\arecords\x18\a \x01(\v2\x13.circles.v1.RecordsH\x00R\arecordsB\b\n" +
+	"\arecords\x18\a \x01(\v2\x13.circles.v1.RecordsH\x00R\arecords\x12+\n" +
+	"\x05found\x18\b \x01(\v2\x13.circles.v1.RecordsH\x00R\x05foundB\b\n" +
 	"\x06answer\"P\n" +
 	"\aRecords\x121\n" +
 	"\arecords\x18\x01 \x03(\v2\x17.circles.v1.RecordEntryR\arecords\x12\x12\n" +
@@ -2851,7 +2880,7 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\x12EFFECT_KIND_LINKED\x10\x05\x12\x17\n" +
 	"\x13EFFECT_KIND_TOUCHED\x10\x06\x12\x1a\n" +
 	"\x16EFFECT_KIND_RECORD_PUT\x10\a\x12\x1e\n" +
-	"\x1aEFFECT_KIND_RECORD_DELETED\x10\b*Y\n" +
+	"\x1aEFFECT_KIND_RECORD_DELETED\x10\b*f\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOP_READ\x10\x01\x12\v\n" +
@@ -2859,7 +2888,8 @@ const file_circles_v1_script_proto_rawDesc = "" +
 	"\aOP_STAT\x10\x03\x12\n" +
 	"\n" +
 	"\x06OP_GET\x10\x04\x12\f\n" +
-	"\bOP_QUERY\x10\x05*{\n" +
+	"\bOP_QUERY\x10\x05\x12\v\n" +
+	"\aOP_FIND\x10\x06*{\n" +
 	"\bFileKind\x12\x19\n" +
 	"\x15FILE_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFILE_KIND_FILE\x10\x01\x12\x17\n" +
@@ -2951,16 +2981,17 @@ var file_circles_v1_script_proto_depIdxs = []int32{
 	30, // 22: circles.v1.Answer.stat:type_name -> circles.v1.Stat
 	31, // 23: circles.v1.Answer.problem:type_name -> circles.v1.Problem
 	26, // 24: circles.v1.Answer.records:type_name -> circles.v1.Records
-	27, // 25: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
-	29, // 26: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
-	4,  // 27: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
-	4,  // 28: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
-	5,  // 29: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	26, // 25: circles.v1.Answer.found:type_name -> circles.v1.Records
+	27, // 26: circles.v1.Records.records:type_name -> circles.v1.RecordEntry
+	29, // 27: circles.v1.Listing.entries:type_name -> circles.v1.ListEntry
+	4,  // 28: circles.v1.ListEntry.kind:type_name -> circles.v1.FileKind
+	4,  // 29: circles.v1.Stat.kind:type_name -> circles.v1.FileKind
+	5,  // 30: circles.v1.Problem.code:type_name -> circles.v1.ProblemCode
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_circles_v1_script_proto_init() }
@@ -2984,6 +3015,7 @@ func file_circles_v1_script_proto_init() {
 		(*Answer_Problem)(nil),
 		(*Answer_Value)(nil),
 		(*Answer_Records)(nil),
+		(*Answer_Found)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
