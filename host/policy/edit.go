@@ -227,14 +227,15 @@ func partOf(base, id string) bool {
 	return false
 }
 
-// isBy reports whether r permits p's peer or circle to run p's module.
+// isBy reports whether r permits p's peer or circle to run p's module, or the module
+// something while it runs for them: all that they may of one that is only called.
 func (p Permit) isBy(r *rule) bool {
 	at, named := principalOf(r.principal)
 	if r.forbids || !named || at != peerUID(p.Peer) && (p.Circle == "" || string(at.Type) != string(typeCircle) || string(at.ID) != p.Circle) {
 		return false
 	}
 	c := clausesOf(r)
-	if !c.actions[actionUID(submit)] || c.contradiction() != "" {
+	if c.contradiction() != "" {
 		return false
 	}
 	if p.Module != "" {

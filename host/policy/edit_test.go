@@ -115,6 +115,7 @@ func TestRevoke(t *testing.T) {
 	save(Permit{Peer: alice.ID, Name: "alice", Module: "grep"})
 	save(Permit{Peer: mallory.ID, Name: "mallory", Module: "guestbook"})
 	save(Permit{Peer: alice.ID, Name: "alice", Digest: digest})
+	save(Permit{Peer: alice.ID, Name: "alice", Module: "audit", Put: []string{"done"}, Within: true})
 	put(t, dir+"/own.cedar", "// both\n"+`@id("one") permit(principal == Peer::"alice", action, resource) when { context.module.name == "guestbook" };
 @id("two") permit(principal == Peer::"mallory", action, resource);`)
 	put(t, dir+"/odd.cedar", "not a policy")
@@ -126,6 +127,7 @@ func TestRevoke(t *testing.T) {
 	}{
 		{"", Permit{Peer: alice.ID, Module: "guestbook"}, "allow-alice-guestbook-2.cedar allow-alice-guestbook.cedar", []Place{{"one", "own.cedar", 2}}},
 		{"", Permit{Peer: alice.ID, Digest: digest}, "allow-alice-07000000.cedar", nil},
+		{"", Permit{Peer: alice.ID, Module: "audit"}, "allow-alice-audit.cedar", nil}, // what is called only
 		{"", Permit{Circle: "friends", Module: "guestbook"}, "", nil},
 		{"", Permit{Peer: alice.ID, Module: "sed"}, "", nil},
 		{"allow-alice-grep", Permit{}, "allow-alice-grep.cedar", nil},
