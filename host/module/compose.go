@@ -4,13 +4,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -36,8 +33,6 @@ const ComposeFile = "compose.toml"
 const (
 	maxCompose = 64 << 10 // bytes
 	maxChains  = 500
-	// composeRest is for how long a file is left alone before it is read.
-	composeRest = 50 * time.Millisecond
 	// MaxStages is how many stages stand before a module, those that stand before its
 	// stages included.
 	MaxStages = 8
@@ -129,30 +124,13 @@ func ReadCompose(dir string, names []string) (map[string][]string, error) {
 // readCompose reads the file of a directory; one that is not there says nothing.
 func readCompose(dir string) (*composition, error) {
 	path := filepath.Join(dir, ComposeFile)
-	none := &composition{chains: map[string]chain{}}
-	f, err := openNonblock(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return none, nil
-	}
-	if err != nil {
-		return nil, &ComposeError{Path: path, Message: err.Error()}
-	}
-	defer f.Close()
-	for range 10 {
-		info, err := f.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			return nil, &ComposeError{Path: path, Message: "it is not a regular file"}
-		}
-		// Somebody may be about to write it: one that is empty for a moment would let modules
-		// run without what is to stand before them.
-		age := time.Since(info.ModTime())
-		if age < 0 || age >= composeRest {
-			break
-		}
-		time.Sleep(composeRest - age)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxCompose+1))
-	if err != nil && !errors.Is(err, os.ErrClosed) {
+	text, err := readRested(path, maxCompose)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &composition{chains: map[string]chain{}}, nil
+	case errors.Is(err, errNotRegular):
+		return nil, &ComposeError{Path: path, Message: "it is not a regular file"}
+	case err != nil:
 		return nil, &ComposeError{Path: path, Message: err.Error()}
 	}
 	c, err := parseCompose(text)

@@ -63,14 +63,11 @@ func (l *Layer) readKnown() known {
 	if path == "" {
 		return nil
 	}
-	f, err := openNonblock(path)
+	f, _, err := openRegular(path)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
 	text, err := io.ReadAll(io.LimitReader(f, maxKnown))
 	if err != nil {
 		return nil

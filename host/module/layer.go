@@ -388,18 +388,11 @@ func (l *Layer) hold(f file) {
 // read returns the bytes of a file, or none when it was seen before and looks as it
 // did.
 func (l *Layer) read(path string, before bool, seen stamp) (wasm []byte, at stamp, err error) {
-	f, err := openNonblock(path) // a FIFO must not stop the reloading for good
+	f, info, err := openRegular(path) // a FIFO must not stop the reloading for good
 	if err != nil {
 		return nil, at, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, at, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, at, fmt.Errorf("%s is not a regular file", path)
-	}
 	at = stampOf(info)
 	if time.Since(info.ModTime()) < settled {
 		at.Mtime = -1 // it may change again and look the same; a stamp of now never equals it

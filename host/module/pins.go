@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"maps"
@@ -15,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -53,9 +51,6 @@ const PinsFile = "pins.toml"
 const (
 	maxPinsFile = 256 << 10 // bytes
 	maxPins     = 1000      // and as many maps
-	// pinsRest is for how long a file is left alone before it is read: who writes it in
-	// place makes it empty first, and an empty one pins nothing.
-	pinsRest = 50 * time.Millisecond
 )
 
 // Pins are what a PinsFile says. They do not change.
@@ -79,35 +74,16 @@ func ReadPins(dir string) (*Pins, error) {
 	return ParsePins(path, text)
 }
 
+// readPins is nil if there is no file.
 func readPins(path string) ([]byte, error) {
-	f, err := openNonblock(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	text, err := readRested(path, maxPinsFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("read pins: %w", err)
-	}
-	defer f.Close()
-	for range 10 {
-		info, err := f.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("read pins: %s is not a regular file", path)
-		}
-		age := time.Since(info.ModTime())
-		if age < 0 || age >= pinsRest {
-			break
-		}
-		time.Sleep(pinsRest - age)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxPinsFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read pins: %w", err)
-	}
-	if len(text) > maxPinsFile {
+	case len(text) > maxPinsFile:
 		return nil, fmt.Errorf("%s has more than %d bytes", path, maxPinsFile)
-	}
-	if text == nil {
-		text = []byte{}
 	}
 	return text, nil
 }

@@ -119,16 +119,12 @@ func (v Version) Read(dir string) ([]byte, error) {
 
 // readKept reads a module's file, if it is one.
 func readKept(path string) ([]byte, error) {
-	f, err := openNonblock(path)
+	f, info, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > MaxBytes {
+	if info.Size() > MaxBytes {
 		return nil, fmt.Errorf("%s is not a file of at most %d bytes", path, MaxBytes)
 	}
 	return io.ReadAll(io.LimitReader(f, MaxBytes))
