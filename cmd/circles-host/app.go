@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/host/script"
 	"github.com/circles-host/circles/host/transport"
 )
@@ -185,7 +186,7 @@ func noCommand(commands []*cli.Command, name, parent string) error {
 	for _, c := range commands {
 		names = append(names, c.Name)
 	}
-	if meant := nearest(name, names); meant != "" {
+	if meant := near.Name(name, names); meant != "" {
 		return usage("there is no command %q; did you mean %s %s?", strings.TrimSpace(parent+" "+name), words, meant)
 	}
 	return usage("there is no command %q; %s --help lists those that there are", strings.TrimSpace(parent+" "+name), words)
@@ -201,7 +202,7 @@ func flagError(err error, flags []cli.Flag, command string) error {
 		for _, f := range flags {
 			names = append(names, f.Names()...)
 		}
-		if meant := nearest(name, names); meant != "" {
+		if meant := near.Name(name, names); meant != "" {
 			return usage("%s has no flag --%s; did you mean --%s?", command, name, meant)
 		}
 		if command == "" {

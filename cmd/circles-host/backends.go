@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/circles-host/circles/host"
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/storage"
 	"github.com/circles-host/circles/host/store"
@@ -179,7 +180,7 @@ func findBackend(all map[string]storage.Backend, name string) (storage.Backend, 
 		return b, nil
 	}
 	names := slices.Sorted(maps.Keys(all))
-	if meant := nearest(name, names); meant != "" {
+	if meant := near.Name(name, names); meant != "" {
 		return storage.Backend{}, fmt.Errorf("there is no backend %q; did you mean %s?", name, meant)
 	}
 	return storage.Backend{}, fmt.Errorf("there is no backend %q; there are %s", name, strings.Join(names, ", "))

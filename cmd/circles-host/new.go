@@ -10,6 +10,7 @@ import (
 
 	"github.com/circles-host/circles/host"
 	"github.com/circles-host/circles/host/module"
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/modules/build"
 	"github.com/circles-host/circles/modules/project"
 )
@@ -91,7 +92,7 @@ func newProject(c *cli.Context) error {
 	l, ok := build.Find(language)
 	if !ok {
 		meant := ""
-		if near := nearest(language, languages); near != "" {
+		if near := near.Name(language, languages); near != "" {
 			meant = fmt.Sprintf("; did you mean %s?", near)
 		}
 		return usage("there is no template for %q, but for %s%s", language, strings.Join(languages, ", "), meant)

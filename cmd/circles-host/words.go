@@ -79,37 +79,6 @@ func fitCommand(command string, indented int) string {
 	return strings.Join(lines, " \\\n")
 }
 
-// nearest returns the name that a person who wrote s may have meant, or "".
-func nearest(s string, names []string) string {
-	best, least := "", 1+max(1, len(s)/3)
-	for _, n := range names {
-		if d := distance(s, n); d < least {
-			best, least = n, d
-		}
-	}
-	return best
-}
-
-// distance is the number of bytes to change, add or leave out between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
-}
-
 // wrap breaks text into lines of at most width columns, between words.
 func wrap(text string, width int) (lines []string) {
 	line := ""

@@ -11,6 +11,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/circles-host/circles/host/near"
 )
 
 // ComposeFile is the name of the file beside the modules of a layer that says which of
@@ -225,7 +227,7 @@ func (c *composition) check(dir string, canRun func(string) bool, names func() [
 				return wrong("%s names %.80q twice", name, stage)
 			case !canRun(stage):
 				hint := ""
-				if n := nearest(stage, names()); n != "" {
+				if n := near.Name(stage, names()); n != "" {
 					hint = fmt.Sprintf("; did you mean %s?", n)
 				}
 				return wrong("%s names %.80q, and there is no such module here%s", name, stage, hint)
@@ -322,42 +324,4 @@ func (l *Layer) recheck() {
 		problems = append(problems, err)
 	}
 	l.problems.Store(&problems)
-}
-
-// nearest is the name that a person who wrote s may have meant, or "".
-func nearest(s string, names []string) string {
-	best, least := "", max(1, len(s)/3)+1
-	for _, n := range names {
-		if d := distance(s, n); d < least {
-			best, least = n, d
-		}
-	}
-	return best
-}
-
-// distance is how many characters to change, add, leave out or swap with their neighbour
-// between a and b, which are at most 80 long each, or are far from each other.
-func distance(a, b string) int {
-	if len(a) > 80 || len(b) > 80 {
-		return len(a) + len(b)
-	}
-	before, above := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range above {
-		above[j] = j
-	}
-	for i := range len(a) {
-		row := make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			row[j+1] = above[j]
-			if a[i] != b[j] {
-				row[j+1] = 1 + min(above[j], above[j+1], row[j])
-			}
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, above = above, row
-	}
-	return above[len(b)]
 }

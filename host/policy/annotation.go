@@ -9,6 +9,7 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/host/units"
 )
 
@@ -82,7 +83,7 @@ func ParseLimits(text string) (l Limits, err error) {
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		if !slices.Contains(names, name) {
 			hint := ""
-			if n := nearest(name, names); n != "" {
+			if n := near.Name(name, names); n != "" {
 				hint = fmt.Sprintf(" (did you mean %s?)", n)
 			}
 			return Limits{}, fmt.Errorf("there is no limit %q%s; %s", name, hint, known)
@@ -235,7 +236,7 @@ func (r *rule) annotate(key, value string, tree *ast.Policy) error {
 		r.hides = true
 	default:
 		hint := ""
-		if n := nearest(key, annotationNames); n != "" {
+		if n := near.Name(key, annotationNames); n != "" {
 			hint = fmt.Sprintf(" (did you mean @%s?)", n)
 		}
 		return fmt.Errorf("this host does not know the annotation @%s%s; it knows @%s", key, hint, strings.Join(annotationNames, ", @"))

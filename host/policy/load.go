@@ -22,6 +22,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/host/peer"
 	"github.com/circles-host/circles/host/script"
 )
@@ -355,7 +356,7 @@ func syntaxProblem(text string, err error) Problem {
 		bad := tokens[at-1]
 		if strings.HasSuffix(rest, bad.text) || strings.HasPrefix(rest, "invalid primary") || strings.HasPrefix(rest, "expected") {
 			p.Line, p.Column = bad.line, bad.column
-			if n := nearest(bad.text, known().names); n != "" {
+			if n := near.Name(bad.text, known().names); n != "" {
 				rest += fmt.Sprintf(" (did you mean %s?)", n)
 			}
 		}
@@ -426,7 +427,7 @@ func newRule(file string, number int, p *cedar.Policy, text span) (*rule, Proble
 				message = fmt.Sprintf("tag %q may be absent: ask first, as in context.args.numbers.hasTag(%q) && …", name, name)
 			} else if strings.HasPrefix(message, unsafeAccess) {
 				message = strings.TrimPrefix(message, unsafeAccess) + fmt.Sprintf(" may be absent: ask first, as in principal has %s && …", name)
-			} else if n := nearest(name, known().names); n != "" {
+			} else if n := near.Name(name, known().names); n != "" {
 				message += fmt.Sprintf(" (did you mean %s?)", n)
 			}
 		}

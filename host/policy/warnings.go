@@ -12,6 +12,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/host/script"
 )
 
@@ -128,7 +129,7 @@ func (s *Set) warnings(here Here) []Warning {
 				continue
 			}
 			hint := ""
-			if n := nearest(name, here.Circles); n != "" {
+			if n := near.Name(name, here.Circles); n != "" {
 				hint = fmt.Sprintf(" (did you mean %s?)", n)
 			}
 			add(c, NoCircle, name, "%s is about the circle %q, and circles.toml has none of that name%s: nobody is in it", c.id, name, hint)

@@ -151,31 +151,3 @@ func printable(c rune) rune {
 	}
 	return '�'
 }
-
-// distance is the number of characters to change, add, leave out or swap with
-// their neighbour between a and b, or most when it is not less.
-func distance(a, b string, most int) int {
-	if len(a)-len(b) >= most || len(b)-len(a) >= most {
-		return most
-	}
-	before, above := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range above {
-		above[j] = j
-	}
-	for i := range len(a) {
-		row := make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := above[j]
-			if a[i] != b[j] {
-				cost = 1 + min(above[j], above[j+1], row[j])
-			}
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				cost = min(cost, before[j-1]+1)
-			}
-			row[j+1] = cost
-		}
-		before, above = above, row
-	}
-	return min(above[len(b)], most)
-}

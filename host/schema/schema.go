@@ -65,6 +65,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/circles-host/circles/host/near"
 	"github.com/circles-host/circles/host/script"
 )
 
@@ -820,15 +821,7 @@ func shorten(s string) string {
 
 // meant is a hint at the nearest name, or "".
 func meant(s string, names []string) string {
-	if len(s) > 200 {
-		return ""
-	}
-	best, least := "", max(1, len(s)/3)+1
-	for _, n := range names {
-		if d := distance(strings.ToLower(s), strings.ToLower(n), least); d < least && n != s {
-			best, least = n, d
-		}
-	}
+	best := near.Name(s, names)
 	if best == "" {
 		return ""
 	}
