@@ -53,14 +53,17 @@ func peerFlag() cli.Flag {
 	return &cli.StringFlag{Name: "peer", Usage: "in the own layer of the peer `NAME`, which shadows the host's"}
 }
 
-// layerDir is the folder of the layer that --peer names.
-func layerDir(c *cli.Context, root *host.Root) (string, error) {
+// openLayer opens the root, and says which folder is the layer's that --peer names.
+func openLayer(c *cli.Context) (root *host.Root, dir string, err error) {
+	if root, err = openRoot(c); err != nil {
+		return nil, "", err
+	}
 	name := c.String("peer")
 	if name == "" {
-		return filepath.Join(root.Dir, "modules"), nil
+		return root, filepath.Join(root.Dir, "modules"), nil
 	}
 	e, err := held(root, name)
-	return filepath.Join(e.Dir, "modules"), err
+	return root, filepath.Join(e.Dir, "modules"), err
 }
 
 func moduleAdd(c *cli.Context) error {
@@ -79,11 +82,7 @@ func moduleAdd(c *cli.Context) error {
 	if !module.ValidName(name) {
 		return usage("module name %q: want 1 to 63 of a-z, 0-9 and \"-\"; say one after the file", name)
 	}
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	dir, err := layerDir(c, root)
+	root, dir, err := openLayer(c)
 	if err != nil {
 		return err
 	}

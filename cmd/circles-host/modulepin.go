@@ -144,11 +144,7 @@ func mapKey(typed string) (string, error) {
 }
 
 func setPins(c *cli.Context, change module.PinsChange, said string) error {
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	dir, err := layerDir(c, root)
+	_, dir, err := openLayer(c)
 	if err != nil {
 		return err
 	}

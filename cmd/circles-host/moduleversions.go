@@ -39,11 +39,7 @@ type versionJSON struct {
 }
 
 func moduleVersions(c *cli.Context, name string) error {
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	dir, err := layerDir(c, root)
+	_, dir, err := openLayer(c)
 	if err != nil {
 		return err
 	}
@@ -105,11 +101,7 @@ DIGEST the first 8 digits do; module versions lists them.`,
 }
 
 func moduleRollback(c *cli.Context, name, typed string) error {
-	root, err := openRoot(c)
-	if err != nil {
-		return err
-	}
-	dir, err := layerDir(c, root)
+	_, dir, err := openLayer(c)
 	if err != nil {
 		return err
 	}
